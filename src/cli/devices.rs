@@ -1,0 +1,200 @@
+//! The grammar of `-d`, `-s` and `-p`: which devices to report.
+//!
+//! ```text
+//! option := "f" | part [ "+" part ]
+//! part   := ("g" | "i") [ ":" item ("," item)* ]
+//! item   := number | number "-" number
+//! ```
+//! `g` are whole devices (GPUs, switches, CPUs), `i` what they divide into (GPU instances, links, cores), `f` whatever
+//! fits. dcgm-exporter has no `+`; a number may carry a plus sign there, so only a `+` before a letter divides parts.
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceOption {
+    /// A GPU by its instances where it has them, else as a GPU; all switches and links; all CPUs and cores.
+    Flex,
+    Listed { major: Selection, minor: Selection },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    None,
+    All,
+    /// In the order written, each number once.
+    These(Vec<u32>),
+}
+
+impl Selection {
+    pub fn contains(&self, id: u32) -> bool {
+        match self {
+            Selection::None => false,
+            Selection::All => true,
+            Selection::These(ids) => ids.contains(&id),
+        }
+    }
+
+    /// Those of `present` that are selected: in the written order if there is one, else in theirs.
+    pub fn of(&self, present: &[u32]) -> Vec<u32> {
+        match self {
+            Selection::None => Vec::new(),
+            Selection::All => present.to_vec(),
+            Selection::These(ids) => ids.iter().copied().filter(|id| present.contains(id)).collect(),
+        }
+    }
+
+    /// Listed numbers that are not among `present`.
+    pub fn missing(&self, present: &[u32]) -> Vec<u32> {
+        match self {
+            Selection::These(ids) => ids.iter().copied().filter(|id| !present.contains(id)).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A list longer than this is a slip (`g:0-4000000000`), not a selection: no id of DCGM's reaches it.
+const LARGEST_NUMBER: u32 = u16::MAX as u32;
+
+impl DeviceOption {
+    /// Errors: what would be right, for the end of a message that already names the flag and the value.
+    pub fn parse(text: &str) -> Result<DeviceOption, String> {
+        if text == "f" {
+            return Ok(DeviceOption::Flex);
+        }
+        if text.starts_with("f:") {
+            return Err("f takes no list; use g:LIST for whole devices or i:LIST for instances".to_owned());
+        }
+        let (mut major, mut minor) = (Selection::None, Selection::None);
+        for part in parts(text) {
+            let (letter, list) = match part.split_once(':') {
+                Some((letter, list)) => (letter, Some(list)),
+                None => (part, None),
+            };
+            let chosen = match letter {
+                "g" => &mut major,
+                "i" => &mut minor,
+                _ => return Err(format!("'{letter}' found where only f, g or i may stand, as in f, g:0,1 or g:0-3+i:5")),
+            };
+            if *chosen != Selection::None {
+                return Err(format!("{letter} is given twice; write one list, as in {letter}:0,1"));
+            }
+            *chosen = match list {
+                None => Selection::All,
+                Some(list) => Selection::These(numbers(list)?),
+            };
+        }
+        Ok(DeviceOption::Listed { major, minor })
+    }
+}
+
+fn parts(text: &str) -> Vec<&str> {
+    let divides = |at: usize| text[at + 1..].starts_with(|next: char| next.is_ascii_alphabetic());
+    match text.match_indices('+').map(|(at, _)| at).find(|&at| divides(at)) {
+        Some(at) => vec![&text[..at], &text[at + 1..]],
+        None => vec![text],
+    }
+}
+
+fn numbers(list: &str) -> Result<Vec<u32>, String> {
+    let mut all: Vec<u32> = Vec::new();
+    if list.contains(':') {
+        return Err("more than one colon; g and i are combined with a plus, as in g:0,1+i:3".to_owned());
+    }
+    for item in list.split(',') {
+        let bounds: Vec<&str> = item.split('-').collect();
+        let (first, last) = match bounds[..] {
+            [one] => (number(one)?, number(one)?),
+            [first, last] => (number(first)?, number(last)?),
+            _ => return Err(format!("'{item}' has more than one dash; a range is written 0-3")),
+        };
+        for id in first..=last {
+            if !all.contains(&id) {
+                all.push(id);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("'{text}' is not a number; lists are written 0,2-4"));
+    }
+    digits
+        .parse()
+        .ok()
+        .filter(|number| *number <= LARGEST_NUMBER)
+        .ok_or_else(|| format!("{text} is too large; the largest id is {LARGEST_NUMBER}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of the peer's table: what its parser made of an argument. `[-1]` stands for all, null for none.
+    fn expected(list: &serde_json::Value) -> Selection {
+        match list.as_array() {
+            None => Selection::None,
+            Some(ids) if ids == &[serde_json::json!(-1)] => Selection::All,
+            Some(ids) => {
+                let mut unique: Vec<u32> = Vec::new();
+                for id in ids.iter().map(|id| id.as_u64().unwrap() as u32) {
+                    if !unique.contains(&id) {
+                        unique.push(id);
+                    }
+                }
+                Selection::These(unique)
+            }
+        }
+    }
+
+    #[test]
+    fn the_peers_table() {
+        let table: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/device-options.json")).unwrap();
+        let cases = table["cases"].as_array().unwrap();
+        assert!(cases.len() > 30);
+        for case in cases {
+            let input = case["input"].as_str().unwrap();
+            let parsed = DeviceOption::parse(input);
+            // The one form that is ours alone.
+            let combined = input == "g:0,1+i:0";
+            match case["result"].as_str().unwrap() {
+                "ok" if case["flex"] == true => assert_eq!(parsed, Ok(DeviceOption::Flex), "{input}"),
+                "ok" => {
+                    let Ok(DeviceOption::Listed { major, minor }) = parsed else { panic!("{input}: {parsed:?}") };
+                    // An empty list and no list select the same: nothing.
+                    let same = |ours: Selection, theirs: &serde_json::Value| {
+                        assert_eq!(ours.of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), expected(theirs).of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), "{input}");
+                    };
+                    same(major, &case["major"]);
+                    same(minor, &case["minor"]);
+                }
+                _ => assert_eq!(parsed.is_err(), !combined, "{input}: {parsed:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn g_and_i_combine() {
+        let these = |ids: &[u32]| Selection::These(ids.to_vec());
+        for (text, major, minor) in [
+            ("g:0,1+i:3", these(&[0, 1]), these(&[3])),
+            ("i:3-4+g", Selection::All, these(&[3, 4])),
+            ("g+i", Selection::All, Selection::All),
+            ("g:+1+i:+2", these(&[1]), these(&[2])),
+        ] {
+            assert_eq!(DeviceOption::parse(text), Ok(DeviceOption::Listed { major, minor }), "{text}");
+        }
+        for text in ["g+g", "f+g", "g+f", "g+", "+g", "g:0+x", "g+i+g", "g:0-70000", "g:0+1+i"] {
+            assert!(DeviceOption::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn selection_keeps_the_written_order() {
+        let these = Selection::These(vec![5, 1, 9]);
+        assert_eq!(these.of(&[1, 2, 5]), [5, 1]);
+        assert_eq!(these.missing(&[1, 2, 5]), [9]);
+    }
+}

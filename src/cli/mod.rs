@@ -1,0 +1,308 @@
+//! The command line: one table of flags, and what a command line, an environment and the table's defaults come to.
+//!
+//! Two stages. [`flags::FLAGS`] says what may be typed and how each value is understood; [`parse`] lets every flag's
+//! value (typed, else from its variable, else the default) take effect on a [`Config`], in which the rest of the
+//! program finds only decided things. The world is not consulted here, and DCGM is not known.
+
+pub mod devices;
+pub mod flags;
+pub mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::dcgm::Address;
+use crate::server::ListenAddress;
+use devices::DeviceOption;
+use flags::{FLAGS, Flag, Kind};
+
+/// Everything the exporter was told, understood and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub collectors: PathBuf,
+    pub listen: ListenAddress,
+    /// Take the listening sockets from systemd instead of opening `listen`.
+    pub systemd_socket: bool,
+    pub interval: Duration,
+    pub gpus: DeviceOption,
+    pub switches: DeviceOption,
+    pub cpus: DeviceOption,
+    /// `uuid` instead of `UUID` on GPU samples.
+    pub old_namespace: bool,
+    pub no_hostname: bool,
+    pub hostname_label: &'static str,
+    pub replace_blanks_in_model_name: bool,
+    /// `None` is the embedded engine.
+    pub remote: Option<Address>,
+    pub libdcgm: Option<PathBuf>,
+    /// Go on with UUID `fake<N>` for a GPU whose attributes cannot be read.
+    pub fake_gpus: bool,
+    pub xid_window: Duration,
+    pub clock_events_window: Duration,
+    pub debug: bool,
+    pub log_format: LogFormat,
+    pub dcgm_log: bool,
+    pub dcgm_log_level: &'static str,
+    pub job_map: Option<PathBuf>,
+    pub exporter_metrics: bool,
+    /// Things worth a warning once there is a log: flags without effect here, arguments nobody reads.
+    pub remarks: Vec<String>,
+}
+
+impl Default for Config {
+    /// Before any flag took effect. Every flag's default passes through its own `apply`, so [`parse`] leaves nothing
+    /// of this standing.
+    fn default() -> Config {
+        Config {
+            collectors: PathBuf::new(),
+            listen: ListenAddress { host: String::new(), port: 0 },
+            systemd_socket: false,
+            interval: Duration::ZERO,
+            gpus: DeviceOption::Flex,
+            switches: DeviceOption::Flex,
+            cpus: DeviceOption::Flex,
+            old_namespace: false,
+            no_hostname: false,
+            hostname_label: "",
+            replace_blanks_in_model_name: false,
+            remote: None,
+            libdcgm: None,
+            fake_gpus: false,
+            xid_window: Duration::ZERO,
+            clock_events_window: Duration::ZERO,
+            debug: false,
+            log_format: LogFormat::Text,
+            dcgm_log: false,
+            dcgm_log_level: "",
+            job_map: None,
+            exporter_metrics: true,
+            remarks: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    Run(Box<Config>),
+    /// Print this and leave with 0.
+    Print(String),
+}
+
+/// Understands a command line (without the program's name) in an environment.
+///
+/// Errors: one line that names the flag, the value and what would be right.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, String> {
+    let typed = match read_arguments(arguments)? {
+        Typed::Values(values) => values,
+        Typed::Print(text) => return Ok(Command::Print(text)),
+    };
+    let mut config = Config { remarks: typed.remarks, ..Config::default() };
+    for (flag, typed) in FLAGS.iter().zip(typed.values) {
+        let (value, origin) = match typed {
+            Some(value) => (value, format!("--{}", flag.long)),
+            None => match environment(flag.variable).filter(|value| !value.is_empty()) {
+                Some(value) => (text(value, flag.variable)?, format!("{} (--{})", flag.variable, flag.long)),
+                None => (flag.default.to_owned(), format!("--{}", flag.long)),
+            },
+        };
+        (flag.apply)(&mut config, &value).map_err(|right| match right {
+            flags::Refusal::Value(right) => format!("{origin}: '{value}' is not valid: {right}"),
+            flags::Refusal::Flag(why) => format!("{origin} {why}"),
+        })?;
+        if let flags::Effect::None(why) = flag.effect
+            && value != flag.default
+            && value != "false"
+        {
+            config.remarks.push(format!("--{} has no effect: {why}", flag.long));
+        }
+    }
+    Ok(Command::Run(Box::new(config)))
+}
+
+enum Typed {
+    Values(TypedValues),
+    Print(String),
+}
+
+#[derive(Default)]
+struct TypedValues {
+    /// One slot for each row of the table; the last repetition wins.
+    values: Vec<Option<String>>,
+    remarks: Vec<String>,
+}
+
+fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed, String> {
+    use lexopt::Arg;
+
+    let mut typed = TypedValues { values: vec![None; FLAGS.len()], remarks: Vec::new() };
+    let mut parser = lexopt::Parser::from_args(arguments.into_iter().map(with_two_dashes));
+    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+        let (name, dashes) = match argument {
+            Arg::Long(name) => (name.to_owned(), "--"),
+            Arg::Short(letter) => (letter.to_string(), "-"),
+            Arg::Value(value) => match value.to_str() {
+                Some("help" | "h") => return Ok(Typed::Print(flags::help())),
+                _ => {
+                    typed.remarks.push(format!("argument '{}' is not used", value.to_string_lossy()));
+                    continue;
+                }
+            },
+        };
+        match name.as_str() {
+            "help" | "h" => return Ok(Typed::Print(flags::help())),
+            "version" | "v" => return Ok(Typed::Print(format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")))),
+            _ => {}
+        }
+        let index = FLAGS.iter().position(|flag| flag.is_called(&name)).ok_or_else(|| unknown(&name, dashes))?;
+        let flag = &FLAGS[index];
+        let value = match flag.kind {
+            Kind::Switch => parser.optional_value().unwrap_or_else(|| OsString::from("true")),
+            Kind::Value(what) => parser
+                .value()
+                .map_err(|_| format!("--{} needs a value: --{} {what}", flag.long, flag.long))?,
+        };
+        typed.values[index] = Some(text(value, &format!("--{}", flag.long))?);
+    }
+    Ok(Typed::Values(typed))
+}
+
+/// dcgm-exporter takes any name behind one dash too (`-collectors=x`, `-rbmn`), which elsewhere means a bundle of
+/// short flags. What follows a flag as its value never starts with a dash and a flag's name, but for mistakes.
+fn with_two_dashes(argument: OsString) -> OsString {
+    let long_name = argument.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| {
+        let name = rest.split('=').next().unwrap_or_default();
+        name.chars().count() > 1 && (matches!(name, "help" | "version") || FLAGS.iter().any(|flag| flag.is_called(name)))
+    });
+    match long_name {
+        Some(rest) => OsString::from(format!("--{rest}")),
+        None => argument,
+    }
+}
+
+fn unknown(name: &str, dashes: &str) -> String {
+    let best = FLAGS
+        .iter()
+        .map(|flag| (strsim::jaro_winkler(name, flag.long), flag))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(score, _)| *score > 0.8);
+    match best {
+        Some((_, Flag { long, .. })) => format!("{dashes}{name} is not a flag; did you mean --{long}? (--help lists all)"),
+        None => format!("{dashes}{name} is not a flag; --help lists all"),
+    }
+}
+
+fn text(value: OsString, origin: &str) -> Result<String, String> {
+    value.into_string().map_err(|value| format!("{origin}: '{}' is not UTF-8", value.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+        let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
+        match parse(arguments.iter().map(OsString::from), variable)? {
+            Command::Run(config) => Ok(*config),
+            Command::Print(text) => Err(format!("printed {text}")),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_peers() {
+        let config = run(&[], &[]).unwrap();
+        assert_eq!(config.collectors, PathBuf::from("/etc/dcgm-exporter/default-counters.csv"));
+        assert_eq!(config.listen, ListenAddress { host: String::new(), port: 9400 });
+        assert_eq!(config.interval, Duration::from_secs(30));
+        assert_eq!((config.remote, config.hostname_label), (None, "hostname"));
+        assert_eq!((config.xid_window, config.clock_events_window), (Duration::from_secs(300), Duration::from_secs(300)));
+        assert!(config.exporter_metrics && config.remarks.is_empty() && config.job_map.is_none());
+    }
+
+    #[test]
+    fn every_spelling_of_a_flag() {
+        for arguments in [
+            &["-f", "x.csv"][..],
+            &["-f=x.csv"],
+            &["--f", "x.csv"],
+            &["--collectors", "x.csv"],
+            &["--collectors=x.csv"],
+            &["-collectors", "x.csv"],
+            &["-collectors=x.csv"],
+            &["-f", "y.csv", "-f", "x.csv"],
+        ] {
+            assert_eq!(run(arguments, &[]).unwrap().collectors, PathBuf::from("x.csv"), "{arguments:?}");
+        }
+        for arguments in [&["-rbmn"][..], &["--rbmn"], &["--replace-blanks-in-model-name=T"], &["-rbmn=true"]] {
+            assert!(run(arguments, &[]).unwrap().replace_blanks_in_model_name, "{arguments:?}");
+        }
+        assert!(!run(&["-n=false"], &[("DCGM_EXPORTER_NO_HOSTNAME", "true")]).unwrap().no_hostname);
+    }
+
+    #[test]
+    fn the_command_line_beats_the_environment_and_an_empty_variable_is_none() {
+        let variable = [("DCGM_EXPORTER_INTERVAL", "1000"), ("DCGM_REMOTE_HOSTENGINE_INFO", "")];
+        let config = run(&[], &variable).unwrap();
+        assert_eq!((config.interval, config.remote), (Duration::from_secs(1), None));
+        assert_eq!(run(&["-c", "500ms"], &variable).unwrap().interval, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn remote_only_when_asked_for() {
+        assert_eq!(run(&["-r", "localhost:5555"], &[]).unwrap().remote, Some(Address::Tcp("localhost:5555".into())));
+        assert_eq!(run(&["-r", "unix:///run/x.sock"], &[]).unwrap().remote, Some(Address::Unix("/run/x.sock".into())));
+        assert_eq!(run(&["-r", "[::1]:7"], &[]).unwrap().remote, Some(Address::Tcp("[::1]:7".into())));
+    }
+
+    #[test]
+    fn kubernetes_is_refused_only_when_switched_on() {
+        for arguments in [&["-k"][..], &["--kubernetes-gpu-id-type", "device-name"], &["-m", "ns:map"]] {
+            let error = run(arguments, &[]).unwrap_err();
+            assert!(error.contains("bare metal"), "{error}");
+        }
+        run(&["-k=false", "-m", "none", "--kubernetes-gpu-id-type=uid"], &[]).unwrap();
+        assert!(run(&[], &[("KUBERNETES_ENABLE_DRA", "1")]).unwrap_err().contains("KUBERNETES_ENABLE_DRA"));
+    }
+
+    #[test]
+    fn errors_name_the_flag_and_what_would_be_right() {
+        for (arguments, parts) in [
+            (&["--colectors", "x"][..], &["--colectors", "--collectors"][..]),
+            (&["-c", "50"], &["--collect-interval", "'50'", "100"]),
+            (&["-c", "soon"], &["--collect-interval", "'soon'", "30s"]),
+            (&["--log-format", "xml"], &["--log-format", "'xml'", "text", "json"]),
+            (&["--dcgm-log-level", "debug"], &["--dcgm-log-level", "'debug'", "DEBUG"]),
+            (&["-d", "x"], &["--devices", "'x'", "g"]),
+            (&["-a", "9400"], &["--address", "'9400'", ":9400"]),
+            (&["-a", ":99999"], &["--address", "':99999'", "65535"]),
+            (&["-f"], &["--collectors", "needs a value"]),
+            (&["-n=maybe"], &["--no-hostname", "'maybe'", "true"]),
+            (&["-r", "host:0x"], &["--remote-hostengine-info", "'host:0x'", "port"]),
+            (&["--hostname-label", "host"], &["--hostname-label", "'host'", "Hostname"]),
+            (&["--web-config-file", "x.yml"], &["--web-config-file", "TLS"]),
+        ] {
+            let error = run(arguments, &[]).unwrap_err();
+            assert!(!error.contains('\n'), "{error}");
+            for part in parts {
+                assert!(error.contains(part), "{arguments:?}: '{error}' lacks '{part}'");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        let config = run(&["--enable-pprof", "stray"], &[]).unwrap();
+        assert!(config.remarks.iter().any(|remark| remark.contains("--enable-pprof")));
+        assert!(config.remarks.iter().any(|remark| remark.contains("'stray'")));
+    }
+}

@@ -1,0 +1,113 @@
+//! The exporter's account of itself: what it serves, how old that is, and what went wrong.
+
+use std::time::Duration;
+
+use super::process;
+use super::table::Number;
+use crate::inventory::Kind;
+
+/// Where metrics are put; implemented by the text format.
+pub trait Sink {
+    /// Begins a metric.
+    fn metric(&mut self, name: &'static str, kind: &'static str, help: &'static str);
+    /// Adds a sample to the metric begun last.
+    fn sample(&mut self, labels: &[(&str, &str)], value: Number);
+}
+
+/// Kinds of error that are counted, in the order of [`Report::errors`].
+pub const ERROR_KINDS: [&str; 5] = ["connect", "discover", "watch", "update", "read"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    Connect,
+    Discover,
+    Watch,
+    Update,
+    Read,
+}
+
+/// What there is to say, gathered by the watcher.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub library_version: String,
+    pub library_path: String,
+    pub engine_mode: &'static str,
+    pub engine_address: String,
+    pub engine_version: String,
+    /// Seconds since 1970.
+    pub collect_time: f64,
+    pub collect_duration: Duration,
+    pub collections: u64,
+    pub errors: [u64; ERROR_KINDS.len()],
+    pub entities: Vec<(Kind, usize)>,
+    pub counters: usize,
+    pub counters_skipped: usize,
+    /// `None` without a job map.
+    pub job_map_errors: Option<u64>,
+    pub scrapes: u64,
+}
+
+impl Report {
+    pub fn count_error(&mut self, kind: ErrorKind) {
+        self.errors[kind as usize] += 1;
+    }
+
+    /// Puts everything into `sink`, the process's own use of the machine included.
+    pub fn put(&self, sink: &mut dyn Sink) {
+        let one = Number::Int(1);
+        sink.metric("dcgm_exporter_build_info", "gauge", "Version of the exporter; always 1");
+        sink.sample(&[("version", env!("CARGO_PKG_VERSION"))], one);
+        sink.metric("dcgm_exporter_library_info", "gauge", "The libdcgm in use; always 1");
+        sink.sample(&[("version", &self.library_version), ("path", &self.library_path)], one);
+        sink.metric("dcgm_exporter_engine_info", "gauge", "The DCGM engine in use; always 1");
+        let engine =
+            [("mode", self.engine_mode), ("address", &self.engine_address), ("version", &self.engine_version)];
+        sink.sample(&engine, one);
+        sink.metric("dcgm_exporter_last_collect_timestamp_seconds", "gauge", "When the samples of this page were collected");
+        sink.sample(&[], Number::Double(self.collect_time));
+        sink.metric("dcgm_exporter_last_collect_duration_seconds", "gauge", "How long that took");
+        sink.sample(&[], Number::Double(self.collect_duration.as_secs_f64()));
+        sink.metric("dcgm_exporter_collections_total", "counter", "Collections since the start");
+        sink.sample(&[], int(self.collections));
+        sink.metric("dcgm_exporter_errors_total", "counter", "Calls to DCGM that failed, by what they were for");
+        for (kind, count) in ERROR_KINDS.into_iter().zip(self.errors) {
+            sink.sample(&[("kind", kind)], int(count));
+        }
+        if !self.entities.is_empty() {
+            sink.metric("dcgm_exporter_entities", "gauge", "Entities on this page, by kind; instances count as GPUs");
+            for (kind, count) in &self.entities {
+                sink.sample(&[("kind", kind.name())], int(*count as u64));
+            }
+        }
+        sink.metric("dcgm_exporter_counters", "gauge", "Rows of the counters file in use");
+        sink.sample(&[], int(self.counters as u64));
+        sink.metric("dcgm_exporter_counters_skipped", "gauge", "Rows of the counters file that this library or these GPUs do not have");
+        sink.sample(&[], int(self.counters_skipped as u64));
+        if let Some(errors) = self.job_map_errors {
+            sink.metric("dcgm_exporter_job_map_errors_total", "counter", "Job map files and lines that could not be used");
+            sink.sample(&[], int(errors));
+        }
+        sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
+        sink.sample(&[], int(self.scrapes));
+        put_process(sink);
+    }
+}
+
+fn put_process(sink: &mut dyn Sink) {
+    let usage = process::usage();
+    let mut put = |name, kind, help, value| {
+        sink.metric(name, kind, help);
+        sink.sample(&[], value);
+    };
+    put("process_cpu_seconds_total", "counter", "Processor time used, user and system", Number::Double(usage.cpu_seconds));
+    put("process_resident_memory_bytes", "gauge", "Resident memory", int(usage.resident_bytes));
+    put("process_virtual_memory_bytes", "gauge", "Virtual memory", int(usage.virtual_bytes));
+    put("process_start_time_seconds", "gauge", "Start of the process since 1970", Number::Double(usage.start_time));
+    put("process_threads", "gauge", "Threads, those of libdcgm included", int(usage.threads));
+    put("process_open_fds", "gauge", "Open file descriptors", int(usage.open_files));
+    put("process_max_fds", "gauge", "Most file descriptors that may be open", int(usage.max_files));
+}
+
+fn int(number: u64) -> Number {
+    Number::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}

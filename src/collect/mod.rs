@@ -1,0 +1,111 @@
+//! From readings to samples: what is asked of which entity, and the table that the answers go into.
+//!
+//! - [`plan`]: which metrics the rows of the counters file come to with this library, and which fields that takes.
+//! - [`table`]: the latest value of every field of every entity. Text and HTTP are not known here.
+//! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
+//! - [`exporter`]: the exporter's account of itself.
+//!
+//! A [`Collector`] lives as long as its inventory: when entities come or go, a new one takes its place.
+
+pub mod exporter;
+pub mod plan;
+pub mod process;
+pub mod table;
+pub mod watches;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::dcgm::{EntityId, Error, Result, Session, Watch};
+use crate::inventory::{Inventory, Kind};
+use plan::Plan;
+use table::Table;
+
+/// Watches share of the collect interval: a little shorter, or a due watch is skipped when our timer fires early; not
+/// much, or profiling fields no longer average over the time between two pages.
+const WATCH_SHARE: f64 = 0.9;
+
+/// Everything watched for one inventory, and the latest samples of it.
+pub struct Collector {
+    pub table: Table,
+    /// Fields that the engine would not watch, each with its reason.
+    pub refused: Vec<(u16, Error)>,
+    watches: Vec<Watch>,
+    session: Rc<Session>,
+}
+
+/// What one collection met.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Calls that failed, without those that lose the connection.
+    pub errors: Vec<Error>,
+}
+
+impl Collector {
+    /// Watches what `plan` asks of the entities of `inventory`.
+    ///
+    /// Errors: -21 when the engine is gone, -24 when it has no room for more groups. Anything else costs only the
+    /// field or entity that it is about.
+    pub fn new(session: &Rc<Session>, plan: &Plan, inventory: &Inventory, interval: Duration) -> Result<Collector> {
+        let table = Table::new(plan, inventory);
+        let mut watcher = watches::Watcher::new(session, interval.mul_f64(WATCH_SHARE));
+        for fields in &plan.fields {
+            let of_kind = inventory.entities.iter().filter(|entity| entity.kind == fields.kind);
+            // GPUs of different models support different profiling fields; each asks what it can answer.
+            let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
+            for entity in of_kind {
+                let asked = match (fields.kind, entity.gpu) {
+                    (Kind::Gpu, Some(gpu)) => plan.supported_by(gpu, &fields.ids),
+                    _ => fields.ids.clone(),
+                };
+                match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {
+                    Some((_, entities)) => entities.push(entity.id),
+                    None => by_fields.push((asked, vec![entity.id])),
+                }
+            }
+            for (ids, entities) in by_fields {
+                watcher.watch(&entities, &ids)?;
+            }
+        }
+        let watches::Watcher { watches, refused, .. } = watcher;
+        Ok(Collector { table, refused, watches, session: session.clone() })
+    }
+
+    /// Polls what is due and reads it into the table. What could not be read is blank, never old.
+    ///
+    /// Errors: only a lost connection; others are in the outcome.
+    pub fn collect(&mut self) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let mut note = |result: Result<()>| match result {
+            Err(error) if error.is_connection_lost() => Err(error),
+            Err(error) => {
+                outcome.errors.push(error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        };
+        note(self.session.update_all_fields())?;
+        self.table.clear();
+        let table = &mut self.table;
+        for watch in &self.watches {
+            note(watch.latest(&mut |entity, reading| table.put(entity, &reading)))?;
+        }
+        Ok(outcome)
+    }
+}
+
+/// Profiling fields by GPU; a GPU without profiling has none.
+pub fn profiling_support(session: &Session, gpus: &[u32]) -> Result<(HashMap<u32, Vec<u16>>, Option<Error>)> {
+    let (mut supported, mut last) = (HashMap::new(), None);
+    for &gpu in gpus {
+        match session.profiling_fields(gpu) {
+            Ok(fields) => {
+                supported.insert(gpu, fields);
+            }
+            Err(error) if error.is_connection_lost() => return Err(error),
+            Err(error) => last = Some(error),
+        }
+    }
+    Ok((supported, last))
+}

@@ -1,0 +1,245 @@
+//! Which metrics the rows of the counters file come to, and which fields have to be asked of which kind of entity.
+//!
+//! A row meets three judges: this table of names, the loaded library (does it have the field, and at which level), and
+//! the GPUs' profiling hardware. A row that fails with the last two is skipped with its reason, never fatal.
+
+use std::collections::HashMap;
+
+use crate::counters::{Computed, Counters, MetricType, PROFILING, Row, Source, bad_type};
+use crate::dcgm::Library;
+use crate::dcgm::fields::{Field, ValueType};
+use crate::inventory::Kind;
+
+/// Field 230, whose value gets a text of its own.
+pub const FIELD_XID: u16 = 230;
+
+/// One metric of the page.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    pub name: String,
+    /// For the TYPE line.
+    pub kind: &'static str,
+    pub help: String,
+    /// Place on the page: the field id, or beyond all of them.
+    pub order: u32,
+    pub source: MetricSource,
+    /// Kinds of entity that can have samples of it.
+    pub kinds: Vec<Kind>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MetricSource {
+    Field(Asked),
+    Computed(Computed),
+}
+
+/// A label on every sample of the same entity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelRow {
+    pub name: String,
+    pub field: Asked,
+    pub kinds: Vec<Kind>,
+}
+
+/// A field and how its value becomes the wanted one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Asked {
+    pub id: u16,
+    pub scale: Scale,
+}
+
+/// Conversion of a classic field into base units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scale {
+    One,
+    /// Integers stay integers.
+    Times(i64),
+    Over(i64),
+    Ratio {
+        times: f64,
+        over: f64,
+    },
+}
+
+/// Fields asked of all entities of a kind, ascending, each once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KindFields {
+    pub kind: Kind,
+    pub ids: Vec<u16>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// In the order of the page.
+    pub metrics: Vec<Metric>,
+    /// By name.
+    pub labels: Vec<LabelRow>,
+    pub fields: Vec<KindFields>,
+    /// Rows that come to nothing here: name and reason.
+    pub skipped: Vec<(String, String)>,
+    /// Rows that are wrong, found only now: line and what is wrong.
+    pub errors: Vec<(u64, String)>,
+    profiling: HashMap<u32, Vec<u16>>,
+}
+
+impl Plan {
+    /// Plans with the library alone: enough to know which kinds of entity to look for.
+    pub fn kinds(counters: &Counters, library: &Library) -> Vec<Kind> {
+        let plan = Plan::draw(counters, library, None);
+        plan.fields.iter().map(|fields| fields.kind).collect()
+    }
+
+    /// Plans for GPUs with this profiling support, by GPU.
+    pub fn new(counters: &Counters, library: &Library, profiling: HashMap<u32, Vec<u16>>) -> Plan {
+        Plan::draw(counters, library, Some(profiling))
+    }
+
+    fn draw(counters: &Counters, library: &Library, profiling: Option<HashMap<u32, Vec<u16>>>) -> Plan {
+        let mut plan = Plan::default();
+        for row in &counters.rows {
+            let drawn = match row.source {
+                Source::Field(field) => plan.add_field(row, field, library, profiling.as_ref()),
+                Source::Computed(computed) => {
+                    plan.add_computed(row, computed);
+                    Ok(())
+                }
+            };
+            if let Err(reason) = drawn {
+                plan.skipped.push((row.name.clone(), reason));
+            }
+        }
+        plan.metrics.sort_by(|a, b| {
+            (a.order, &a.name, a.kind, &a.help).cmp(&(b.order, &b.name, b.kind, &b.help))
+        });
+        plan.labels.sort_by(|a, b| a.name.cmp(&b.name));
+        plan.fields = plan.fields_by_kind();
+        plan.profiling = profiling.unwrap_or_default();
+        plan
+    }
+
+    fn add_field(
+        &mut self,
+        row: &Row,
+        field: Field,
+        library: &Library,
+        profiling: Option<&HashMap<u32, Vec<u16>>>,
+    ) -> Result<(), String> {
+        let (asked, level) = resolve(field, library)?;
+        if let Some(profiling) = profiling
+            && PROFILING.contains(&asked.id)
+            && !profiling.values().any(|ids| ids.contains(&asked.id))
+        {
+            return Err("no GPU here supports this profiling field, or profiling is not available".to_owned());
+        }
+        let kind = match &row.kind {
+            MetricType::Gauge => "gauge",
+            MetricType::Counter => "counter",
+            MetricType::Histogram => "histogram",
+            MetricType::Summary => "summary",
+            MetricType::Label => {
+                self.labels.push(LabelRow { name: row.name.clone(), field: asked, kinds: kinds_of(level, true) });
+                return Ok(());
+            }
+            MetricType::Other(other) => {
+                self.errors.push((row.line, bad_type(&row.name, other)));
+                return Ok(());
+            }
+        };
+        self.metrics.push(Metric {
+            name: row.name.clone(),
+            kind,
+            help: row.help.clone(),
+            order: u32::from(asked.id),
+            source: MetricSource::Field(asked),
+            kinds: kinds_of(level, false),
+        });
+        Ok(())
+    }
+
+    fn add_computed(&mut self, row: &Row, computed: Computed) {
+        self.metrics.push(Metric {
+            name: row.name.clone(),
+            kind: match &row.kind {
+                MetricType::Gauge => "gauge",
+                MetricType::Counter => "counter",
+                MetricType::Histogram => "histogram",
+                MetricType::Summary => "summary",
+                MetricType::Label | MetricType::Other(_) => "untyped",
+            },
+            help: row.help.clone(),
+            order: computed.order(),
+            source: MetricSource::Computed(computed),
+            kinds: vec![Kind::Gpu],
+        });
+    }
+
+    /// Label rows alone cause no queries: a kind without metrics is asked nothing.
+    fn fields_by_kind(&self) -> Vec<KindFields> {
+        let of_kind = |kind: Kind| {
+            let metrics = self.metrics.iter().filter(|metric| metric.kinds.contains(&kind));
+            if metrics.clone().next().is_none() {
+                return None;
+            }
+            let of_metrics = metrics.filter_map(|metric| match metric.source {
+                MetricSource::Field(asked) => Some(asked.id),
+                MetricSource::Computed(_) => None,
+            });
+            let of_labels = self.labels.iter().filter(|label| label.kinds.contains(&kind)).map(|label| label.field.id);
+            let mut ids: Vec<u16> = of_metrics.chain(of_labels).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            Some(KindFields { kind, ids })
+        };
+        Kind::ALL.into_iter().filter_map(of_kind).collect()
+    }
+
+    /// Those of `ids` that this GPU can answer.
+    pub fn supported_by(&self, gpu: u32, ids: &[u16]) -> Vec<u16> {
+        let profiling = self.profiling.get(&gpu).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().copied().filter(|id| !PROFILING.contains(id) || profiling.contains(id)).collect()
+    }
+
+    /// Names under which the page shows a field.
+    pub fn names_of(&self, field: u16) -> impl Iterator<Item = &str> {
+        let is_it = move |asked: &Asked| asked.id == field;
+        let of_metrics = self.metrics.iter().filter(move |metric| match &metric.source {
+            MetricSource::Field(asked) => is_it(asked),
+            MetricSource::Computed(_) => false,
+        });
+        let of_labels = self.labels.iter().filter(move |label| label.field.id == field);
+        of_metrics.map(|metric| metric.name.as_str()).chain(of_labels.map(|label| label.name.as_str()))
+    }
+}
+
+/// The id to ask for: the library's own field, else the classic one that the library has in its place.
+fn resolve(field: Field, library: &Library) -> Result<(Asked, i32), String> {
+    if let Some(info) = library.field(field.id) {
+        return Ok((Asked { id: field.id, scale: Scale::One }, info.entity_level));
+    }
+    let missing = || format!("libdcgm {} does not have this field ({})", library.version(), field.id);
+    let classic = field.classic.ok_or_else(missing)?;
+    let info = library.field(classic.id).ok_or_else(missing)?;
+    let inverse = (1.0 / classic.factor).round();
+    let whole = field.value_type == ValueType::Int64 && classic.value_type == ValueType::Int64;
+    let scale = match (whole, classic.factor >= 1.0) {
+        (true, true) => Scale::Times(classic.factor as i64),
+        (true, false) => Scale::Over(inverse as i64),
+        (false, true) => Scale::Ratio { times: classic.factor, over: 1.0 },
+        (false, false) => Scale::Ratio { times: 1.0, over: inverse },
+    };
+    Ok((Asked { id: classic.id, scale }, info.entity_level))
+}
+
+/// Which kinds of entity answer a field of this level (an entity group number; 0 is global).
+fn kinds_of(level: i32, is_label: bool) -> Vec<Kind> {
+    match level {
+        0 => Kind::ALL.into_iter().filter(|kind| is_label || *kind != Kind::ConnectX).collect(),
+        1 | 2 | 4 | 5 => vec![Kind::Gpu],
+        3 => vec![Kind::Switch],
+        6 => vec![Kind::Switch, Kind::Link],
+        7 => vec![Kind::Cpu],
+        8 => vec![Kind::Cpu, Kind::Core],
+        9 => vec![Kind::ConnectX],
+        _ => Vec::new(),
+    }
+}

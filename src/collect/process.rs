@@ -1,0 +1,80 @@
+//! What `/proc/self` says of this process: the standard `process_*` metrics.
+//!
+//! Read into fixed buffers at every page, because nothing on that path may allocate.
+
+use std::fs::File;
+use std::io::Read;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    pub cpu_seconds: f64,
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    /// Seconds since 1970.
+    pub start_time: f64,
+    pub threads: u64,
+    pub open_files: u64,
+    pub max_files: u64,
+}
+
+/// What can be read; zeroes for what cannot.
+pub fn usage() -> Usage {
+    let mut buffer = [0u8; 2048];
+    let mut usage = Usage { open_files: open_files(), max_files: max_files(), ..Usage::default() };
+    let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
+    let Some(stat) = read("/proc/self/stat", &mut buffer) else { return usage };
+    // The second field is the command in parentheses and may hold anything, so fields count from its end.
+    let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    let field = |number: usize| after.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    usage.cpu_seconds = (field(14) + field(15)) as f64 / ticks;
+    usage.threads = field(20);
+    usage.virtual_bytes = field(23);
+    usage.resident_bytes = field(24) * rustix::param::page_size() as u64;
+    usage.start_time = boot_time() + field(22) as f64 / ticks;
+    usage
+}
+
+fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
+    let count = File::open(path).ok()?.read(buffer).ok()?;
+    std::str::from_utf8(&buffer[..count]).ok()
+}
+
+/// Seconds since 1970 at which the machine booted; the line stands far into /proc/stat, so the clocks tell instead.
+fn boot_time() -> f64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let seconds = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    };
+    static BOOT: std::sync::OnceLock<f64> = std::sync::OnceLock::new();
+    *BOOT.get_or_init(|| seconds(ClockId::Realtime) - seconds(ClockId::Boottime))
+}
+
+/// The directory's own descriptor, open while it is read, is not counted.
+fn open_files() -> u64 {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let Ok(directory) = rustix::fs::open("/proc/self/fd", flags, rustix::fs::Mode::empty()) else { return 0 };
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
+    let mut entries = rustix::fs::RawDir::new(directory, &mut buffer);
+    let mut count = 0u64;
+    while let Some(Ok(entry)) = entries.next() {
+        count += u64::from(!entry.file_name().to_bytes().starts_with(b"."));
+    }
+    count.saturating_sub(1)
+}
+
+fn max_files() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_process_is_plausible() {
+        let usage = super::usage();
+        assert!(usage.resident_bytes > 100_000 && usage.virtual_bytes > usage.resident_bytes, "{usage:?}");
+        assert!(usage.threads >= 1 && usage.open_files >= 3 && usage.max_files >= usage.open_files, "{usage:?}");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!(usage.start_time <= now + 1.0 && usage.start_time > now - 86_400.0, "{usage:?} at {now}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The latest value of every field of every entity: one dense table, filled in place at every collection.
+
+use std::collections::HashMap;
+
+use super::plan::{Asked, LabelRow, Plan, Scale};
+use crate::dcgm::{EntityId, Reading, Value};
+use crate::inventory::{Inventory, Kind};
+
+/// A number, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Number {
+    #[default]
+    Blank,
+    Int(i64),
+    Double(f64),
+}
+
+impl Number {
+    fn scaled(self, scale: Scale) -> Number {
+        match (self, scale) {
+            (number, Scale::One) => number,
+            (Number::Blank, _) => Number::Blank,
+            (Number::Int(number), Scale::Times(factor)) => Number::Int(number.saturating_mul(factor)),
+            (Number::Int(number), Scale::Over(divisor)) => Number::Int(number / divisor),
+            (Number::Int(number), Scale::Ratio { times, over }) => Number::Double(number as f64 * times / over),
+            (Number::Double(number), Scale::Ratio { times, over }) => Number::Double(number * times / over),
+            (Number::Double(number), Scale::Times(factor)) => Number::Double(number * factor as f64),
+            (Number::Double(number), Scale::Over(divisor)) => Number::Double(number / divisor as f64),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    number: Number,
+    /// DCGM's, in microseconds since 1970.
+    timestamp: i64,
+}
+
+/// Fields of a kind, and which of its label rows they feed.
+struct Columns {
+    kind: Kind,
+    ids: Vec<u16>,
+    /// By column: indices into an entity's label values.
+    labels: Vec<Vec<(usize, Scale)>>,
+    label_names: Vec<String>,
+}
+
+struct Entry {
+    /// Index into `columns`.
+    columns: usize,
+    /// First cell of this entity.
+    first: usize,
+    labels: Vec<LabelValue>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct LabelValue {
+    text: Option<String>,
+    seen: bool,
+}
+
+pub struct Table {
+    columns: Vec<Columns>,
+    entries: Vec<Entry>,
+    cells: Vec<Cell>,
+    by_id: HashMap<EntityId, usize>,
+    /// Entities whose label values are not those of the last time somebody looked.
+    relabelled: Vec<bool>,
+}
+
+impl Table {
+    /// A blank table for these entities; its entity indices are the inventory's.
+    pub fn new(plan: &Plan, inventory: &Inventory) -> Table {
+        let columns: Vec<Columns> = plan.fields.iter().map(|fields| columns(fields.kind, &fields.ids, &plan.labels)).collect();
+        let (mut entries, mut cells) = (Vec::new(), 0);
+        for entity in &inventory.entities {
+            let columns_index = columns.iter().position(|columns| columns.kind == entity.kind).unwrap_or(usize::MAX);
+            let (width, labels) = columns.get(columns_index).map_or((0, 0), |c| (c.ids.len(), c.label_names.len()));
+            entries.push(Entry { columns: columns_index, first: cells, labels: vec![LabelValue::default(); labels] });
+            cells += width;
+        }
+        Table {
+            by_id: inventory.entities.iter().enumerate().map(|(index, entity)| (entity.id, index)).collect(),
+            relabelled: vec![true; entries.len()],
+            columns,
+            entries,
+            cells: vec![Cell::default(); cells],
+        }
+    }
+
+    /// Forgets all values, so that one that does not come again is not shown again.
+    pub fn clear(&mut self) {
+        self.cells.fill(Cell::default());
+        for label in self.entries.iter_mut().flat_map(|entry| &mut entry.labels) {
+            label.seen = false;
+        }
+    }
+
+    /// Takes in one reading. Entities and fields that were not asked for are ignored.
+    pub fn put(&mut self, entity: EntityId, reading: &Reading<'_>) {
+        let Some(&index) = self.by_id.get(&entity) else { return };
+        let entry = &mut self.entries[index];
+        let Some(columns) = self.columns.get(entry.columns) else { return };
+        let Ok(column) = columns.ids.binary_search(&reading.field) else { return };
+        let number = match reading.value {
+            Value::Int(number) => Number::Int(number),
+            Value::Double(number) => Number::Double(number),
+            Value::Text(_) | Value::Blank | Value::Opaque => Number::Blank,
+        };
+        self.cells[entry.first + column] = Cell { number, timestamp: reading.timestamp };
+        for &(label, scale) in &columns.labels[column] {
+            let value = &mut entry.labels[label];
+            let changed = match (&reading.value, number.scaled(scale)) {
+                (Value::Text(text), _) => set_label(value, text),
+                (_, Number::Int(number)) => set_label(value, itoa::Buffer::new().format(number)),
+                (_, Number::Double(number)) => set_label(value, &format!("{number:.6}")),
+                _ => continue,
+            };
+            self.relabelled[index] |= changed;
+        }
+    }
+
+    /// Drops label values that did not come with the last collection. To be called once after it.
+    pub fn settle_labels(&mut self) {
+        for (entry, relabelled) in self.entries.iter_mut().zip(&mut self.relabelled) {
+            for label in entry.labels.iter_mut().filter(|label| !label.seen && label.text.is_some()) {
+                label.text = None;
+                *relabelled = true;
+            }
+        }
+    }
+
+    /// The value of a field, converted.
+    pub fn number(&self, entity: usize, asked: Asked) -> Number {
+        self.cell(entity, asked.id).map_or(Number::Blank, |cell| cell.number.scaled(asked.scale))
+    }
+
+    /// When DCGM took the value, in microseconds since 1970; 0 if it did not.
+    pub fn timestamp(&self, entity: usize, field: u16) -> i64 {
+        self.cell(entity, field).map_or(0, |cell| cell.timestamp)
+    }
+
+    fn cell(&self, entity: usize, field: u16) -> Option<&Cell> {
+        let entry = self.entries.get(entity)?;
+        let column = self.columns.get(entry.columns)?.ids.binary_search(&field).ok()?;
+        self.cells.get(entry.first + column)
+    }
+
+    /// Values of the label rows of an entity, by label name; blank ones are left out.
+    pub fn labels(&self, entity: usize) -> impl Iterator<Item = (&str, &str)> {
+        let entry = &self.entries[entity];
+        let names = self.columns.get(entry.columns).map(|columns| columns.label_names.as_slice()).unwrap_or_default();
+        names.iter().zip(&entry.labels).filter_map(|(name, value)| Some((name.as_str(), value.text.as_deref()?)))
+    }
+
+    /// Whether an entity's label values have changed since this was last asked.
+    pub fn take_relabelled(&mut self, entity: usize) -> bool {
+        std::mem::take(&mut self.relabelled[entity])
+    }
+}
+
+fn set_label(value: &mut LabelValue, text: &str) -> bool {
+    value.seen = true;
+    if value.text.as_deref() == Some(text) {
+        return false;
+    }
+    value.text = Some(text.to_owned());
+    true
+}
+
+fn columns(kind: Kind, ids: &[u16], rows: &[LabelRow]) -> Columns {
+    let of_kind: Vec<&LabelRow> = rows.iter().filter(|row| row.kinds.contains(&kind)).collect();
+    let feeds = |id: u16| {
+        let fed = of_kind.iter().enumerate().filter(|(_, row)| row.field.id == id);
+        fed.map(|(index, row)| (index, row.field.scale)).collect()
+    };
+    Columns {
+        kind,
+        ids: ids.to_vec(),
+        labels: ids.iter().map(|id| feeds(*id)).collect(),
+        label_names: of_kind.iter().map(|row| row.name.clone()).collect(),
+    }
+}

@@ -1,0 +1,84 @@
+//! Making watches so that one entity or field that the engine refuses costs only itself.
+//!
+//! libdcgm judges groups whole: one unknown id loses a field group, one unsupported profiling field or one bad GPU
+//! fails a watch. So what fails as a whole is tried in halves until the culprit stands alone.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::dcgm::abi::{MAX_FIELDS_PER_GROUP, MAX_LIMIT};
+use crate::dcgm::engine::{FieldGroup, Group, Keep};
+use crate::dcgm::{EntityId, Error, Result, Session, Watch};
+
+pub struct Watcher<'a> {
+    session: &'a Rc<Session>,
+    interval: Duration,
+    pub watches: Vec<Watch>,
+    /// Fields that no entity could be watched for.
+    pub refused: Vec<(u16, Error)>,
+}
+
+impl<'a> Watcher<'a> {
+    pub fn new(session: &'a Rc<Session>, interval: Duration) -> Watcher<'a> {
+        Watcher { session, interval, watches: Vec::new(), refused: Vec::new() }
+    }
+
+    /// Watches these fields of these entities, as far as the engine lets.
+    pub fn watch(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<()> {
+        if fields.is_empty() {
+            return Ok(());
+        }
+        for chunk in entities.chunks(Group::capacity(self.session)) {
+            let refused = self.watch_chunk(chunk, fields)?;
+            // Every field refused: it is an entity's fault, so each is tried alone.
+            if refused.len() == fields.len() && chunk.len() > 1 {
+                let mut shared: Option<Vec<(u16, Error)>> = None;
+                for entity in chunk {
+                    let refused = self.watch_chunk(std::slice::from_ref(entity), fields)?;
+                    shared = Some(match shared {
+                        None => refused,
+                        Some(shared) => shared.into_iter().filter(|(id, _)| refused.iter().any(|(r, _)| r == id)).collect(),
+                    });
+                }
+                self.refused.extend(shared.unwrap_or_default());
+            } else {
+                self.refused.extend(refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the fields that this group could not be watched for.
+    fn watch_chunk(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
+        let mut lost = 0;
+        let group = Group::new(self.session, entities, |entity, error| {
+            lost += 1;
+            log::warn!("{:?} {} cannot be watched: {error}", entity.group, entity.id);
+        })?;
+        if lost == entities.len() {
+            return Ok(Vec::new());
+        }
+        let group = Rc::new(group);
+        let mut refused = Vec::new();
+        for chunk in fields.chunks(MAX_FIELDS_PER_GROUP) {
+            self.watch_halves(&group, chunk, &mut refused)?;
+        }
+        Ok(refused)
+    }
+
+    fn watch_halves(&mut self, group: &Rc<Group>, fields: &[u16], refused: &mut Vec<(u16, Error)>) -> Result<()> {
+        let made = FieldGroup::new(self.session, fields)
+            .and_then(|field_group| Watch::new(group, field_group, self.interval, Keep::Latest));
+        match made {
+            Ok(watch) => self.watches.push(watch),
+            Err(error) if error.is_connection_lost() || error.code == MAX_LIMIT => return Err(error),
+            Err(error) if fields.len() == 1 => refused.push((fields[0], error)),
+            Err(_) => {
+                let (left, right) = fields.split_at(fields.len() / 2);
+                self.watch_halves(group, left, refused)?;
+                self.watch_halves(group, right, refused)?;
+            }
+        }
+        Ok(())
+    }
+}

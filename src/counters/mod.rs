@@ -1,0 +1,348 @@
+//! The counters file: which fields to export, under which name, type and help.
+//!
+//! One record a line, `name, type, help`, as dcgm-exporter reads it (Go's `encoding/csv` with `#` comments); every file
+//! it accepts gives the same rows here. Names are looked up in [`crate::dcgm::fields`]; whether this library and these
+//! GPUs have the field is not known here and is never an error of the file.
+
+mod text;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::dcgm::fields::{self, Field, ValueType};
+
+/// A file larger than this is not a counters file.
+const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+
+/// Ids of profiling fields, which exist only where the GPU's metric groups have them.
+pub const PROFILING: std::ops::Range<u16> = 1000..1100;
+
+/// One row that counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Line in the file, from 1.
+    pub line: u64,
+    /// As written: the sample carries this name.
+    pub name: String,
+    pub source: Source,
+    pub kind: MetricType,
+    pub help: String,
+}
+
+/// Where the values of a row come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Source {
+    Field(Field),
+    Computed(Computed),
+}
+
+/// Metrics that the exporter makes itself from what DCGM says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Computed {
+    XidErrorsCount,
+    ClockEventsCount,
+    GpuHealthStatus,
+    P2pStatus,
+    XidErrorsTotal,
+    ClockEventsTotal,
+    ClockEventsSecondsTotal,
+    LastXidTimestamp,
+}
+
+impl Computed {
+    pub const ALL: [(&'static str, Computed); 8] = [
+        ("DCGM_EXP_XID_ERRORS_COUNT", Computed::XidErrorsCount),
+        ("DCGM_EXP_CLOCK_EVENTS_COUNT", Computed::ClockEventsCount),
+        ("DCGM_EXP_GPU_HEALTH_STATUS", Computed::GpuHealthStatus),
+        ("DCGM_EXP_P2P_STATUS", Computed::P2pStatus),
+        ("DCGM_EXP_XID_ERRORS_TOTAL", Computed::XidErrorsTotal),
+        ("DCGM_EXP_CLOCK_EVENTS_TOTAL", Computed::ClockEventsTotal),
+        ("DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL", Computed::ClockEventsSecondsTotal),
+        ("DCGM_EXP_LAST_XID_TIMESTAMP_SECONDS", Computed::LastXidTimestamp),
+    ];
+
+    /// The number that places the metric on the page, after all fields.
+    pub fn order(self) -> u32 {
+        9001 + self as u32
+    }
+
+    fn by_name(name: &str) -> Option<Computed> {
+        Computed::ALL.iter().find(|(known, _)| *known == name).map(|(_, computed)| *computed)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricType {
+    Gauge,
+    Counter,
+    Histogram,
+    Summary,
+    /// Not a metric: a label on all samples of the same entity.
+    Label,
+    /// Anything else. Computed metrics are not checked by dcgm-exporter, nor are profiling fields that the hardware
+    /// does not have; whoever uses the row decides.
+    Other(String),
+}
+
+impl MetricType {
+    fn parse(text: &str) -> MetricType {
+        match text {
+            "gauge" => MetricType::Gauge,
+            "counter" => MetricType::Counter,
+            "histogram" => MetricType::Histogram,
+            "summary" => MetricType::Summary,
+            "label" => MetricType::Label,
+            other => MetricType::Other(other.to_owned()),
+        }
+    }
+
+    /// As written in the file.
+    pub fn as_str(&self) -> &str {
+        match self {
+            MetricType::Gauge => "gauge",
+            MetricType::Counter => "counter",
+            MetricType::Histogram => "histogram",
+            MetricType::Summary => "summary",
+            MetricType::Label => "label",
+            MetricType::Other(other) => other,
+        }
+    }
+}
+
+/// A counters file without errors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    pub rows: Vec<Row>,
+    /// Harmless but surely not meant, each with its line.
+    pub warnings: Vec<(u64, String)>,
+}
+
+/// What is wrong with a counters file: all of it.
+#[derive(Debug)]
+pub enum Error {
+    Unreadable { file: PathBuf, reason: String },
+    Rows { file: PathBuf, errors: Vec<(u64, String)> },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Unreadable { file, reason } => {
+                write!(f, "cannot read counters file {}: {reason}. Give another with --collectors", file.display())
+            }
+            Error::Rows { file, errors } => {
+                for (index, (line, what)) in errors.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { "\n" };
+                    write!(f, "{separator}{}:{line}: {what}", file.display())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Counters {
+    /// Reads a file.
+    ///
+    /// Errors: the file cannot be read, or all its bad rows at once.
+    pub fn read(file: &Path) -> Result<Counters, Error> {
+        let unreadable = |reason: String| Error::Unreadable { file: file.to_owned(), reason };
+        let metadata = std::fs::metadata(file).map_err(|error| unreadable(error.to_string()))?;
+        if !metadata.is_file() {
+            return Err(unreadable("it is not a regular file".to_owned()));
+        }
+        if metadata.len() > LARGEST_FILE {
+            return Err(unreadable(format!("{} bytes are too many for a counters file", metadata.len())));
+        }
+        let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+        Counters::parse(&bytes).map_err(|errors| Error::Rows { file: file.to_owned(), errors })
+    }
+
+    /// Parses a file's content. Errors: every bad row, as (line, what is wrong and what would be right).
+    pub fn parse(bytes: &[u8]) -> Result<Counters, Vec<(u64, String)>> {
+        let text::Records { records, mut errors } = text::records(bytes);
+        let mut counters = Counters::default();
+        for (line, fields) in records {
+            match row(line, &fields) {
+                Ok(row) => counters.add(row),
+                Err(what) => errors.push((line, what)),
+            }
+        }
+        errors.sort_by_key(|(line, _)| *line);
+        if errors.is_empty() { Ok(counters) } else { Err(errors) }
+    }
+
+    /// Whether a row asks for this computed metric.
+    pub fn wants(&self, computed: Computed) -> bool {
+        self.rows.iter().any(|row| row.source == Source::Computed(computed))
+    }
+
+    fn add(&mut self, row: Row) {
+        match self.rows.iter().find(|earlier| earlier.name == row.name) {
+            Some(earlier) => {
+                let warning = format!("{} is listed again and left out; line {} counts", row.name, earlier.line);
+                self.warnings.push((row.line, warning));
+            }
+            None => {
+                if let (Source::Computed(_), MetricType::Other(kind)) = (row.source, &row.kind) {
+                    let warning = format!("'{kind}' is no metric type; {} is exported as untyped", row.name);
+                    self.warnings.push((row.line, warning));
+                }
+                self.rows.push(row);
+            }
+        }
+    }
+}
+
+fn row(line: u64, fields: &[String]) -> Result<Row, String> {
+    let [name, kind, help] = fields else {
+        return Err(format!(
+            "{} fields where there should be three (name, type, help){}",
+            fields.len(),
+            if fields.len() > 3 { "; a help text with a comma stands in quotes right after the comma: NAME,gauge,\"a, b\"" } else { "" }
+        ));
+    };
+    let name = name.trim_matches([' ', '\t']).to_owned();
+    let kind = MetricType::parse(kind.trim_matches([' ', '\t']));
+    // Blanks only: dcgm-exporter keeps tabs in help texts.
+    let help = help.trim_matches(' ').to_owned();
+    let source = match (fields::by_name(&name), Computed::by_name(&name)) {
+        (Some(field), _) => Source::Field(field),
+        (None, Some(computed)) => Source::Computed(computed),
+        (None, None) => return Err(unknown_name(&name)),
+    };
+    if let Source::Field(field) = source {
+        check_type(&field, &kind)?;
+    }
+    Ok(Row { line, name, source, kind, help })
+}
+
+fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {
+    match kind {
+        MetricType::Label => Ok(()),
+        MetricType::Other(_) if PROFILING.contains(&field.id) => Ok(()),
+        MetricType::Other(kind) => Err(bad_type(field.name, kind)),
+        _ if matches!(field.value_type, ValueType::Text | ValueType::Binary) => Err(format!(
+            "{} is a {} field and cannot be a {}: its value is no number. {}",
+            field.name,
+            if field.value_type == ValueType::Text { "text" } else { "binary" },
+            kind.as_str(),
+            if field.value_type == ValueType::Text { "Use type label, or leave it out" } else { "Leave it out" },
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with a type, for rows that are judged later, too.
+pub fn bad_type(name: &str, kind: &str) -> String {
+    format!("type '{kind}' of {name} is not known; use gauge, counter, histogram, summary or label, in lower case")
+}
+
+fn unknown_name(name: &str) -> String {
+    let computed = Computed::ALL.map(|(known, _)| known);
+    match fields::nearest(name, &computed)[..] {
+        [] => format!("there is no DCGM field '{name}'"),
+        [one] => format!("there is no DCGM field '{name}'; did you mean {one}?"),
+        ref several => format!("there is no DCGM field '{name}'; did you mean one of {}?", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files that dcgm-exporter refuses for things that harm nobody.
+    const HARMLESS: [&str; 7] = [
+        "whitespace-only-line-between",
+        "whitespace-only-line-first",
+        "comment-with-leading-space",
+        "comment-with-leading-space-and-two-commas",
+        "bom",
+        "bom-comment-first",
+        "tab-separated-type",
+    ];
+
+    /// The peer drops profiling rows while parsing; here that happens when the GPUs are known.
+    fn expected_rows(case: &serde_json::Value) -> Vec<(u64, String, String, String)> {
+        let mut rows: Vec<(u64, String, String, String)> = Vec::new();
+        for list in ["dcgm_counters", "exporter_counters"] {
+            for row in case[list].as_array().unwrap() {
+                let text = |key: &str| row[key].as_str().unwrap().to_owned();
+                if !rows.iter().any(|(_, name, ..)| *name == text("name")) {
+                    rows.push((row["field_id"].as_u64().unwrap(), text("name"), text("type"), text("help")));
+                }
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn the_peers_table() {
+        let table: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/csv-parsing.json")).unwrap();
+        let cases = table["cases"].as_array().unwrap();
+        assert!(cases.len() > 40);
+        for case in cases {
+            let name = case["name"].as_str().unwrap();
+            let parsed = Counters::parse(case["csv"].as_str().unwrap().as_bytes());
+            if case["result"] == "error" {
+                assert_eq!(parsed.is_ok(), HARMLESS.contains(&name), "{name}: {parsed:?}");
+                continue;
+            }
+            let supported = case["supported_profiling_fields"].as_array().unwrap();
+            let rows: Vec<_> = parsed
+                .unwrap_or_else(|errors| panic!("{name}: {errors:?}"))
+                .rows
+                .into_iter()
+                .map(|row| {
+                    let id = match row.source {
+                        Source::Field(field) => u64::from(field.id),
+                        Source::Computed(computed) => u64::from(computed.order()),
+                    };
+                    (id, row.name, row.kind.as_str().to_owned(), row.help)
+                })
+                .filter(|(id, ..)| !(1000..1100).contains(id) || supported.contains(&serde_json::json!(id)))
+                .collect();
+            assert_eq!(rows, expected_rows(case), "{name}");
+        }
+    }
+
+    #[test]
+    fn all_errors_at_once_each_with_its_line() {
+        let file = "# counters\nDCGM_FI_DEV_GPU_TMP, gauge, t\n\nDCGM_FI_DEV_GPU_TEMP, number, t\nDCGM_FI_DEV_NAME, gauge, n\n\
+                    DCGM_FI_DEV_SM_CLOCK, gauge\nDCGM_FI_DEV_FB_USED, gauge, a \"b\" c\nDCGM_FI_DEV_FB_FREE,gauge,\"open\n\
+                    DCGM_FI_DEV_SUPPORTED_CLOCKS, counter, c\nDCGM_FI_DEV_POWER_USAGE, gauge, a, b\n";
+        let errors = Counters::parse(file.as_bytes()).unwrap_err();
+        let lines: Vec<u64> = errors.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [2, 4, 5, 6, 7, 8, 9, 10], "{errors:#?}");
+        for (index, part) in ["DCGM_FI_DEV_GPU_TEMP", "'number'", "label", "2 fields", "quote", "closed", "binary", "4 fields"]
+            .iter()
+            .enumerate()
+        {
+            assert!(errors[index].1.contains(part), "{:?} lacks {part}", errors[index]);
+        }
+    }
+
+    #[test]
+    fn a_name_listed_twice_counts_once_and_two_names_of_a_field_both() {
+        let file = "DCGM_FI_DEV_GPU_TEMP, label, a\nDCGM_FI_DEV_GPU_TEMP, gauge, b\ndcgm_gpu_temp, gauge, c\n";
+        let counters = Counters::parse(file.as_bytes()).unwrap();
+        let rows: Vec<_> = counters.rows.iter().map(|row| (row.name.as_str(), row.kind.as_str())).collect();
+        assert_eq!(rows, [("DCGM_FI_DEV_GPU_TEMP", "label"), ("dcgm_gpu_temp", "gauge")]);
+        assert_eq!(counters.warnings.len(), 1);
+        assert_eq!(counters.warnings[0].0, 2);
+    }
+
+    #[test]
+    fn shipped_files_are_clean() {
+        for file in ["default-counters.csv", "dcp-metrics-included.csv", "1.x-compatibility-metrics.csv"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters").join(file);
+            let counters = Counters::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert!(counters.warnings.is_empty(), "{file}: {:?}", counters.warnings);
+            let expected = if file.starts_with('1') { 20 } else { 26 };
+            assert_eq!(counters.rows.len(), expected, "{file}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Field names and the ids behind them: what an administrator may write in a counters file.
+//!
+//! The names are those of DCGM's headers from 3.3.9 to 4.7, classic and renamed, and the lower-case ones of
+//! dcgm-exporter 1.x. Whether the *loaded* library has a field is asked of the library, not of this table. Pure data:
+//! nothing here knows an engine.
+
+/// `name,id,value_type,entity_level,first_release`, sorted by id.
+static FIELDS: &str = include_str!("fields.csv");
+
+/// `name,id,value_type,classic_id,factor`: base-unit fields of DCGM 4.7.
+static BASE_UNITS: &str = include_str!("base-units.csv");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    Int64,
+    Double,
+    Text,
+    Binary,
+    /// Range markers and the like that stand for no field.
+    None,
+}
+
+impl ValueType {
+    fn parse(text: &str) -> ValueType {
+        match text {
+            "int64" => ValueType::Int64,
+            "double" => ValueType::Double,
+            "string" => ValueType::Text,
+            "binary" => ValueType::Binary,
+            _ => ValueType::None,
+        }
+    }
+}
+
+/// A known name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Field {
+    pub name: &'static str,
+    pub id: u16,
+    pub value_type: ValueType,
+    /// For a base-unit field: the classic field that libraries before 4.7 have in its place.
+    pub classic: Option<Classic>,
+}
+
+/// A classic field and what its value is to be multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Classic {
+    pub id: u16,
+    pub value_type: ValueType,
+    pub factor: f64,
+}
+
+/// Looks a name up, case-sensitively.
+///
+/// Base-unit names come first: DCGM 4.6's header uses one of them (`DCGM_FI_DEV_GPU_UTIL_RATIO`) for a percentage.
+pub fn by_name(name: &str) -> Option<Field> {
+    base_units().chain(fields()).find(|field| field.name == name)
+}
+
+/// The known names most like this one, best first; for error messages.
+pub fn nearest(name: &str, others: &[&'static str]) -> Vec<&'static str> {
+    let mut scored: Vec<(f64, &'static str)> = base_units()
+        .chain(fields())
+        .map(|field| field.name)
+        .chain(others.iter().copied())
+        .map(|known| (strsim::jaro_winkler(&name.to_ascii_uppercase(), &known.to_ascii_uppercase()), known))
+        .filter(|(score, _)| *score > 0.85)
+        .map(|(_, known)| (strsim::normalized_damerau_levenshtein(name, known), known))
+        .filter(|(score, _)| *score > 0.6)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.dedup_by_key(|(_, known)| *known);
+    scored.into_iter().take(3).map(|(_, known)| known).collect()
+}
+
+fn fields() -> impl Iterator<Item = Field> {
+    rows(FIELDS).map(|[name, id, value_type, ..]| Field {
+        name,
+        id: id.parse().unwrap_or(0),
+        value_type: ValueType::parse(value_type),
+        classic: None,
+    })
+}
+
+fn base_units() -> impl Iterator<Item = Field> {
+    rows(BASE_UNITS).map(|[name, id, value_type, classic_id, factor]| Field {
+        name,
+        id: id.parse().unwrap_or(0),
+        value_type: ValueType::parse(value_type),
+        classic: factor.parse().ok().zip(classic_id.parse().ok()).map(|(factor, id)| Classic {
+            id,
+            value_type: fields().find(|field| field.id == id).map_or(ValueType::None, |field| field.value_type),
+            factor,
+        }),
+    })
+}
+
+/// Both tables are ours, five plain columns without quotes; the tests below read every row.
+fn rows(table: &'static str) -> impl Iterator<Item = [&'static str; 5]> {
+    table.lines().skip(1).map(|line| {
+        let mut columns = line.split(',');
+        std::array::from_fn(|_| columns.next().unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_whole() {
+        for field in fields() {
+            assert!(!field.name.is_empty());
+            let is_marker = field.value_type == ValueType::None;
+            assert!(field.id != 0 || is_marker, "{} has no id", field.name);
+        }
+        for [name, id, value_type, classic, factor] in rows(BASE_UNITS) {
+            assert!(id.parse::<u16>().is_ok() && classic.parse::<u16>().is_ok(), "{name}");
+            assert_ne!(ValueType::parse(value_type), ValueType::None, "{name}");
+            assert!(factor.is_empty() || factor.parse::<f64>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = fields().chain(base_units()).map(|field| field.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn classic_renamed_legacy_and_base_unit_names() {
+        assert_eq!(by_name("DCGM_FI_DEV_GPU_TEMP").map(|f| f.id), Some(150));
+        assert_eq!(by_name("DCGM_FI_DEV_XID_ERROR").map(|f| f.id), Some(230));
+        assert_eq!(by_name("dcgm_gpu_temp").map(|f| f.id), Some(150));
+        assert_eq!(by_name("dcgm_fi_dev_gpu_temp"), None);
+        let ratio = by_name("DCGM_FI_DEV_GPU_UTIL_RATIO").unwrap();
+        assert_eq!((ratio.id, ratio.classic.unwrap().id, ratio.classic.unwrap().factor), (1613, 203, 0.01));
+        assert_eq!(by_name("DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND").unwrap().classic, None);
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognised() {
+        assert_eq!(nearest("DCGM_FI_DEV_GPU_TMP", &[])[0], "DCGM_FI_DEV_GPU_TEMP");
+        assert_eq!(nearest("DCGM_EXP_XID_ERROR_COUNT", &["DCGM_EXP_XID_ERRORS_COUNT"])[0], "DCGM_EXP_XID_ERRORS_COUNT");
+        assert!(nearest("temperature", &[]).is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! The Prometheus text format, version 0.0.4: names, labels, escaping, numbers.
+//!
+//! The static part of every line is put together once, when entities are discovered; a page then is copies of those
+//! parts with numbers between them, written into a buffer that is used again. Values are numbers as dcgm-exporter
+//! prints them: integers plain, doubles with six decimals.
+
+use std::fmt::Write;
+
+use crate::collect::exporter::Sink;
+use crate::collect::plan::{Metric, MetricSource, Plan};
+use crate::collect::table::{Number, Table};
+use crate::inventory::{Inventory, Kind};
+use crate::jobs::JobMap;
+
+/// All text that does not change from page to page.
+pub struct Exposition {
+    metrics: Vec<MetricText>,
+    entities: Vec<EntityText>,
+    /// Kinds that are present, in the order of the page.
+    kinds: Vec<KindText>,
+}
+
+struct MetricText {
+    name: String,
+    /// HELP and TYPE lines.
+    head: String,
+    source: MetricSource,
+    printed: bool,
+}
+
+struct KindText {
+    entities: std::ops::Range<usize>,
+    /// Indices of the metrics that entities of this kind can have.
+    metrics: Vec<usize>,
+}
+
+struct EntityText {
+    /// `{gpu="0",...,hostname="x"`, without the label rows.
+    fixed: String,
+    /// The same with the label rows.
+    labels: String,
+    /// `,hpc_job="17"} ` for each job, or one `} `.
+    endings: Vec<String>,
+    job_key: Option<String>,
+}
+
+const NO_JOB: &str = "} ";
+
+impl Exposition {
+    pub fn new(plan: &Plan, inventory: &Inventory) -> Exposition {
+        let metrics = plan.metrics.iter().map(metric_text).collect();
+        let entities = inventory.entities.iter().map(|entity| {
+            let mut fixed = String::from("{");
+            for (name, value) in &entity.labels {
+                push_label(&mut fixed, name, value);
+            }
+            let job_key = entity.gpu.map(|gpu| match entity.gpu_instance {
+                Some(instance) => format!("{gpu}.{instance}"),
+                None => gpu.to_string(),
+            });
+            EntityText { labels: fixed.clone(), fixed, endings: vec![NO_JOB.to_owned()], job_key }
+        });
+        let kinds = Kind::ALL.into_iter().filter_map(|kind| {
+            let first = inventory.entities.iter().position(|entity| entity.kind == kind)?;
+            let count = inventory.count(kind);
+            let can_have = |(_, metric): &(usize, &Metric)| metric.kinds.contains(&kind);
+            let metrics = plan.metrics.iter().enumerate().filter(can_have).map(|(index, _)| index).collect();
+            Some(KindText { entities: first..first + count, metrics })
+        });
+        Exposition { metrics, kinds: kinds.collect(), entities: entities.collect() }
+    }
+
+    /// Labels the samples of each GPU and instance with the jobs that have it.
+    pub fn set_jobs(&mut self, jobs: &JobMap) {
+        for entity in &mut self.entities {
+            let ids = entity.job_key.as_deref().map(|key| jobs.jobs_of(key)).unwrap_or_default();
+            entity.endings.clear();
+            entity.endings.extend(ids.iter().map(|id| {
+                let mut ending = String::new();
+                push_label(&mut ending, ",hpc_job", id);
+                ending.push_str(NO_JOB);
+                ending
+            }));
+            if ids.is_empty() {
+                entity.endings.push(NO_JOB.to_owned());
+            }
+        }
+    }
+
+    /// Appends all samples of the table to `out`.
+    ///
+    /// A metric stands once, with all its samples together, where the first kind of entity stands that has one.
+    pub fn render(&mut self, table: &mut Table, out: &mut String) {
+        self.refresh_labels(table);
+        for metric in &mut self.metrics {
+            metric.printed = false;
+        }
+        for (index, kind) in self.kinds.iter().enumerate() {
+            for &metric in &kind.metrics {
+                let text = &mut self.metrics[metric];
+                if text.printed {
+                    continue;
+                }
+                let with_metric = self.kinds[index..].iter().filter(|kind| kind.metrics.contains(&metric));
+                for kind in with_metric {
+                    text.printed |= render_metric(text, kind, &self.entities, table, out);
+                }
+            }
+        }
+    }
+
+    fn refresh_labels(&mut self, table: &mut Table) {
+        for (index, entity) in self.entities.iter_mut().enumerate() {
+            if !table.take_relabelled(index) {
+                continue;
+            }
+            entity.labels.clear();
+            entity.labels.push_str(&entity.fixed);
+            for (name, value) in table.labels(index) {
+                push_label(&mut entity.labels, name, value);
+            }
+        }
+    }
+}
+
+/// Renders the samples of a metric for one kind of entity; says whether the metric has been begun.
+fn render_metric(text: &MetricText, kind: &KindText, entities: &[EntityText], table: &Table, out: &mut String) -> bool {
+    let mut begun = text.printed;
+    match text.source {
+        MetricSource::Field(asked) => {
+            for index in kind.entities.clone() {
+                let number = table.number(index, asked);
+                if number == Number::Blank {
+                    continue;
+                }
+                begin(&mut begun, text, out);
+                for ending in &entities[index].endings {
+                    out.push_str(&text.name);
+                    out.push_str(&entities[index].labels);
+                    out.push_str(ending);
+                    push_number(out, number);
+                    out.push('\n');
+                }
+            }
+        }
+        MetricSource::Computed(_) => {}
+    }
+    begun
+}
+
+fn begin(begun: &mut bool, text: &MetricText, out: &mut String) {
+    if !*begun {
+        out.push_str(&text.head);
+        *begun = true;
+    }
+}
+
+fn metric_text(metric: &Metric) -> MetricText {
+    let mut head = String::new();
+    push_head(&mut head, &metric.name, metric.kind, &metric.help);
+    MetricText { name: metric.name.clone(), head, source: metric.source, printed: false }
+}
+
+fn push_head(out: &mut String, name: &str, kind: &str, help: &str) {
+    out.push_str("# HELP ");
+    out.push_str(name);
+    out.push(' ');
+    for character in help.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            other => out.push(other),
+        }
+    }
+    out.push_str("\n# TYPE ");
+    out.push_str(name);
+    out.push(' ');
+    out.push_str(kind);
+    out.push('\n');
+}
+
+/// Adds `name="value"`, after a comma unless it is the first.
+fn push_label(out: &mut String, name: &str, value: &str) {
+    if !out.ends_with('{') && !name.starts_with(',') {
+        out.push(',');
+    }
+    out.push_str(name);
+    out.push_str("=\"");
+    for character in value.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+fn push_number(out: &mut String, number: Number) {
+    match number {
+        Number::Int(number) => out.push_str(itoa::Buffer::new().format(number)),
+        Number::Double(number) if number.is_nan() => out.push_str("NaN"),
+        Number::Double(number) if number.is_infinite() => out.push_str(if number > 0.0 { "+Inf" } else { "-Inf" }),
+        // A String takes everything.
+        Number::Double(number) => drop(write!(out, "{number:.6}")),
+        Number::Blank => {}
+    }
+}
+
+/// Writes the exporter's own metrics.
+pub struct OwnMetrics<'a> {
+    out: &'a mut String,
+    name: &'static str,
+}
+
+impl<'a> OwnMetrics<'a> {
+    pub fn new(out: &'a mut String) -> OwnMetrics<'a> {
+        OwnMetrics { out, name: "" }
+    }
+}
+
+impl Sink for OwnMetrics<'_> {
+    fn metric(&mut self, name: &'static str, kind: &'static str, help: &'static str) {
+        push_head(self.out, name, kind, help);
+        self.name = name;
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: Number) {
+        self.out.push_str(self.name);
+        if !labels.is_empty() {
+            self.out.push('{');
+            for (name, value) in labels {
+                push_label(self.out, name, value);
+            }
+            self.out.push('}');
+        }
+        self.out.push(' ');
+        push_number(self.out, value);
+        self.out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(number: Number) -> String {
+        let mut out = String::new();
+        push_number(&mut out, number);
+        out
+    }
+
+    #[test]
+    fn numbers_as_c_prints_them() {
+        for (value, text) in [
+            (0.0, "0.000000"),
+            (-0.0, "-0.000000"),
+            (1e-7, "0.000000"),
+            (0.0078125, "0.007812"),
+            (0.0234375, "0.023438"),
+            (1e20, "100000000000000000000.000000"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(number(Number::Double(value)), text);
+        }
+        assert_eq!(number(Number::Int(i64::MIN)), "-9223372036854775808");
+    }
+
+    #[test]
+    fn label_and_help_text_is_escaped() {
+        let mut out = String::from("{");
+        push_label(&mut out, "a", "say \"hi\"\\\n");
+        push_label(&mut out, "b", "ü");
+        assert_eq!(out, "{a=\"say \\\"hi\\\"\\\\\\n\",b=\"ü\"");
+        let mut head = String::new();
+        push_head(&mut head, "x", "gauge", "a \\ \"b\"\nc");
+        assert_eq!(head, "# HELP x a \\\\ \"b\"\\nc\n# TYPE x gauge\n");
+    }
+}

@@ -1,0 +1,36 @@
+//! DCGM's fields as a Prometheus page that is always there.
+//!
+//! A value enters at libdcgm, is read once, rendered once, published once, and served many times; nothing on the
+//! serving side ever looks back.
+//!
+//! ```text
+//!  counters file ─► counters ─┐
+//!  flags, env ────► cli ──────┤
+//!                             ▼
+//!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► collect ─► exposition ─► page ─► server ─► scraper
+//!                engine   who is here  the clock  numbers     text       arc-swap  bytes
+//!                                        ▲
+//!  job map directory ─► jobs ────────────┘
+//! ```
+//!
+//! Data flows to the right. What a module needs from its left comes in as an argument; no module reaches back. One
+//! entity, field or job file that fails costs its own samples and never the page.
+//!
+//! Threads: main (signals), the watcher (the only one that calls DCGM), and the server's workers.
+
+#![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+pub mod cli;
+pub mod collect;
+pub mod counters;
+#[allow(unsafe_code)]
+pub mod dcgm;
+pub mod exposition;
+pub mod hostname;
+pub mod inventory;
+pub mod jobs;
+pub mod logging;
+pub mod page;
+pub mod server;
+pub mod watcher;

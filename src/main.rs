@@ -1,0 +1,107 @@
+//! Exit codes and wiring: what is told is understood, opened and started, in this order, and stopped on a signal.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use dcgm_exporter::cli::{self, Command, Config};
+use dcgm_exporter::counters::Counters;
+use dcgm_exporter::dcgm::{Library, inflight, process};
+use dcgm_exporter::page::{Board, Publisher};
+use dcgm_exporter::server;
+use dcgm_exporter::watcher::{self, Ended, Watcher};
+
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// A driver that hangs does not hold the exit longer than this.
+const STOP_LIMIT: Duration = Duration::from_millis(4500);
+/// The watcher's own needs are small; libdcgm's threads bring their stacks themselves.
+const WATCHER_STACK: usize = 1024 * 1024;
+
+fn main() -> ExitCode {
+    process::tune_allocator();
+    let config = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(Command::Run(config)) => *config,
+        Ok(Command::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("dcgm-exporter: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if config.dcgm_log && config.remote.is_none() {
+        process::log_to_stdout(config.dcgm_log_level);
+    }
+    dcgm_exporter::logging::start(config.log_format, config.debug);
+    log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
+    match run(config) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line for each thing that is wrong.
+            for line in error.lines() {
+                log::error!("{line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> Result<ExitCode, String> {
+    for remark in &config.remarks {
+        log::warn!("{remark}");
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT]).map_err(|error| format!("cannot take signals: {error}"))?;
+    let counters = Counters::read(&config.collectors).map_err(|error| error.to_string())?;
+    for (line, warning) in &counters.warnings {
+        log::warn!("{}:{line}: {warning}", config.collectors.display());
+    }
+    let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
+    log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
+    let sockets = match config.systemd_socket {
+        true => server::listen::from_systemd()?,
+        false => vec![server::listen::open(&config.listen)?],
+    };
+    let board = Arc::new(Board::new(config.interval));
+    for socket in &sockets {
+        log::info!(address = socket.address(); "Listening on");
+    }
+    server::start(sockets, &board).map_err(|error| format!("cannot serve: {error}"))?;
+
+    let (watcher, remote) = Watcher::new(config, Arc::new(library), counters, Publisher::new(board))
+        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let (ended, end) = channel();
+    std::thread::Builder::new()
+        .name("watcher".to_owned())
+        .stack_size(WATCHER_STACK)
+        .spawn({
+            let signals = signals.handle();
+            move || {
+                // The main thread may have left already.
+                let _ = ended.send(watcher.run());
+                signals.close();
+            }
+        })
+        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+
+    if let Some(signal) = signals.forever().next() {
+        log::info!(signal = signal_hook::low_level::signal_name(signal).unwrap_or("?"); "Received signal; shutting down");
+        remote.send(watcher::Command::Stop);
+    }
+    match end.recv_timeout(STOP_LIMIT) {
+        Ok(Ended::Stopped) => {
+            log::info!("Shutdown complete");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ended::Failed(why)) => Err(why),
+        Err(RecvTimeoutError::Disconnected) => Err("the watcher ended without a word; this is a bug".to_owned()),
+        Err(RecvTimeoutError::Timeout) => {
+            let call = inflight::current().map_or("no DCGM call", |(call, _)| call);
+            log::error!(call = call; "DCGM does not let go; leaving without it");
+            process::leave_at_once(1)
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Starting the real binary, asking it things, and ending it by its own id.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Anything that should happen at once happens well within this, also on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The simulated libdcgm, built if it is not there yet.
+pub fn simulator() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "dcgm-simulator"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the simulator does not build");
+        let target = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).parent().unwrap().to_owned();
+        target.join("libdcgm_simulator.so")
+    })
+}
+
+/// A directory of a test's own, removed when it ends.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("dcgm-exporter-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes a file as a careful writer does: aside, then renamed.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let (path, aside) = (self.path(name), self.path(&format!("{name}.aside")));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&aside, content).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The exporter with its standard flags for tests; more are added before it starts.
+pub fn exporter() -> Command {
+    let mut command = bare_exporter();
+    command.args(["--address", "127.0.0.1:0", "--libdcgm"]).arg(simulator());
+    command
+}
+
+/// The exporter without any flag, in an environment that says nothing.
+pub fn bare_exporter() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dcgm-exporter"));
+    command.env_clear().env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// A running exporter; killed when dropped.
+pub struct Exporter {
+    child: Child,
+    pub port: u16,
+    log: Arc<Mutex<String>>,
+}
+
+impl Exporter {
+    /// Starts a command made by [`exporter`] and waits until it listens.
+    pub fn start(command: &mut Command) -> Exporter {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    let mut log = log.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }
+        });
+        let mut exporter = Exporter { child, port: 0, log };
+        exporter.port = exporter.until("it listens", |exporter| {
+            let log = exporter.log();
+            let after = log.split("msg=\"Listening on\" address=").nth(1)?;
+            after.lines().next()?.rsplit(':').next()?.parse().ok()
+        });
+        exporter
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for something to become true and returns what it is.
+    pub fn until<T>(&mut self, what: &str, mut is: impl FnMut(&mut Exporter) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = is(self) {
+                return found;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the exporter ended ({status}) before {what}:\n{}", self.log());
+            }
+            assert!(Instant::now() < end, "waited in vain until {what}; log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        request(self.port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).unwrap()
+    }
+
+    /// The page, once there is one.
+    pub fn page(&mut self) -> String {
+        self.until("there is a page", |exporter| Some(exporter.get("/metrics")).filter(|response| response.status == 200)).body
+    }
+
+    /// The first page of which something is true.
+    pub fn page_with(&mut self, what: &str, is: impl Fn(&str) -> bool) -> String {
+        self.until(what, |exporter| {
+            let response = exporter.get("/metrics");
+            Some(response.body).filter(|body| response.status == 200 && is(body))
+        })
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child of this test, which has not been waited for.
+        assert_eq!(unsafe { libc_kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// Ends it as systemd would and returns how and after how long it ended.
+    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+        const TERM: i32 = 15;
+        let start = Instant::now();
+        self.signal(TERM);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, start.elapsed());
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not stop:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The number after the first sample line that starts so.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+unsafe extern "C" {
+    #[link_name = "kill"]
+    fn libc_kill(pid: i32, signal: i32) -> i32;
+}
+
+/// A signal to any process of a test's own.
+pub fn signal(pid: u32, signal: i32) {
+    // SAFETY: a signal to a child of this test, which has not been waited for.
+    assert_eq!(unsafe { libc_kill(pid as i32, signal) }, 0);
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An HTTP response, taken apart.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+    }
+}
+
+/// Sends bytes and reads until the other side closes.
+pub fn request(port: u16, text: &str) -> std::io::Result<Response> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(text.as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let text = String::from_utf8(bytes).map_err(std::io::Error::other)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other(format!("no head in {text:?}")))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Runs a command that is to end by itself; returns its status and standard error.
+pub fn refused(command: &mut Command) -> (ExitStatus, String) {
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            panic!("it was not refused:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A simulated host engine; killed when dropped.
+pub struct HostEngine {
+    child: Child,
+}
+
+impl HostEngine {
+    /// Starts one on `listen` (`--listen` or `--socket` with its value) and waits until it listens.
+    pub fn start(listen: [&str; 2], scenario: &Path) -> HostEngine {
+        simulator();
+        let program = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).with_file_name("dcgm-simulator-hostengine");
+        let mut child = Command::new(program)
+            .args(listen)
+            .arg("--scenario")
+            .arg(scenario)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("listening on"), "{line}");
+        HostEngine { child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for HostEngine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub const GPU_TEMP: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, t\n";
+
+/// A scenario of GPUs with a temperature each, to which a test adds what it is about.
+pub fn scenario(gpus: &[u32]) -> serde_json::Value {
+    let gpu = |id: &u32| {
+        serde_json::json!({
+            "id": id,
+            "uuid": format!("GPU-{id}"),
+            "model": "NVIDIA H200",
+            "pci_bus_id": format!("00000000:{:02X}:00.0", id + 1),
+        })
+    };
+    let temperature = |id: &u32| {
+        serde_json::json!({
+            "entity": "GPU", "id": id,
+            "fields": { "150": { "type": "int64", "value": (30 + id).to_string() } },
+        })
+    };
+    serde_json::json!({
+        "system": { "gpus": gpus.iter().map(gpu).collect::<Vec<_>>() },
+        "latest_values": gpus.iter().map(temperature).collect::<Vec<_>>(),
+        "supported_profiling_fields": [],
+    })
+}

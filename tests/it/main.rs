@@ -1,0 +1,8 @@
+//! The real binary against the simulated library: what users see, and nothing else.
+
+mod common;
+mod golden;
+mod http;
+mod jobs;
+mod refusals;
+mod sessions;

@@ -1,0 +1,226 @@
+//! The scenario file: what the simulated node consists of, what its fields answer, and what goes wrong.
+//!
+//! A JSON object; every key may be left out. `system`, `latest_values`, `samples_since`, `health_incidents`,
+//! `p2p_matrix` and `supported_profiling_fields` have the form of the golden cases, so that a case's `input.json` is a
+//! scenario. The file is read again when it changes, so a test plays faults by replacing it (write aside, rename).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use crate::values::Value;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Scenario {
+    /// Release to play; decides struct layouts, limits and which fields exist. Default 4.6.0.
+    pub version: Option<String>,
+    /// Answer what `latest_values` does not give from the H200's recording, moving with a load.
+    pub replay: bool,
+    pub system: System,
+    /// Absent: everything the recording's GPU has.
+    pub supported_profiling_fields: Option<Vec<u16>>,
+    /// Other support on single GPUs, by id.
+    pub profiling_by_gpu: HashMap<u32, Vec<u16>>,
+    pub latest_values: Vec<EntityValues>,
+    pub samples_since: Vec<Samples>,
+    pub events: Vec<Events>,
+    pub health_incidents: Vec<Incident>,
+    pub p2p_matrix: Vec<Vec<u32>>,
+    pub faults: Faults,
+    /// How long stopping an embedded engine takes.
+    pub stop_ms: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct System {
+    pub gpus: Vec<Gpu>,
+    pub gpu_instances: Vec<Instance>,
+    pub switches: Vec<u32>,
+    pub links: Vec<Links>,
+    pub cpus: Vec<Cpu>,
+    pub connectx: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Gpu {
+    pub id: u32,
+    pub uuid: String,
+    pub model: String,
+    pub pci_bus_id: String,
+    #[serde(default)]
+    pub minor: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Instance {
+    pub parent_gpu: u32,
+    pub entity_id: u32,
+    pub nvml_gpu_instance_id: u32,
+    pub profile: String,
+    #[serde(default)]
+    pub uuid: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Links {
+    pub parent: String,
+    pub parent_id: u32,
+    pub states: Vec<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Cpu {
+    pub id: u32,
+    pub cores: Vec<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct EntityValues {
+    pub entity: String,
+    pub id: u32,
+    pub parent: Option<String>,
+    pub parent_id: Option<u32>,
+    pub fields: HashMap<String, TypedValue>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct TypedValue {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub value: String,
+    /// Seconds since 1970 that the driver gives as time stamp, where it does not give now.
+    #[serde(default)]
+    pub timestamp: Option<f64>,
+}
+
+/// Samples that the engine has stored already.
+#[derive(Debug, Deserialize)]
+pub struct Samples {
+    pub entity: String,
+    pub id: u32,
+    pub field_id: u16,
+    pub value: String,
+    pub count: u32,
+    pub age_ms: u64,
+}
+
+/// Events that happen while the engine runs: the first `after_ms` after the watch began, then every `every_ms`.
+#[derive(Debug, Deserialize)]
+pub struct Events {
+    pub entity: String,
+    pub id: u32,
+    pub field_id: u16,
+    pub value: i64,
+    pub count: u64,
+    #[serde(default)]
+    pub after_ms: u64,
+    pub every_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Incident {
+    pub gpu: u32,
+    pub system: u32,
+    pub health: i32,
+    pub error_code: i32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Faults {
+    /// Calls that do not return for this long, by C name. They return early when the scenario changes.
+    pub hang_ms: HashMap<String, u64>,
+    pub fail: Vec<Failure>,
+    /// GPUs that have fallen off the bus.
+    pub lost_gpus: Vec<u32>,
+    /// Entities whose fields are not sampled any more: their last values and time stamps stay.
+    pub frozen: Vec<EntityName>,
+    /// Fields that are not sampled any more until they are watched anew.
+    pub silent_fields: Vec<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct EntityName {
+    pub entity: String,
+    pub id: u32,
+}
+
+/// A call that answers `code`; where entity, id or field are given, only if it concerns them.
+#[derive(Debug, Deserialize)]
+pub struct Failure {
+    pub call: String,
+    pub code: i32,
+    pub entity: Option<String>,
+    pub id: Option<u32>,
+    pub field: Option<u16>,
+}
+
+/// The file behind a scenario, and when it was read.
+pub struct Source {
+    path: Option<PathBuf>,
+    read: Option<(SystemTime, u64)>,
+}
+
+impl Source {
+    pub fn new(path: Option<PathBuf>) -> Source {
+        Source { path, read: None }
+    }
+
+    /// The scenario, if the file has changed since it was last asked for; the built-in one where there is no file.
+    pub fn changed(&mut self) -> Option<Scenario> {
+        use std::os::unix::fs::MetadataExt;
+        let Some(path) = &self.path else {
+            return self.read.replace((SystemTime::UNIX_EPOCH, 0)).is_none().then(built_in);
+        };
+        let metadata = std::fs::metadata(path).ok()?;
+        let stamp = (metadata.modified().ok()?, metadata.ino());
+        if self.read == Some(stamp) {
+            return None;
+        }
+        self.read = Some(stamp);
+        Some(read(path))
+    }
+}
+
+/// A wrong scenario is a mistake of the test, which should hear of it at once.
+fn read(path: &Path) -> Scenario {
+    let text = std::fs::read(path).unwrap_or_else(|error| fatal(path, &error.to_string()));
+    serde_json::from_slice(&text).unwrap_or_else(|error| fatal(path, &error.to_string()))
+}
+
+fn fatal(path: &Path, error: &str) -> ! {
+    eprintln!("dcgm-simulator: scenario {}: {error}", path.display());
+    std::process::abort()
+}
+
+/// A node of eight H200 under a load that comes and goes.
+fn built_in() -> Scenario {
+    let bus = [0x1b, 0x43, 0x52, 0x61, 0x9d, 0xc3, 0xd1, 0xdf];
+    let gpus = bus.iter().enumerate().map(|(id, bus)| Gpu {
+        id: id as u32,
+        uuid: format!("GPU-51515151-0000-4000-8000-{id:012x}"),
+        model: "NVIDIA H200 (simulated)".to_owned(),
+        pci_bus_id: format!("00000000:{bus:02X}:00.0"),
+        minor: None,
+    });
+    Scenario { replay: true, system: System { gpus: gpus.collect(), ..System::default() }, ..Scenario::default() }
+}
+
+impl TypedValue {
+    pub fn value(&self) -> Value {
+        match self.kind.as_str() {
+            "int64" => Value::Int(self.value.parse().unwrap_or_else(|_| panic!("'{}' is no int64", self.value))),
+            "double" => Value::Double(match self.value.as_str() {
+                "Inf" | "+Inf" => f64::INFINITY,
+                "-Inf" => f64::NEG_INFINITY,
+                other => other.parse().unwrap_or_else(|_| panic!("'{other}' is no double")),
+            }),
+            "string" => Value::Text(self.value.as_str().into()),
+            _ => Value::Binary,
+        }
+    }
+}
