@@ -6,9 +6,12 @@
 
 use std::fmt::Write;
 
+use crate::collect::computed::{Attribution, ComputedSample, ComputedSamples};
 use crate::collect::exporter::Sink;
-use crate::collect::plan::{Metric, MetricSource, Plan};
+use crate::collect::plan::{FIELD_XID, Metric, MetricSource, Plan};
 use crate::collect::table::{Number, Table};
+use crate::collect::xid;
+use crate::counters::Computed;
 use crate::inventory::{Inventory, Kind};
 use crate::jobs::JobMap;
 
@@ -54,10 +57,7 @@ impl Exposition {
             for (name, value) in &entity.labels {
                 push_label(&mut fixed, name, value);
             }
-            let job_key = entity.gpu.map(|gpu| match entity.gpu_instance {
-                Some(instance) => format!("{gpu}.{instance}"),
-                None => gpu.to_string(),
-            });
+            let job_key = entity.job_key();
             EntityText { labels: fixed.clone(), fixed, endings: vec![NO_JOB.to_owned()], job_key }
         });
         let kinds = Kind::ALL.into_iter().filter_map(|kind| {
@@ -77,8 +77,7 @@ impl Exposition {
             entity.endings.clear();
             entity.endings.extend(ids.iter().map(|id| {
                 let mut ending = String::new();
-                push_label(&mut ending, ",hpc_job", id);
-                ending.push_str(NO_JOB);
+                push_job(&mut ending, id);
                 ending
             }));
             if ids.is_empty() {
@@ -90,7 +89,7 @@ impl Exposition {
     /// Appends all samples of the table to `out`.
     ///
     /// A metric stands once, with all its samples together, where the first kind of entity stands that has one.
-    pub fn render(&mut self, table: &mut Table, out: &mut String) {
+    pub fn render(&mut self, table: &mut Table, computed: &ComputedSamples, out: &mut String) {
         self.refresh_labels(table);
         for metric in &mut self.metrics {
             metric.printed = false;
@@ -101,9 +100,17 @@ impl Exposition {
                 if text.printed {
                     continue;
                 }
-                let with_metric = self.kinds[index..].iter().filter(|kind| kind.metrics.contains(&metric));
-                for kind in with_metric {
-                    text.printed |= render_metric(text, kind, &self.entities, table, out);
+                if let MetricSource::Computed(which) = text.source {
+                    let samples = computed.get(&which).map(Vec::as_slice);
+                    text.printed = render_computed(text, which, samples, &self.entities, out);
+                    continue;
+                }
+                text.printed = render_metric(text, kind, &self.entities, table, out);
+                if !text.printed {
+                    continue;
+                }
+                for later in self.kinds[index + 1..].iter().filter(|kind| kind.metrics.contains(&metric)) {
+                    render_metric(text, later, &self.entities, table, out);
                 }
             }
         }
@@ -123,29 +130,69 @@ impl Exposition {
     }
 }
 
-/// Renders the samples of a metric for one kind of entity; says whether the metric has been begun.
+/// Renders the samples of a field's metric for one kind of entity; says whether there was one, now or before.
 fn render_metric(text: &MetricText, kind: &KindText, entities: &[EntityText], table: &Table, out: &mut String) -> bool {
     let mut begun = text.printed;
-    match text.source {
-        MetricSource::Field(asked) => {
-            for index in kind.entities.clone() {
-                let number = table.number(index, asked);
-                if number == Number::Blank {
-                    continue;
-                }
-                begin(&mut begun, text, out);
-                for ending in &entities[index].endings {
-                    out.push_str(&text.name);
-                    out.push_str(&entities[index].labels);
-                    out.push_str(ending);
-                    push_number(out, number);
-                    out.push('\n');
-                }
-            }
+    let MetricSource::Field(asked) = text.source else { return begun };
+    for index in kind.entities.clone() {
+        let number = table.number(index, asked);
+        if number == Number::Blank {
+            continue;
         }
-        MetricSource::Computed(_) => {}
+        begin(&mut begun, text, out);
+        let entity = &entities[index];
+        for ending in &entity.endings {
+            out.push_str(&text.name);
+            out.push_str(&entity.labels);
+            if let (FIELD_XID, Number::Int(code)) = (asked.id, number) {
+                push_label(out, "err_code", itoa::Buffer::new().format(code));
+                push_label(out, "err_msg", xid::text(code));
+            }
+            out.push_str(ending);
+            push_number(out, number);
+            out.push('\n');
+        }
     }
     begun
+}
+
+/// Renders a computed metric. Health and P2P are announced also when there is nothing to say.
+fn render_computed(
+    text: &MetricText,
+    which: Computed,
+    samples: Option<&[ComputedSample]>,
+    entities: &[EntityText],
+    out: &mut String,
+) -> bool {
+    let mut begun = text.printed;
+    if matches!(which, Computed::GpuHealthStatus | Computed::P2pStatus) {
+        begin(&mut begun, text, out);
+    }
+    for sample in samples.unwrap_or_default() {
+        begin(&mut begun, text, out);
+        let entity = &entities[sample.entity];
+        let mut line = |ending: &dyn Fn(&mut String)| {
+            out.push_str(&text.name);
+            out.push_str(&entity.labels);
+            for (name, value) in &sample.labels {
+                push_label(out, name, value);
+            }
+            ending(out);
+            push_number(out, sample.number);
+            out.push('\n');
+        };
+        match &sample.job {
+            Attribution::Current => entity.endings.iter().for_each(|ending| line(&|out| out.push_str(ending))),
+            Attribution::Then(Some(job)) => line(&|out| push_job(out, job)),
+            Attribution::Then(None) => line(&|out| out.push_str(NO_JOB)),
+        }
+    }
+    begun
+}
+
+fn push_job(out: &mut String, job: &str) {
+    push_label(out, "hpc_job", job);
+    out.push_str(NO_JOB);
 }
 
 fn begin(begun: &mut bool, text: &MetricText, out: &mut String) {
@@ -181,7 +228,7 @@ fn push_head(out: &mut String, name: &str, kind: &str, help: &str) {
 
 /// Adds `name="value"`, after a comma unless it is the first.
 fn push_label(out: &mut String, name: &str, value: &str) {
-    if !out.ends_with('{') && !name.starts_with(',') {
+    if !out.ends_with('{') {
         out.push(',');
     }
     out.push_str(name);

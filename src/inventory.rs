@@ -26,10 +26,13 @@ pub enum Kind {
     Cpu,
     Core,
     ConnectX,
+    /// A GPU that is reported by its instances, for what is only known of it as a whole.
+    WholeGpu,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [Kind::Gpu, Kind::Switch, Kind::Link, Kind::Cpu, Kind::Core, Kind::ConnectX];
+    pub const ALL: [Kind; 7] =
+        [Kind::Gpu, Kind::Switch, Kind::Link, Kind::Cpu, Kind::Core, Kind::ConnectX, Kind::WholeGpu];
 
     /// For logs and the exporter's own metrics.
     pub fn name(self) -> &'static str {
@@ -40,6 +43,7 @@ impl Kind {
             Kind::Cpu => "CPU",
             Kind::Core => "CPU Core",
             Kind::ConnectX => "ConnectX",
+            Kind::WholeGpu => "MIG parent",
         }
     }
 }
@@ -59,6 +63,16 @@ pub struct Entity {
     pub uuid: String,
 }
 
+impl Entity {
+    /// The name under which a job map has this entity's jobs.
+    pub fn job_key(&self) -> Option<String> {
+        self.gpu.map(|gpu| match self.gpu_instance {
+            Some(instance) => format!("{gpu}.{instance}"),
+            None => gpu.to_string(),
+        })
+    }
+}
+
 /// What is here now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -75,6 +89,14 @@ pub struct Inventory {
 impl Inventory {
     pub fn count(&self, kind: Kind) -> usize {
         self.entities.iter().filter(|entity| entity.kind == kind).count()
+    }
+
+    /// Every GPU that is reported, whole or by instances, ascending: index of the entity that stands for it, and its id.
+    pub fn reported_gpus(&self) -> Vec<(usize, u32)> {
+        let whole = self.entities.iter().enumerate().filter(|(_, entity)| entity.id.group == EntityGroup::Gpu);
+        let mut gpus: Vec<(usize, u32)> = whole.map(|(index, entity)| (index, entity.id.id)).collect();
+        gpus.sort_by_key(|(_, gpu)| *gpu);
+        gpus
     }
 }
 
@@ -145,7 +167,10 @@ pub fn discover(session: &Rc<Session>, scope: &Scope) -> Result<Inventory> {
         let found = add_connectx(session, scope, &mut inventory);
         found.or_else(|error| fail(&mut inventory, Kind::ConnectX, error))?;
     }
-    for kind in &scope.kinds {
+    if wanted(Kind::WholeGpu) {
+        add_parents(&gpus, &scope.names, &mut inventory);
+    }
+    for kind in scope.kinds.iter().filter(|kind| **kind != Kind::WholeGpu) {
         if inventory.count(*kind) == 0 && !inventory.absent.iter().any(|(absent, _)| absent == kind) {
             inventory.absent.push((*kind, "none found or none selected".to_owned()));
         }
@@ -309,6 +334,16 @@ fn gpu_entity(gpu: &Gpu, instance: Option<(MigInstance, String, String)>, names:
         gpu_instance: instance.as_ref().map(|(instance, ..)| instance.nvml_id),
         uuid: instance.map_or_else(|| gpu.uuid.clone(), |(_, _, uuid)| uuid),
     }
+}
+
+fn add_parents(gpus: &[Gpu], names: &Naming, inventory: &mut Inventory) {
+    let has = |gpu: &Gpu, group: EntityGroup| {
+        inventory.entities.iter().any(|entity| entity.kind == Kind::Gpu && entity.id.group == group && entity.gpu == Some(gpu.id))
+    };
+    let parents = gpus.iter().filter(|gpu| has(gpu, EntityGroup::Instance) && !has(gpu, EntityGroup::Gpu));
+    let parents: Vec<Entity> =
+        parents.map(|gpu| Entity { kind: Kind::WholeGpu, ..gpu_entity(gpu, None, names) }).collect();
+    inventory.entities.extend(parents);
 }
 
 fn add_hostname(labels: &mut Vec<(&'static str, String)>, names: &Naming) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::cli::Config;
+use crate::collect::computed::Events;
 use crate::collect::exporter::{ErrorKind, Report};
 use crate::collect::plan::Plan;
 use crate::collect::{Collector, profiling_support};
@@ -91,6 +92,7 @@ pub struct Watcher {
     hostname: String,
     jobs: Option<Jobs>,
     report: Report,
+    events: Events,
     throttle: Throttle,
     /// The text of the page, written anew in the same memory every time.
     text: String,
@@ -137,6 +139,7 @@ impl Watcher {
             job_map_errors: config.job_map.is_some().then_some(0),
             ..Report::default()
         };
+        let events = Events::new(microseconds(), config.xid_window, config.clock_events_window);
         let watcher = Watcher {
             config,
             library,
@@ -147,6 +150,7 @@ impl Watcher {
             hostname,
             jobs,
             report,
+            events,
             throttle: Throttle::default(),
             text: String::new(),
             collected: None,
@@ -277,7 +281,7 @@ impl Watcher {
             let file = self.config.collectors.clone();
             return Err(Leave::Failed(crate::counters::Error::Rows { file, errors: plan.errors }.to_string()));
         }
-        let collector = Collector::new(session, &plan, &inventory, self.config.interval)
+        let collector = Collector::new(session, &plan, &inventory, self.config.interval, &self.events)
             .map_err(|error| self.lost(ErrorKind::Watch, error))?;
         self.say_plan(&plan, refusal.as_ref(), &collector);
         let exposition = Exposition::new(&plan, &inventory);
@@ -293,7 +297,7 @@ impl Watcher {
 
     fn collect(&mut self, scene: &mut Scene) -> Result<(), Error> {
         let start = Instant::now();
-        let outcome = scene.collector.collect()?;
+        let outcome = scene.collector.collect(&scene.inventory, &mut self.events, microseconds())?;
         for error in outcome.errors {
             let kind = if error.call == "dcgmUpdateAllFields" { ErrorKind::Update } else { ErrorKind::Read };
             self.report.count_error(kind);
@@ -312,7 +316,8 @@ impl Watcher {
     /// Renders the samples that there are and hangs the page out.
     fn publish(&mut self, scene: &mut Scene) {
         self.text.clear();
-        scene.exposition.render(&mut scene.collector.table, &mut self.text);
+        let Collector { table, computed, .. } = &mut scene.collector;
+        scene.exposition.render(table, computed, &mut self.text);
         if self.config.exporter_metrics {
             self.report.scrapes = self.publisher.board().scrapes();
             self.report.put(&mut OwnMetrics::new(&mut self.text));
@@ -321,9 +326,14 @@ impl Watcher {
         self.publisher.publish(&self.text, taken);
     }
 
-    fn relabel(&self, scene: &mut Scene) {
-        if let Some(jobs) = &self.jobs {
-            scene.exposition.set_jobs(&jobs.map);
+    fn relabel(&mut self, scene: &mut Scene) {
+        let Some(jobs) = &self.jobs else { return };
+        scene.exposition.set_jobs(&jobs.map);
+        let now = microseconds();
+        for entity in &scene.inventory.entities {
+            if let Some(key) = entity.job_key() {
+                self.events.set_jobs(now, entity.id, jobs.map.jobs_of(&key));
+            }
         }
     }
 
@@ -454,6 +464,10 @@ impl Watcher {
             let names: Vec<&str> = plan.names_of(*field).collect();
             log::warn!("Skipping '{}': the engine does not watch field {field}; {error}", names.join("', '"));
         }
+        for problem in &collector.problems {
+            self.report.count_error(ErrorKind::Watch);
+            log::warn!("{problem}");
+        }
         let refused = collector.refused.len();
         self.report.counters_skipped = plan.skipped.len() + plan.errors.len() + refused;
         self.report.counters = self.counters.rows.len().saturating_sub(self.report.counters_skipped);
@@ -468,6 +482,10 @@ impl Jobs {
         }
         Jobs { watch: DirectoryWatch::new(&directory), directory, map: JobMap::default(), read: Instant::now() }
     }
+}
+
+fn microseconds() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
 /// The next beat after this one; beats that have passed meanwhile are left out.

@@ -2,36 +2,45 @@
 //!
 //! - [`plan`]: which metrics the rows of the counters file come to with this library, and which fields that takes.
 //! - [`table`]: the latest value of every field of every entity. Text and HTTP are not known here.
+//! - [`computed`]: metrics that the exporter makes itself, with one file for each source: [`xid`], [`clock_events`],
+//!   [`health`], [`p2p`].
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
 //! - [`exporter`]: the exporter's account of itself.
 //!
 //! A [`Collector`] lives as long as its inventory: when entities come or go, a new one takes its place.
 
+pub mod clock_events;
+pub mod computed;
 pub mod exporter;
+pub mod health;
+pub mod p2p;
 pub mod plan;
 pub mod process;
 pub mod table;
 pub mod watches;
+pub mod xid;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::dcgm::engine::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Watch};
 use crate::inventory::{Inventory, Kind};
+use computed::{ComputedSamples, Events, Sources};
 use plan::Plan;
 use table::Table;
-
-/// Watches share of the collect interval: a little shorter, or a due watch is skipped when our timer fires early; not
-/// much, or profiling fields no longer average over the time between two pages.
-const WATCH_SHARE: f64 = 0.9;
 
 /// Everything watched for one inventory, and the latest samples of it.
 pub struct Collector {
     pub table: Table,
+    pub computed: ComputedSamples,
     /// Fields that the engine would not watch, each with its reason.
     pub refused: Vec<(u16, Error)>,
+    /// Why a source of computed metrics is missing.
+    pub problems: Vec<String>,
     watches: Vec<Watch>,
+    sources: Sources,
     session: Rc<Session>,
 }
 
@@ -47,16 +56,22 @@ impl Collector {
     ///
     /// Errors: -21 when the engine is gone, -24 when it has no room for more groups. Anything else costs only the
     /// field or entity that it is about.
-    pub fn new(session: &Rc<Session>, plan: &Plan, inventory: &Inventory, interval: Duration) -> Result<Collector> {
+    pub fn new(
+        session: &Rc<Session>,
+        plan: &Plan,
+        inventory: &Inventory,
+        interval: Duration,
+        events: &Events,
+    ) -> Result<Collector> {
         let table = Table::new(plan, inventory);
-        let mut watcher = watches::Watcher::new(session, interval.mul_f64(WATCH_SHARE));
+        let mut watcher = watches::Watcher::new(session, interval, Keep::Latest);
         for fields in &plan.fields {
             let of_kind = inventory.entities.iter().filter(|entity| entity.kind == fields.kind);
             // GPUs of different models support different profiling fields; each asks what it can answer.
             let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
             for entity in of_kind {
                 let asked = match (fields.kind, entity.gpu) {
-                    (Kind::Gpu, Some(gpu)) => plan.supported_by(gpu, &fields.ids),
+                    (Kind::Gpu | Kind::WholeGpu, Some(gpu)) => plan.supported_by(gpu, &fields.ids),
                     _ => fields.ids.clone(),
                 };
                 match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {
@@ -69,13 +84,18 @@ impl Collector {
             }
         }
         let watches::Watcher { watches, refused, .. } = watcher;
-        Ok(Collector { table, refused, watches, session: session.clone() })
+        let windows = (events.xid.window(), events.clock.window());
+        let mut sources = Sources::new(session, plan, inventory, interval, windows)?;
+        let problems = std::mem::take(&mut sources.problems);
+        let computed = ComputedSamples::new();
+        Ok(Collector { table, computed, refused, problems, watches, sources, session: session.clone() })
     }
 
     /// Polls what is due and reads it into the table. What could not be read is blank, never old.
     ///
     /// Errors: only a lost connection; others are in the outcome.
-    pub fn collect(&mut self) -> Result<Outcome> {
+    /// `now` is in microseconds since 1970.
+    pub fn collect(&mut self, inventory: &Inventory, events: &mut Events, now: i64) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let mut note = |result: Result<()>| match result {
             Err(error) if error.is_connection_lost() => Err(error),
@@ -91,6 +111,7 @@ impl Collector {
         for watch in &self.watches {
             note(watch.latest(&mut |entity, reading| table.put(entity, &reading)))?;
         }
+        self.sources.collect(events, inventory, now, &mut self.computed, &mut outcome.errors)?;
         Ok(outcome)
     }
 }

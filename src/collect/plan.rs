@@ -178,7 +178,7 @@ impl Plan {
         let of_kind = |kind: Kind| {
             let metrics = self.metrics.iter().filter(|metric| metric.kinds.contains(&kind));
             if metrics.clone().next().is_none() {
-                return None;
+                return self.whole_gpu_fields(kind);
             }
             let of_metrics = metrics.filter_map(|metric| match metric.source {
                 MetricSource::Field(asked) => Some(asked.id),
@@ -193,10 +193,25 @@ impl Plan {
         Kind::ALL.into_iter().filter_map(of_kind).collect()
     }
 
+    /// A GPU that is reported by its instances has health and links as a whole, and labels for those samples.
+    fn whole_gpu_fields(&self, kind: Kind) -> Option<KindFields> {
+        if kind != Kind::WholeGpu || !(self.wants(Computed::GpuHealthStatus) || self.wants(Computed::P2pStatus)) {
+            return None;
+        }
+        let mut ids: Vec<u16> = self.labels.iter().filter(|label| label.kinds.contains(&kind)).map(|label| label.field.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Some(KindFields { kind, ids })
+    }
+
     /// Those of `ids` that this GPU can answer.
     pub fn supported_by(&self, gpu: u32, ids: &[u16]) -> Vec<u16> {
         let profiling = self.profiling.get(&gpu).map(Vec::as_slice).unwrap_or_default();
         ids.iter().copied().filter(|id| !PROFILING.contains(id) || profiling.contains(id)).collect()
+    }
+
+    pub fn wants(&self, computed: Computed) -> bool {
+        self.metrics.iter().any(|metric| metric.source == MetricSource::Computed(computed))
     }
 
     /// Names under which the page shows a field.
@@ -233,7 +248,9 @@ fn resolve(field: Field, library: &Library) -> Result<(Asked, i32), String> {
 /// Which kinds of entity answer a field of this level (an entity group number; 0 is global).
 fn kinds_of(level: i32, is_label: bool) -> Vec<Kind> {
     match level {
-        0 => Kind::ALL.into_iter().filter(|kind| is_label || *kind != Kind::ConnectX).collect(),
+        0 if is_label => Kind::ALL.to_vec(),
+        0 => vec![Kind::Gpu, Kind::Switch, Kind::Link, Kind::Cpu, Kind::Core],
+        1 | 2 | 4 | 5 if is_label => vec![Kind::Gpu, Kind::WholeGpu],
         1 | 2 | 4 | 5 => vec![Kind::Gpu],
         3 => vec![Kind::Switch],
         6 => vec![Kind::Switch, Kind::Link],

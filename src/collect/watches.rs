@@ -10,17 +10,23 @@ use crate::dcgm::abi::{MAX_FIELDS_PER_GROUP, MAX_LIMIT};
 use crate::dcgm::engine::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Error, Result, Session, Watch};
 
+/// Watches' share of the collect interval: a little shorter, or a due watch is skipped when our timer fires early; not
+/// much, or profiling fields no longer average over the time between two pages.
+const WATCH_SHARE: f64 = 0.9;
+
 pub struct Watcher<'a> {
     session: &'a Rc<Session>,
     interval: Duration,
+    keep: Keep,
     pub watches: Vec<Watch>,
     /// Fields that no entity could be watched for.
     pub refused: Vec<(u16, Error)>,
 }
 
 impl<'a> Watcher<'a> {
-    pub fn new(session: &'a Rc<Session>, interval: Duration) -> Watcher<'a> {
-        Watcher { session, interval, watches: Vec::new(), refused: Vec::new() }
+    /// Watches are sampled once a collection, at `interval`.
+    pub fn new(session: &'a Rc<Session>, interval: Duration, keep: Keep) -> Watcher<'a> {
+        Watcher { session, interval: interval.mul_f64(WATCH_SHARE), keep, watches: Vec::new(), refused: Vec::new() }
     }
 
     /// Watches these fields of these entities, as far as the engine lets.
@@ -68,7 +74,7 @@ impl<'a> Watcher<'a> {
 
     fn watch_halves(&mut self, group: &Rc<Group>, fields: &[u16], refused: &mut Vec<(u16, Error)>) -> Result<()> {
         let made = FieldGroup::new(self.session, fields)
-            .and_then(|field_group| Watch::new(group, field_group, self.interval, Keep::Latest));
+            .and_then(|field_group| Watch::new(group, field_group, self.interval, self.keep));
         match made {
             Ok(watch) => self.watches.push(watch),
             Err(error) if error.is_connection_lost() || error.code == MAX_LIMIT => return Err(error),

@@ -56,7 +56,9 @@ pub struct Engine {
     groups: BTreeMap<usize, Vec<Entity>>,
     field_groups: BTreeMap<usize, Vec<u16>>,
     watches: Vec<Watch>,
-    samples: HashMap<(Entity, u16), VecDeque<Sample>>,
+    latest: HashMap<(Entity, u16), Sample>,
+    /// What watches with a window have kept.
+    history: HashMap<(Entity, u16), VecDeque<Sample>>,
     next_id: usize,
     started: Instant,
     /// When each event sequence of the scenario was last played, and how many of it.
@@ -80,7 +82,8 @@ impl Engine {
             groups: BTreeMap::new(),
             field_groups: BTreeMap::new(),
             watches: Vec::new(),
-            samples: HashMap::new(),
+            latest: HashMap::new(),
+            history: HashMap::new(),
             next_id: 100,
             started: Instant::now(),
             health_groups: Vec::new(),
@@ -305,13 +308,21 @@ impl Engine {
         } else {
             self.values.answer(entity, field, kind, self.seconds())
         };
+        let is_event = field == 230 || self.is_event_field(entity, field);
         // An event field has samples only when something happens.
-        if answer.status == NO_DATA && (field == 230 || self.is_event_field(entity, field)) {
+        if answer.status == NO_DATA && is_event {
             return;
         }
-        let series = self.samples.entry((entity, field)).or_default();
-        series.push_back(Sample { timestamp: answer.stamp.unwrap_or(stamp), status: answer.status, value: answer.value });
-        trim(series, stamp, keep_age, keep_samples);
+        let sample = Sample { timestamp: answer.stamp.unwrap_or(stamp), status: answer.status, value: answer.value };
+        self.latest.insert((entity, field), sample.clone());
+        if keep_samples == 0 && !is_event {
+            let series = self.history.entry((entity, field)).or_default();
+            let oldest = stamp - (keep_age * 1e6) as i64;
+            series.push_back(sample);
+            while series.front().is_some_and(|sample| sample.timestamp < oldest) {
+                series.pop_front();
+            }
+        }
     }
 
     fn is_event_field(&self, entity: Entity, field: u16) -> bool {
@@ -340,10 +351,12 @@ impl Engine {
             let (field, value, every) = (events.field_id, events.value, events.every_ms as i64);
             for number in self.played[index]..reached {
                 let since_last = (reached - 1 - number) as i64 * every * 1000;
-                let series = self.samples.entry((entity, field)).or_default();
+                let series = self.history.entry((entity, field)).or_default();
                 // Several events within a microsecond still are several, in order.
                 let after = series.back().map_or(i64::MIN, |sample| sample.timestamp + 1);
-                series.push_back(Sample { timestamp: (now - since_last).max(after), status: 0, value: Value::Int(value) });
+                let sample = Sample { timestamp: (now - since_last).max(after), status: 0, value: Value::Int(value) };
+                series.push_back(sample.clone());
+                self.latest.insert((entity, field), sample);
                 while series.len() > 100_000 {
                     series.pop_front();
                 }
@@ -360,7 +373,7 @@ impl Engine {
         let (entities, fields) = self.members(group, field_group)?;
         let read = |entity: Entity, field: u16| {
             let kind = self.fields.get(&field).map_or(b'i', |field| field.kind);
-            let sample = self.samples.get(&(entity, field)).and_then(|series| series.back()).filter(|_| self.is_watched(entity, field));
+            let sample = self.latest.get(&(entity, field)).filter(|_| self.is_watched(entity, field));
             let sample = sample.cloned().unwrap_or_else(|| {
                 let status = if self.is_watched(entity, field) { NO_DATA } else { NOT_WATCHED };
                 let Answer { status, value, .. } = blank(kind, status);
@@ -383,7 +396,7 @@ impl Engine {
             for &field in &fields {
                 let kind = self.fields.get(&field).map_or(b'i', |field| field.kind);
                 let stored = self.stored(entity, field);
-                let taken = self.samples.get(&(entity, field)).into_iter().flatten().cloned();
+                let taken = self.history.get(&(entity, field)).into_iter().flatten().cloned();
                 let before = of_entity.len();
                 of_entity.extend(stored.chain(taken).filter(|sample| sample.timestamp >= since).map(|sample| (field, kind, sample)));
                 next = of_entity[before..].iter().map(|(_, _, sample)| sample.timestamp + 1).max().unwrap_or(0).max(next);
@@ -432,19 +445,6 @@ impl Engine {
     /// Group, field-group and watch counts.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.groups.len(), self.field_groups.len(), self.watches.len())
-    }
-}
-
-fn trim(series: &mut VecDeque<Sample>, now: i64, keep_age: f64, keep_samples: i32) {
-    if keep_samples > 0 || keep_samples == -1 {
-        while series.len() > keep_samples.max(1) as usize {
-            series.pop_front();
-        }
-    } else {
-        let oldest = now - (keep_age * 1e6) as i64;
-        while series.front().is_some_and(|sample| sample.timestamp < oldest) {
-            series.pop_front();
-        }
     }
 }
 
