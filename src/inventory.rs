@@ -239,7 +239,9 @@ fn add_gpus(session: &Rc<Session>, scope: &Scope, gpus: &[Gpu], inventory: &mut 
             let in_order: Vec<u32> =
                 ids.iter().flat_map(|&gpu| instances_of(gpu)).map(|instance| instance.entity).collect();
             for id in minor.of(&in_order) {
-                chosen.extend(instances.iter().filter(|i| i.entity == id).map(|instance| (instance.gpu, Some(*instance))));
+                chosen.extend(
+                    instances.iter().filter(|i| i.entity == id).map(|instance| (instance.gpu, Some(*instance))),
+                );
             }
         }
     }
@@ -338,7 +340,10 @@ fn gpu_entity(gpu: &Gpu, instance: Option<(MigInstance, String, String)>, names:
 
 fn add_parents(gpus: &[Gpu], names: &Naming, inventory: &mut Inventory) {
     let has = |gpu: &Gpu, group: EntityGroup| {
-        inventory.entities.iter().any(|entity| entity.kind == Kind::Gpu && entity.id.group == group && entity.gpu == Some(gpu.id))
+        inventory
+            .entities
+            .iter()
+            .any(|entity| entity.kind == Kind::Gpu && entity.id.group == group && entity.gpu == Some(gpu.id))
     };
     let parents = gpus.iter().filter(|gpu| has(gpu, EntityGroup::Instance) && !has(gpu, EntityGroup::Gpu));
     let parents: Vec<Entity> =
@@ -352,7 +357,13 @@ fn add_hostname(labels: &mut Vec<(&'static str, String)>, names: &Naming) {
     }
 }
 
-fn other_entity(group: EntityGroup, id: u32, kind: Kind, mut labels: Vec<(&'static str, String)>, names: &Naming) -> Entity {
+fn other_entity(
+    group: EntityGroup,
+    id: u32,
+    kind: Kind,
+    mut labels: Vec<(&'static str, String)>,
+    names: &Naming,
+) -> Entity {
     add_hostname(&mut labels, names);
     Entity { id: EntityId::new(group, id), kind, labels, gpu: None, gpu_instance: None, uuid: String::new() }
 }

@@ -102,7 +102,9 @@ fn ids(bytes: &[u8], problem: &mut dyn FnMut(String)) -> Vec<String> {
             continue;
         }
         match std::str::from_utf8(line) {
-            _ if line.len() > LONGEST_LINE => problem(format!("line {} is longer than {LONGEST_LINE} bytes", index + 1)),
+            _ if line.len() > LONGEST_LINE => {
+                problem(format!("line {} is longer than {LONGEST_LINE} bytes", index + 1))
+            }
             Err(_) => problem(format!("line {} is not UTF-8", index + 1)),
             Ok(id) if ids.iter().any(|known| known == id) => {}
             Ok(_) if ids.len() == MOST_JOBS => {

@@ -139,11 +139,7 @@ mod tests {
 
     fn logged(format: LogFormat) -> String {
         let pairs = [("address", "[::]:9400"), ("error", "no such\n\"thing\"")];
-        let record = Record::builder()
-            .args(format_args!("Listening on"))
-            .level(Level::Info)
-            .key_values(&pairs)
-            .build();
+        let record = Record::builder().args(format_args!("Listening on")).level(Level::Info).key_values(&pairs).build();
         line(format, SystemTime::UNIX_EPOCH + Duration::from_millis(1_500), &record)
     }
 

@@ -54,7 +54,8 @@ fn run(config: Config) -> Result<ExitCode, String> {
     for remark in &config.remarks {
         log::warn!("{remark}");
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT]).map_err(|error| format!("cannot take signals: {error}"))?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGQUIT]).map_err(|error| format!("cannot take signals: {error}"))?;
     let counters = Counters::read(&config.collectors).map_err(|error| error.to_string())?;
     for (line, warning) in &counters.warnings {
         log::warn!("{}:{line}: {warning}", config.collectors.display());

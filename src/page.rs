@@ -61,7 +61,10 @@ pub enum Health {
     Starting(String),
     Fresh,
     /// The newest page is this old, for this reason.
-    Stale { age: Duration, why: String },
+    Stale {
+        age: Duration,
+        why: String,
+    },
 }
 
 /// Where the newest page hangs.

@@ -274,8 +274,9 @@ impl Watcher {
             return Ok(old);
         }
         self.say_inventory(&inventory);
-        let (profiling, refusal) =
-            profiling_support(session, &inventory.gpus).map_err(|error| self.lost(ErrorKind::Discover, error))?;
+        let mut refusal = None;
+        let profiling = profiling_support(session, &inventory.gpus, |_, error| refusal = Some(error))
+            .map_err(|error| self.lost(ErrorKind::Discover, error))?;
         let plan = Plan::new(&self.counters, &self.library, profiling);
         if !plan.errors.is_empty() && self.collected.is_none() {
             let file = self.config.collectors.clone();

@@ -13,7 +13,10 @@
 pub enum DeviceOption {
     /// A GPU by its instances where it has them, else as a GPU; all switches and links; all CPUs and cores.
     Flex,
-    Listed { major: Selection, minor: Selection },
+    Listed {
+        major: Selection,
+        minor: Selection,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +75,11 @@ impl DeviceOption {
             let chosen = match letter {
                 "g" => &mut major,
                 "i" => &mut minor,
-                _ => return Err(format!("'{letter}' found where only f, g or i may stand, as in f, g:0,1 or g:0-3+i:5")),
+                _ => {
+                    return Err(format!(
+                        "'{letter}' found where only f, g or i may stand, as in f, g:0,1 or g:0-3+i:5"
+                    ));
+                }
             };
             if *chosen != Selection::None {
                 return Err(format!("{letter} is given twice; write one list, as in {letter}:0,1"));
@@ -165,7 +172,11 @@ mod tests {
                     let Ok(DeviceOption::Listed { major, minor }) = parsed else { panic!("{input}: {parsed:?}") };
                     // An empty list and no list select the same: nothing.
                     let same = |ours: Selection, theirs: &serde_json::Value| {
-                        assert_eq!(ours.of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), expected(theirs).of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), "{input}");
+                        assert_eq!(
+                            ours.of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]),
+                            expected(theirs).of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]),
+                            "{input}"
+                        );
                     };
                     same(major, &case["major"]);
                     same(minor, &case["minor"]);

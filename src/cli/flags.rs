@@ -78,7 +78,9 @@ fn kubernetes_switch(_: &mut Config, value: &str) -> Result<(), Refusal> {
 }
 
 fn refuse_kubernetes() -> Refusal {
-    Refusal::Flag("is for Kubernetes; this exporter is for bare metal and has no pod mapping: leave the flag out".to_owned())
+    Refusal::Flag(
+        "is for Kubernetes; this exporter is for bare metal and has no pod mapping: leave the flag out".to_owned(),
+    )
 }
 
 macro_rules! switch {
@@ -307,13 +309,7 @@ pub static FLAGS: &[Flag] = &[
         },
         ..FLAG
     },
-    Flag {
-        long: "debug",
-        variable: "DCGM_EXPORTER_DEBUG",
-        help: "Log at level debug",
-        apply: switch!(debug),
-        ..FLAG
-    },
+    Flag { long: "debug", variable: "DCGM_EXPORTER_DEBUG", help: "Log at level debug", apply: switch!(debug), ..FLAG },
     Flag {
         long: "log-format",
         variable: "DCGM_EXPORTER_LOG_FORMAT",
@@ -459,11 +455,7 @@ pub static FLAGS: &[Flag] = &[
         apply: kubernetes_default!("none"),
         ..KUBERNETES
     },
-    Flag {
-        long: "kubernetes-enable-pod-labels",
-        variable: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS",
-        ..KUBERNETES
-    },
+    Flag { long: "kubernetes-enable-pod-labels", variable: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS", ..KUBERNETES },
     Flag { long: "kubernetes-enable-pod-uid", variable: "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID", ..KUBERNETES },
     Flag {
         long: "kubernetes-gpu-id-type",
@@ -508,7 +500,9 @@ fn absolute(path: &str) -> Result<PathBuf, Refusal> {
 
 fn window(text: &str) -> Result<Duration, Refusal> {
     match values::duration(text)? {
-        Duration::ZERO => Err(Refusal::Value("a window of no time holds nothing; the default is 300000 (5m)".to_owned())),
+        Duration::ZERO => {
+            Err(Refusal::Value("a window of no time holds nothing; the default is 300000 (5m)".to_owned()))
+        }
         window => Ok(window),
     }
 }
@@ -556,7 +550,8 @@ pub fn help() -> String {
     }
     text.push_str("  --help, -h\n        Print this\n  --version, -v\n        Print the version\n");
     let names = |wanted: fn(&Effect) -> bool| {
-        let names: Vec<String> = FLAGS.iter().filter(|flag| wanted(&flag.effect)).map(|flag| format!("--{}", flag.long)).collect();
+        let names: Vec<String> =
+            FLAGS.iter().filter(|flag| wanted(&flag.effect)).map(|flag| format!("--{}", flag.long)).collect();
         names.join(", ")
     };
     let _ = write!(

@@ -168,9 +168,9 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
         let flag = &FLAGS[index];
         let value = match flag.kind {
             Kind::Switch => parser.optional_value().unwrap_or_else(|| OsString::from("true")),
-            Kind::Value(what) => parser
-                .value()
-                .map_err(|_| format!("--{} needs a value: --{} {what}", flag.long, flag.long))?,
+            Kind::Value(what) => {
+                parser.value().map_err(|_| format!("--{} needs a value: --{} {what}", flag.long, flag.long))?
+            }
         };
         typed.values[index] = Some(text(value, &format!("--{}", flag.long))?);
     }
@@ -182,7 +182,8 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
 fn with_two_dashes(argument: OsString) -> OsString {
     let long_name = argument.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| {
         let name = rest.split('=').next().unwrap_or_default();
-        name.chars().count() > 1 && (matches!(name, "help" | "version") || FLAGS.iter().any(|flag| flag.is_called(name)))
+        name.chars().count() > 1
+            && (matches!(name, "help" | "version") || FLAGS.iter().any(|flag| flag.is_called(name)))
     });
     match long_name {
         Some(rest) => OsString::from(format!("--{rest}")),
@@ -197,7 +198,9 @@ fn unknown(name: &str, dashes: &str) -> String {
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .filter(|(score, _)| *score > 0.8);
     match best {
-        Some((_, Flag { long, .. })) => format!("{dashes}{name} is not a flag; did you mean --{long}? (--help lists all)"),
+        Some((_, Flag { long, .. })) => {
+            format!("{dashes}{name} is not a flag; did you mean --{long}? (--help lists all)")
+        }
         None => format!("{dashes}{name} is not a flag; --help lists all"),
     }
 }
@@ -225,12 +228,16 @@ mod tests {
         assert_eq!(config.listen, ListenAddress { host: String::new(), port: 9400 });
         assert_eq!(config.interval, Duration::from_secs(30));
         assert_eq!((config.remote, config.hostname_label), (None, "hostname"));
-        assert_eq!((config.xid_window, config.clock_events_window), (Duration::from_secs(300), Duration::from_secs(300)));
+        assert_eq!(
+            (config.xid_window, config.clock_events_window),
+            (Duration::from_secs(300), Duration::from_secs(300))
+        );
         assert!(config.exporter_metrics && config.remarks.is_empty() && config.job_map.is_none());
     }
 
     #[test]
     fn every_spelling_of_a_flag() {
+        let here = |name: &str| std::path::absolute(name).unwrap();
         for arguments in [
             &["-f", "x.csv"][..],
             &["-f=x.csv"],
@@ -241,7 +248,7 @@ mod tests {
             &["-collectors=x.csv"],
             &["-f", "y.csv", "-f", "x.csv"],
         ] {
-            assert_eq!(run(arguments, &[]).unwrap().collectors, PathBuf::from("x.csv"), "{arguments:?}");
+            assert_eq!(run(arguments, &[]).unwrap().collectors, here("x.csv"), "{arguments:?}");
         }
         for arguments in [&["-rbmn"][..], &["--rbmn"], &["--replace-blanks-in-model-name=T"], &["-rbmn=true"]] {
             assert!(run(arguments, &[]).unwrap().replace_blanks_in_model_name, "{arguments:?}");

@@ -45,9 +45,15 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, milliseconds) in
-            [("30000", 30_000), ("30s", 30_000), ("500ms", 500), ("1m30s", 90_000), ("0x3e8", 1000), ("0750", 488), ("+5", 5)]
-        {
+        for (text, milliseconds) in [
+            ("30000", 30_000),
+            ("30s", 30_000),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+            ("0x3e8", 1000),
+            ("0750", 488),
+            ("+5", 5),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         for text in ["", "s", "-1", "1.5", "ten", "30 lightyears", "0x", "++5"] {

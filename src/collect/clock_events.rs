@@ -88,18 +88,41 @@ impl ClockEvents {
             }
         }
         let window = ("window_size_in_ms", self.window.as_millis().to_string());
-        let sample = |labels, count| ComputedSample { entity: index, labels, job: Attribution::Current, number: Number::Int(count) };
+        let sample = |labels, count| ComputedSample {
+            entity: index,
+            labels,
+            job: Attribution::Current,
+            number: Number::Int(count),
+        };
         if !any {
             list.push(sample(vec![window.clone()], 0));
         }
-        list.extend(counts.into_iter().map(|(event, count)| sample(vec![("clock_event", event.to_owned()), window.clone()], count)));
+        list.extend(
+            counts
+                .into_iter()
+                .map(|(event, count)| sample(vec![("clock_event", event.to_owned()), window.clone()], count)),
+        );
     }
 
-    pub fn put_totals(&mut self, index: usize, entity: EntityId, now: i64, jobs: &[Arc<str>], list: &mut Vec<ComputedSample>) {
+    pub fn put_totals(
+        &mut self,
+        index: usize,
+        entity: EntityId,
+        now: i64,
+        jobs: &[Arc<str>],
+        list: &mut Vec<ComputedSample>,
+    ) {
         put_tally(&mut self.begins, index, entity, now, jobs, list, |count| Number::Int(count as i64));
     }
 
-    pub fn put_seconds(&mut self, index: usize, entity: EntityId, now: i64, jobs: &[Arc<str>], list: &mut Vec<ComputedSample>) {
+    pub fn put_seconds(
+        &mut self,
+        index: usize,
+        entity: EntityId,
+        now: i64,
+        jobs: &[Arc<str>],
+        list: &mut Vec<ComputedSample>,
+    ) {
         put_tally(&mut self.seconds, index, entity, now, jobs, list, Number::Double);
     }
 }
@@ -147,7 +170,10 @@ mod tests {
         events.put_counts(0, GPU, 7 * second, &mut counts);
         assert_eq!((value(&totals, "power_cap"), value(&totals, "hw_thermal")), (Number::Int(2), Number::Int(1)));
         assert_eq!(value(&totals, "gpu_idle"), Number::Int(0));
-        assert_eq!((value(&seconds, "power_cap"), value(&seconds, "hw_thermal")), (Number::Double(4.0), Number::Double(1.0)));
+        assert_eq!(
+            (value(&seconds, "power_cap"), value(&seconds, "hw_thermal")),
+            (Number::Double(4.0), Number::Double(1.0))
+        );
         assert_eq!((value(&counts, "power_cap"), value(&counts, "gpu_idle")), (Number::Int(4), Number::Blank));
     }
 

@@ -78,10 +78,12 @@ impl Events {
     }
 }
 
+type JobIds = Arc<[Arc<str>]>;
+
 /// Who had which entity when.
 #[derive(Default)]
 struct JobTimeline {
-    changes: HashMap<EntityId, VecDeque<(i64, Arc<[Arc<str>]>)>>,
+    changes: HashMap<EntityId, VecDeque<(i64, JobIds)>>,
 }
 
 impl JobTimeline {
@@ -102,7 +104,7 @@ impl JobTimeline {
         }
     }
 
-    fn at(&self, time: i64, entity: EntityId) -> Arc<[Arc<str>]> {
+    fn at(&self, time: i64, entity: EntityId) -> JobIds {
         let changes = self.changes.get(&entity).into_iter().flatten();
         changes.rev().find(|(since, _)| *since <= time).map(|(_, jobs)| jobs.clone()).unwrap_or_default()
     }
@@ -189,7 +191,8 @@ impl Sources {
         interval: Duration,
         windows: (Duration, Duration),
     ) -> Result<Sources> {
-        let wanted: Vec<Computed> = Computed::ALL.into_iter().map(|(_, computed)| computed).filter(|c| plan.wants(*c)).collect();
+        let wanted: Vec<Computed> =
+            Computed::ALL.into_iter().map(|(_, computed)| computed).filter(|c| plan.wants(*c)).collect();
         let any = |of: &[Computed]| of.iter().any(|computed| wanted.contains(computed));
         let gpus: Vec<EntityId> =
             inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu).map(|entity| entity.id).collect();
@@ -200,12 +203,14 @@ impl Sources {
             }
             let mut watcher = Watcher::new(session, interval, Keep::Window(kept(window, interval)));
             watcher.watch(&gpus, &[field])?;
-            problems.extend(watcher.refused.iter().map(|(field, error)| format!("field {field} is not watched: {error}")));
+            problems
+                .extend(watcher.refused.iter().map(|(field, error)| format!("field {field} is not watched: {error}")));
             Ok(watcher.watches)
         };
         let of_xid = any(&[Computed::XidErrorsCount, Computed::XidErrorsTotal, Computed::LastXidTimestamp]);
         let xid = events_of(FIELD_XID, windows.0, of_xid)?;
-        let of_clock = any(&[Computed::ClockEventsCount, Computed::ClockEventsTotal, Computed::ClockEventsSecondsTotal]);
+        let of_clock =
+            any(&[Computed::ClockEventsCount, Computed::ClockEventsTotal, Computed::ClockEventsSecondsTotal]);
         let clock = events_of(FIELD_CLOCK_EVENTS, windows.1, of_clock)?;
         let health = match any(&[Computed::GpuHealthStatus]) && !inventory.reported_gpus().is_empty() {
             true => match HealthChecks::new(session, inventory, interval) {
@@ -277,7 +282,12 @@ impl Sources {
 }
 
 /// Hands every usable event since `since` to `each` and returns where to go on.
-fn read(watches: &[Watch], since: i64, failed: &mut Vec<Error>, each: &mut dyn FnMut(EntityId, i64, i64)) -> Result<i64> {
+fn read(
+    watches: &[Watch],
+    since: i64,
+    failed: &mut Vec<Error>,
+    each: &mut dyn FnMut(EntityId, i64, i64),
+) -> Result<i64> {
     let mut next = since;
     for watch in watches {
         let result = watch.since(since, &mut |entity, reading| {

@@ -60,10 +60,13 @@ impl Report {
         sink.metric("dcgm_exporter_library_info", "gauge", "The libdcgm in use; always 1");
         sink.sample(&[("version", &self.library_version), ("path", &self.library_path)], one);
         sink.metric("dcgm_exporter_engine_info", "gauge", "The DCGM engine in use; always 1");
-        let engine =
-            [("mode", self.engine_mode), ("address", &self.engine_address), ("version", &self.engine_version)];
+        let engine = [("mode", self.engine_mode), ("address", &self.engine_address), ("version", &self.engine_version)];
         sink.sample(&engine, one);
-        sink.metric("dcgm_exporter_last_collect_timestamp_seconds", "gauge", "When the samples of this page were collected");
+        sink.metric(
+            "dcgm_exporter_last_collect_timestamp_seconds",
+            "gauge",
+            "When the samples of this page were collected",
+        );
         sink.sample(&[], Number::Double(self.collect_time));
         sink.metric("dcgm_exporter_last_collect_duration_seconds", "gauge", "How long that took");
         sink.sample(&[], Number::Double(self.collect_duration.as_secs_f64()));
@@ -81,10 +84,18 @@ impl Report {
         }
         sink.metric("dcgm_exporter_counters", "gauge", "Rows of the counters file in use");
         sink.sample(&[], int(self.counters as u64));
-        sink.metric("dcgm_exporter_counters_skipped", "gauge", "Rows of the counters file that this library or these GPUs do not have");
+        sink.metric(
+            "dcgm_exporter_counters_skipped",
+            "gauge",
+            "Rows of the counters file that this library or these GPUs do not have",
+        );
         sink.sample(&[], int(self.counters_skipped as u64));
         if let Some(errors) = self.job_map_errors {
-            sink.metric("dcgm_exporter_job_map_errors_total", "counter", "Job map files and lines that could not be used");
+            sink.metric(
+                "dcgm_exporter_job_map_errors_total",
+                "counter",
+                "Job map files and lines that could not be used",
+            );
             sink.sample(&[], int(errors));
         }
         sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
@@ -99,7 +110,12 @@ fn put_process(sink: &mut dyn Sink) {
         sink.metric(name, kind, help);
         sink.sample(&[], value);
     };
-    put("process_cpu_seconds_total", "counter", "Processor time used, user and system", Number::Double(usage.cpu_seconds));
+    put(
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time used, user and system",
+        Number::Double(usage.cpu_seconds),
+    );
     put("process_resident_memory_bytes", "gauge", "Resident memory", int(usage.resident_bytes));
     put("process_virtual_memory_bytes", "gauge", "Virtual memory", int(usage.virtual_bytes));
     put("process_start_time_seconds", "gauge", "Start of the process since 1970", Number::Double(usage.start_time));

@@ -116,17 +116,21 @@ impl Collector {
     }
 }
 
-/// Profiling fields by GPU; a GPU without profiling has none.
-pub fn profiling_support(session: &Session, gpus: &[u32]) -> Result<(HashMap<u32, Vec<u16>>, Option<Error>)> {
-    let (mut supported, mut last) = (HashMap::new(), None);
+/// Profiling fields by GPU. A GPU without profiling has none, for the reason handed to `refused`.
+pub fn profiling_support(
+    session: &Session,
+    gpus: &[u32],
+    mut refused: impl FnMut(u32, Error),
+) -> Result<HashMap<u32, Vec<u16>>> {
+    let mut supported = HashMap::new();
     for &gpu in gpus {
         match session.profiling_fields(gpu) {
             Ok(fields) => {
                 supported.insert(gpu, fields);
             }
             Err(error) if error.is_connection_lost() => return Err(error),
-            Err(error) => last = Some(error),
+            Err(error) => refused(gpu, error),
         }
     }
-    Ok((supported, last))
+    Ok(supported)
 }

@@ -108,9 +108,7 @@ impl Plan {
                 plan.skipped.push((row.name.clone(), reason));
             }
         }
-        plan.metrics.sort_by(|a, b| {
-            (a.order, &a.name, a.kind, &a.help).cmp(&(b.order, &b.name, b.kind, &b.help))
-        });
+        plan.metrics.sort_by(|a, b| (a.order, &a.name, a.kind, &a.help).cmp(&(b.order, &b.name, b.kind, &b.help)));
         plan.labels.sort_by(|a, b| a.name.cmp(&b.name));
         plan.fields = plan.fields_by_kind();
         plan.profiling = profiling.unwrap_or_default();
@@ -198,7 +196,8 @@ impl Plan {
         if kind != Kind::WholeGpu || !(self.wants(Computed::GpuHealthStatus) || self.wants(Computed::P2pStatus)) {
             return None;
         }
-        let mut ids: Vec<u16> = self.labels.iter().filter(|label| label.kinds.contains(&kind)).map(|label| label.field.id).collect();
+        let mut ids: Vec<u16> =
+            self.labels.iter().filter(|label| label.kinds.contains(&kind)).map(|label| label.field.id).collect();
         ids.sort_unstable();
         ids.dedup();
         Some(KindFields { kind, ids })

@@ -25,7 +25,9 @@ pub fn usage() -> Usage {
     let Some(stat) = read("/proc/self/stat", &mut buffer) else { return usage };
     // The second field is the command in parentheses and may hold anything, so fields count from its end.
     let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-    let field = |number: usize| after.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let field = |number: usize| {
+        after.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+    };
     usage.cpu_seconds = (field(14) + field(15)) as f64 / ticks;
     usage.threads = field(20);
     usage.virtual_bytes = field(23);

@@ -72,7 +72,8 @@ pub struct Table {
 impl Table {
     /// A blank table for these entities; its entity indices are the inventory's.
     pub fn new(plan: &Plan, inventory: &Inventory) -> Table {
-        let columns: Vec<Columns> = plan.fields.iter().map(|fields| columns(fields.kind, &fields.ids, &plan.labels)).collect();
+        let columns: Vec<Columns> =
+            plan.fields.iter().map(|fields| columns(fields.kind, &fields.ids, &plan.labels)).collect();
         let (mut entries, mut cells) = (Vec::new(), 0);
         for entity in &inventory.entities {
             let columns_index = columns.iter().position(|columns| columns.kind == entity.kind).unwrap_or(usize::MAX);

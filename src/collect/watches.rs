@@ -43,7 +43,9 @@ impl<'a> Watcher<'a> {
                     let refused = self.watch_chunk(std::slice::from_ref(entity), fields)?;
                     shared = Some(match shared {
                         None => refused,
-                        Some(shared) => shared.into_iter().filter(|(id, _)| refused.iter().any(|(r, _)| r == id)).collect(),
+                        Some(shared) => {
+                            shared.into_iter().filter(|(id, _)| refused.iter().any(|(r, _)| r == id)).collect()
+                        }
                     });
                 }
                 self.refused.extend(shared.unwrap_or_default());

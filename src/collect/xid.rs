@@ -14,8 +14,8 @@ const MOST_EVENTS: usize = 500_000;
 /// Codes that start at 0 for every GPU: those that speak of hardware, firmware or a link rather than of a program.
 /// `increase()` sees the first event of these; of others, the second.
 const FROM_ZERO: [i64; 32] = [
-    13, 31, 43, 45, 48, 61, 62, 63, 64, 68, 69, 74, 79, 92, 94, 95, 109, 110, 119, 120, 121, 136, 140, 143, 144, 145, 149, 154,
-    156, 158, 167, 171,
+    13, 31, 43, 45, 48, 61, 62, 63, 64, 68, 69, 74, 79, 92, 94, 95, 109, 110, 119, 120, 121, 136, 140, 143, 144, 145,
+    149, 154, 156, 158, 167, 171,
 ];
 
 pub struct XidEvents {
@@ -58,7 +58,12 @@ impl XidEvents {
             *counts.entry(code.to_string()).or_default() += 1;
         }
         let window = ("window_size_in_ms", self.window.as_millis().to_string());
-        let sample = |labels, count| ComputedSample { entity: index, labels, job: Attribution::Current, number: Number::Int(count) };
+        let sample = |labels, count| ComputedSample {
+            entity: index,
+            labels,
+            job: Attribution::Current,
+            number: Number::Int(count),
+        };
         if counts.is_empty() {
             list.push(sample(vec![window.clone()], 0));
         }
@@ -66,7 +71,14 @@ impl XidEvents {
     }
 
     /// Events since the start of the exporter by code and job.
-    pub fn put_totals(&mut self, index: usize, entity: EntityId, now: i64, jobs: &[Arc<str>], list: &mut Vec<ComputedSample>) {
+    pub fn put_totals(
+        &mut self,
+        index: usize,
+        entity: EntityId,
+        now: i64,
+        jobs: &[Arc<str>],
+        list: &mut Vec<ComputedSample>,
+    ) {
         self.totals.tend(now, entity, &FROM_ZERO, jobs);
         list.extend(self.totals.of(entity).map(|(code, job, count)| ComputedSample {
             entity: index,

@@ -201,7 +201,11 @@ fn row(line: u64, fields: &[String]) -> Result<Row, String> {
         return Err(format!(
             "{} fields where there should be three (name, type, help){}",
             fields.len(),
-            if fields.len() > 3 { "; a help text with a comma stands in quotes right after the comma: NAME,gauge,\"a, b\"" } else { "" }
+            if fields.len() > 3 {
+                "; a help text with a comma stands in quotes right after the comma: NAME,gauge,\"a, b\""
+            } else {
+                ""
+            }
         ));
     };
     let name = name.trim_matches([' ', '\t']).to_owned();
@@ -317,9 +321,10 @@ mod tests {
         let errors = Counters::parse(file.as_bytes()).unwrap_err();
         let lines: Vec<u64> = errors.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 4, 5, 6, 7, 8, 9, 10], "{errors:#?}");
-        for (index, part) in ["DCGM_FI_DEV_GPU_TEMP", "'number'", "label", "2 fields", "quote", "closed", "binary", "4 fields"]
-            .iter()
-            .enumerate()
+        for (index, part) in
+            ["DCGM_FI_DEV_GPU_TEMP", "'number'", "label", "2 fields", "quote", "closed", "binary", "4 fields"]
+                .iter()
+                .enumerate()
         {
             assert!(errors[index].1.contains(part), "{:?} lacks {part}", errors[index]);
         }

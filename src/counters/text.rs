@@ -46,7 +46,8 @@ fn skipped_lines(clean: &[u8], position: Option<&csv::Position>) -> u64 {
 /// The text with comments, blank lines and lines with stray quotes emptied, so that line numbers stay.
 fn without_non_records(bytes: &[u8]) -> (Vec<u8>, Vec<(u64, String)>) {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
+    let lines: Vec<&[u8]> =
+        bytes.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
     let (mut clean, mut errors) = (Vec::with_capacity(bytes.len() + 1), Vec::new());
     let mut next = 0;
     while next < lines.len() {

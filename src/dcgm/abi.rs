@@ -53,6 +53,32 @@ pub const fn version_word<T>(version: u32) -> u32 {
 
 pub type Handle = usize;
 
+/// Structs of numbers and character arrays, which may start out as zeroes.
+///
+/// # Safety
+/// Every member must have a value whose bytes are all zero.
+pub unsafe trait Plain {}
+
+macro_rules! plain {
+    ($($type:ty),* $(,)?) => {
+        // SAFETY: integers and arrays of them.
+        $(unsafe impl Plain for $type {})*
+    };
+}
+
+plain!(DeviceAttributes, MigHierarchy, NvLinkP2pStatus, CpuHierarchy, ProfMetricGroups, VersionInfo);
+// SAFETY: integers and arrays of them, as both switch structs are.
+unsafe impl<S: Plain> Plain for NvLinkStatus<S> {}
+plain!(SwitchLinkStatusV3, SwitchLinkStatusV4);
+// SAFETY: integers and arrays of them.
+unsafe impl<const N: usize> Plain for HealthResponse<N> {}
+
+/// A struct of zeroes on the heap, made there: some are too large for a stack.
+pub fn zeroed<T: Plain>() -> Box<T> {
+    // SAFETY: `Plain` says that zeroes are a value.
+    unsafe { Box::new_zeroed().assume_init() }
+}
+
 /// `dcgmStartEmbeddedV2Params_v1`: every release that has the call still takes it.
 #[repr(C)]
 pub struct StartEmbeddedParams {

@@ -180,9 +180,8 @@ impl Session {
             params.deny_list_count += 1;
         }
         // SAFETY: `params` is a complete version 1 struct that outlives the call.
-        let started = call(library, "dcgmStartEmbedded_v2", || unsafe {
-            (library.symbols.dcgmStartEmbedded_v2)(&mut params)
-        });
+        let started =
+            call(library, "dcgmStartEmbedded_v2", || unsafe { (library.symbols.dcgmStartEmbedded_v2)(&mut params) });
         let started = started.and_then(|()| match params.handle {
             0 => Err(Error {
                 call: "dcgmStartEmbedded_v2",
@@ -264,8 +263,7 @@ impl Session {
 
     /// UUID, model and bus id of a GPU. An id that does not exist answers with empty texts, not with an error.
     pub fn device_attributes(&self, gpu: u32) -> Result<DeviceAttributes> {
-        // SAFETY: plain data, for which all zeroes is a value.
-        let mut attributes: Box<super::abi::DeviceAttributes> = Box::new(unsafe { std::mem::zeroed() });
+        let mut attributes = zeroed::<super::abi::DeviceAttributes>();
         attributes.version = version_word::<super::abi::DeviceAttributes>(3);
         // SAFETY: a complete version 3 struct.
         self.call("dcgmGetDeviceAttributes", || unsafe {
@@ -293,8 +291,7 @@ impl Session {
     pub fn mig_instances(&self) -> Result<Vec<MigInstance>> {
         let name = "dcgmGetGpuInstanceHierarchy";
         let function = self.wanted(name, self.library.symbols.dcgmGetGpuInstanceHierarchy)?;
-        // SAFETY: plain data, for which all zeroes is a value.
-        let mut hierarchy: Box<MigHierarchy> = unsafe { Box::new_zeroed().assume_init() };
+        let mut hierarchy = zeroed::<MigHierarchy>();
         hierarchy.version = version_word::<MigHierarchy>(2);
         // SAFETY: a complete version 2 struct.
         self.call(name, || unsafe { function(self.handle, &mut *hierarchy) })?;
@@ -322,8 +319,7 @@ impl Session {
     fn link_states_as<S: SwitchLinks>(&self, version: u32) -> Result<Vec<LinkStates>> {
         let name = "dcgmGetNvLinkLinkStatus";
         let function = self.wanted(name, self.library.symbols.dcgmGetNvLinkLinkStatus)?;
-        // SAFETY: plain data, for which all zeroes is a value.
-        let mut status: Box<NvLinkStatus<S>> = unsafe { Box::new_zeroed().assume_init() };
+        let mut status = zeroed::<NvLinkStatus<S>>();
         status.version = version_word::<NvLinkStatus<S>>(version);
         // SAFETY: a complete struct of the version that this library's release line fills.
         self.call(name, || unsafe { function(self.handle, (&raw mut *status).cast::<c_void>()) })?;
@@ -344,8 +340,7 @@ impl Session {
     pub fn cpus(&self) -> Result<Vec<(u32, Vec<u32>)>> {
         let name = "dcgmGetCpuHierarchy";
         let function = self.wanted(name, self.library.symbols.dcgmGetCpuHierarchy)?;
-        // SAFETY: plain data, for which all zeroes is a value.
-        let mut hierarchy: Box<CpuHierarchy> = Box::new(unsafe { std::mem::zeroed() });
+        let mut hierarchy = zeroed::<CpuHierarchy>();
         hierarchy.version = version_word::<CpuHierarchy>(1);
         // SAFETY: a complete version 1 struct.
         self.call(name, || unsafe { function(self.handle, &mut *hierarchy) })?;
@@ -362,8 +357,7 @@ impl Session {
     pub fn profiling_fields(&self, gpu: u32) -> Result<Vec<u16>> {
         let name = "dcgmProfGetSupportedMetricGroups";
         let function = self.wanted(name, self.library.symbols.dcgmProfGetSupportedMetricGroups)?;
-        // SAFETY: plain data, for which all zeroes is a value.
-        let mut groups: Box<ProfMetricGroups> = Box::new(unsafe { std::mem::zeroed() });
+        let mut groups = zeroed::<ProfMetricGroups>();
         groups.version = version_word::<ProfMetricGroups>(3);
         groups.gpu_id = gpu;
         // SAFETY: a complete version 3 struct.
@@ -383,8 +377,7 @@ impl Session {
     pub fn p2p_states(&self) -> Result<Vec<(u32, Vec<u32>)>> {
         let name = "dcgmGetNvLinkP2PStatus";
         let function = self.wanted(name, self.library.symbols.dcgmGetNvLinkP2PStatus)?;
-        // SAFETY: plain data, for which all zeroes is a value.
-        let mut status: Box<NvLinkP2pStatus> = Box::new(unsafe { std::mem::zeroed() });
+        let mut status = zeroed::<NvLinkP2pStatus>();
         status.version = version_word::<NvLinkP2pStatus>(1);
         // SAFETY: a complete version 1 struct.
         self.call(name, || unsafe { function(self.handle, &mut *status) })?;
@@ -443,7 +436,7 @@ fn call(library: &Library, name: &'static str, function: impl FnOnce() -> c_int)
 }
 
 /// Differs between the release lines only in the number of links.
-trait SwitchLinks {
+trait SwitchLinks: Plain {
     fn parts(&self) -> (u32, &[u32]);
 }
 
@@ -477,7 +470,11 @@ impl Group {
     /// Makes a group. Entities that the engine refuses are left out and handed to `refused`, each with the reason.
     ///
     /// Errors: -24 when the engine has no room for another group, -21 when it is gone.
-    pub fn new(session: &Rc<Session>, entities: &[EntityId], mut refused: impl FnMut(EntityId, Error)) -> Result<Group> {
+    pub fn new(
+        session: &Rc<Session>,
+        entities: &[EntityId],
+        mut refused: impl FnMut(EntityId, Error),
+    ) -> Result<Group> {
         let symbols = &session.library.symbols;
         let name = unique_name();
         let mut id = 0;
@@ -639,12 +636,9 @@ impl Health {
         };
         // SAFETY: a complete version 2 struct.
         session.call("dcgmHealthSet_v2", || unsafe { set(session.handle, &mut params) })?;
-        // SAFETY: plain data, for which all zeroes is a value.
-        let response = unsafe {
-            match session.library.major() {
-                Major::V3 => HealthBuffer::V3(Box::new_zeroed().assume_init()),
-                Major::V4 => HealthBuffer::V4(Box::new_zeroed().assume_init()),
-            }
+        let response = match session.library.major() {
+            Major::V3 => HealthBuffer::V3(zeroed()),
+            Major::V4 => HealthBuffer::V4(zeroed()),
         };
         Ok(Health { response, group: group.clone() })
     }
@@ -726,7 +720,10 @@ fn reading(value: &FieldValue) -> Reading<'_> {
     let shown = unsafe {
         match value.field_type as u8 {
             b'i' => match value.value.i64 {
-                number if (INT32_BLANK..INT32_BLANK + 4).contains(&number) || (INT64_BLANK..=INT64_BLANK + 3).contains(&number) => {
+                number
+                    if (INT32_BLANK..INT32_BLANK + 4).contains(&number)
+                        || (INT64_BLANK..=INT64_BLANK + 3).contains(&number) =>
+                {
                     Value::Blank
                 }
                 number => Value::Int(number),
@@ -755,7 +752,10 @@ fn is_blank_double(number: f64) -> bool {
 }
 
 fn is_blank_text(text: &str) -> bool {
-    matches!(text, "<<<NULL>>>" | "<<<NOT_FOUND>>>" | "<<<NOT_SUPPORTED>>>" | "<<<NOT_PERM>>>" | "<<<NOT_PERMISSIONED>>>")
+    matches!(
+        text,
+        "<<<NULL>>>" | "<<<NOT_FOUND>>>" | "<<<NOT_SUPPORTED>>>" | "<<<NOT_PERM>>>" | "<<<NOT_PERMISSIONED>>>"
+    )
 }
 
 /// Names need not be unique, but are shown by `dcgmi group -l`.

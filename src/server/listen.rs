@@ -31,7 +31,8 @@ impl ListenAddress {
     fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
         if self.host.is_empty() {
             // Both families where the machine has both, else the old one alone.
-            let any: [std::net::IpAddr; 2] = [std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()];
+            let any: [std::net::IpAddr; 2] =
+                [std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()];
             return Ok(any.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect());
         }
         Ok((self.host.as_str(), self.port).to_socket_addrs()?.collect())
@@ -108,9 +109,11 @@ pub fn from_systemd() -> Result<Vec<Socket>, String> {
         }
     }
     if sockets.is_empty() {
-        return Err("--web-systemd-socket: systemd passed no listening socket; start the exporter through a socket unit, \
+        return Err(
+            "--web-systemd-socket: systemd passed no listening socket; start the exporter through a socket unit, \
                     or leave the flag out"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(sockets)
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+pub use rustix::process::Signal;
+
 /// Anything that should happen at once happens well within this, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -15,13 +17,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub fn simulator() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "dcgm-simulator"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the simulator does not build");
-        let target = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).parent().unwrap().to_owned();
+        let target = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "dcgm-simulator"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if target.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the simulator does not build");
         target.join("libdcgm_simulator.so")
     })
 }
@@ -133,7 +135,10 @@ impl Exporter {
 
     /// The page, once there is one.
     pub fn page(&mut self) -> String {
-        self.until("there is a page", |exporter| Some(exporter.get("/metrics")).filter(|response| response.status == 200)).body
+        self.until("there is a page", |exporter| {
+            Some(exporter.get("/metrics")).filter(|response| response.status == 200)
+        })
+        .body
     }
 
     /// The first page of which something is true.
@@ -144,16 +149,14 @@ impl Exporter {
         })
     }
 
-    pub fn signal(&self, signal: i32) {
-        // SAFETY: a signal to a child of this test, which has not been waited for.
-        assert_eq!(unsafe { libc_kill(self.child.id() as i32, signal) }, 0);
+    pub fn signal(&self, signal: Signal) {
+        signal_to(self.child.id(), signal);
     }
 
     /// Ends it as systemd would and returns how and after how long it ended.
     pub fn stop(&mut self) -> (ExitStatus, Duration) {
-        const TERM: i32 = 15;
         let start = Instant::now();
-        self.signal(TERM);
+        self.signal(Signal::TERM);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status, start.elapsed());
@@ -163,7 +166,7 @@ impl Exporter {
         }
     }
 
-    /// The number after the first sample line that starts so.
+    #[allow(dead_code)]
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -171,15 +174,10 @@ impl Exporter {
     }
 }
 
-unsafe extern "C" {
-    #[link_name = "kill"]
-    fn libc_kill(pid: i32, signal: i32) -> i32;
-}
-
-/// A signal to any process of a test's own.
-pub fn signal(pid: u32, signal: i32) {
-    // SAFETY: a signal to a child of this test, which has not been waited for.
-    assert_eq!(unsafe { libc_kill(pid as i32, signal) }, 0);
+/// A signal to a process of a test's own.
+pub fn signal_to(pid: u32, signal: Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 impl Drop for Exporter {
@@ -212,7 +210,8 @@ pub fn request(port: u16, text: &str) -> std::io::Result<Response> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8(bytes).map_err(std::io::Error::other)?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other(format!("no head in {text:?}")))?;
+    let (head, body) =
+        text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other(format!("no head in {text:?}")))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
 }
@@ -243,21 +242,16 @@ impl HostEngine {
     pub fn start(listen: [&str; 2], scenario: &Path) -> HostEngine {
         simulator();
         let program = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).with_file_name("dcgm-simulator-hostengine");
-        let mut child = Command::new(program)
-            .args(listen)
-            .arg("--scenario")
-            .arg(scenario)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new(program).args(listen).arg("--scenario").arg(scenario).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("listening on"), "{line}");
         HostEngine { child }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 }
 

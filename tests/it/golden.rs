@@ -23,7 +23,13 @@ fn every_case() {
     assert!(own.len() >= 25, "only {} cases", own.len());
     let more = std::env::var_os("GOLDEN_DIR").map(|directory| cases(Path::new(&directory))).unwrap_or_default();
     let failures: Vec<String> = own.iter().chain(&more).filter_map(|case| run(case).err()).collect();
-    assert!(failures.is_empty(), "{} of {} cases fail:\n\n{}", failures.len(), own.len() + more.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases fail:\n\n{}",
+        failures.len(),
+        own.len() + more.len(),
+        failures.join("\n\n")
+    );
 }
 
 fn run(case: &Path) -> Result<(), String> {
@@ -48,7 +54,10 @@ fn run(case: &Path) -> Result<(), String> {
         return Ok(());
     }
     let differing = page.lines().zip(expected.lines()).find(|(ours, theirs)| ours != theirs);
-    Err(format!("{name}: first difference {differing:#?}\n--- printed\n{page}--- expected\n{expected}--- log\n{}", exporter.log()))
+    Err(format!(
+        "{name}: first difference {differing:#?}\n--- printed\n{page}--- expected\n{expected}--- log\n{}",
+        exporter.log()
+    ))
 }
 
 fn command(case: &Path, scratch: &Scratch) -> Command {

@@ -1,1 +1,131 @@
+//! What a scraper, a browser and a probe get.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::common::*;
+
+fn start(scratch: &Scratch) -> Exporter {
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let plan = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", plan).arg("-f").arg(counters));
+    exporter.page();
+    exporter
+}
+
+#[test]
+fn routes_and_headers() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
+    for (path, status, content_type, body) in [
+        ("/metrics", 200, "text/plain; version=0.0.4; charset=utf-8", "DCGM_FI_DEV_GPU_TEMP{"),
+        ("/metrics?collect=all", 200, "text/plain; version=0.0.4; charset=utf-8", "DCGM_FI_DEV_GPU_TEMP{"),
+        ("/health", 200, "text/plain; charset=utf-8", "OK"),
+        ("/", 200, "text/html; charset=utf-8", "<title>GPU Exporter</title>"),
+        ("/metrics/", 404, "text/plain; charset=utf-8", "404 page not found"),
+        ("/favicon.ico", 404, "text/plain; charset=utf-8", "404 page not found"),
+    ] {
+        let response = exporter.get(path);
+        assert_eq!(response.status, status, "{path}");
+        assert_eq!(response.header("content-type"), Some(content_type), "{path}");
+        assert_eq!(response.header("content-length"), Some(response.body.len().to_string().as_str()), "{path}");
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert!(response.body.contains(body), "{path}: {}", response.body);
+    }
+}
+
+#[test]
+fn head_has_the_length_and_no_body() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
+    for path in ["/metrics", "/health", "/"] {
+        let text = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let response = request(exporter.port, &text).unwrap();
+        assert_eq!((response.status, response.body.as_str()), (200, ""), "{path}");
+        assert_ne!(response.header("content-length"), Some("0"), "{path}");
+    }
+}
+
+#[test]
+fn several_requests_on_one_connection_and_http_1_0() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
+    let old = request(exporter.port, "GET /health HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!((old.status, old.body.as_str()), (200, "OK\n"));
+    let mut stream = TcpStream::connect(("127.0.0.1", exporter.port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..20 {
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nOK\n") {
+            let mut byte = [0u8; 1];
+            assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&answer));
+            answer.push(byte[0]);
+        }
+    }
+}
+
+#[test]
+fn the_exporters_own_metrics_can_be_left_out() {
+    let scratch = Scratch::new();
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let mut with = Exporter::start(exporter().args(["-c", "100", "-f"]).arg(&counters));
+    for name in [
+        "build_info",
+        "library_info",
+        "engine_info",
+        "last_collect_timestamp_seconds",
+        "last_collect_duration_seconds",
+        "errors_total",
+        "entities",
+        "counters_skipped",
+        "scrapes_total",
+    ] {
+        assert!(with.page().contains(&format!("\ndcgm_exporter_{name}")), "{name}");
+    }
+    for name in [
+        "cpu_seconds_total",
+        "resident_memory_bytes",
+        "virtual_memory_bytes",
+        "start_time_seconds",
+        "open_fds",
+        "max_fds",
+    ] {
+        assert!(with.page().contains(&format!("\nprocess_{name} ")), "{name}");
+    }
+    with.page_with("scrapes are counted", |page| !page.contains("dcgm_exporter_scrapes_total 0\n"));
+    let mut without = Exporter::start(exporter().arg("--disable-exporter-metrics").arg("-f").arg(counters));
+    let page = without.page();
+    assert!(
+        page.contains("DCGM_FI_DEV_GPU_TEMP{") && !page.contains("dcgm_exporter_") && !page.contains("process_"),
+        "{page}"
+    );
+}
+
+#[test]
+fn labels_by_choice() {
+    let scratch = Scratch::new();
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    for (arguments, has, has_not) in [
+        (&["--hostname-label", "Hostname"][..], "Hostname=\"n1\"", "hostname="),
+        (&["-n"], "modelName=", "ostname="),
+        (&["-o"], "uuid=\"GPU-", "UUID="),
+        (&["-rbmn"], "modelName=\"NVIDIA-H200-(simulated)\"", "NVIDIA H200"),
+        (&["-d", "g:7,2-3"], "gpu=\"7\"", "gpu=\"0\""),
+    ] {
+        let mut exporter = Exporter::start(exporter().env("NODE_NAME", "n1").args(arguments).arg("-f").arg(&counters));
+        let page = exporter.page();
+        assert!(page.contains(has) && !page.contains(has_not), "{arguments:?}: {page}");
+    }
+}
+
+#[test]
+fn log_lines_as_json() {
+    let scratch = Scratch::new();
+    let counters = scratch.write("counters.csv", "DCGM_FI_NOPE, gauge, x\n");
+    let (_, log) = refused(exporter().args(["--log-format", "json", "-f"]).arg(counters));
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(line["time"].is_string() && line["level"].is_string() && line["msg"].is_string(), "{line}");
+    }
+}

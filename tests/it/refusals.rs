@@ -1,1 +1,208 @@
+//! Every way to be told wrong: one clear message that names the thing, the place and the mend, and exit status 1.
 
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::*;
+
+/// Runs a command that must be refused, and checks what it says.
+#[track_caller]
+fn refuses(command: &mut Command, parts: &[&str]) -> String {
+    let (status, message) = refused(command);
+    assert_eq!(status.code(), Some(1), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "the message lacks '{part}':\n{message}");
+    }
+    message
+}
+
+fn counters(scratch: &Scratch) -> std::path::PathBuf {
+    scratch.write("counters.csv", GPU_TEMP)
+}
+
+/// A shared library with just these C functions.
+fn library(scratch: &Scratch, source: &str) -> std::path::PathBuf {
+    let (c, so) = (scratch.write("library.c", source), scratch.path("libdcgm.so.4"));
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&so, &c]).status().expect("cc runs");
+    assert!(status.success());
+    so
+}
+
+#[test]
+fn a_missing_library() {
+    let scratch = Scratch::new();
+    let file = counters(&scratch);
+    refuses(
+        bare_exporter().args(["-a", "127.0.0.1:0", "-f"]).arg(&file).args(["--libdcgm", "/nowhere/libdcgm.so.4"]),
+        &["libdcgm was not found", "/nowhere/libdcgm.so.4", "No such file", "--libdcgm"],
+    );
+    if Path::new("/usr/lib/x86_64-linux-gnu/libdcgm.so.4").exists() {
+        return;
+    }
+    let mut system = bare_exporter();
+    system.args(["-a", "127.0.0.1:0", "-f"]).arg(&file);
+    refuses(&mut system, &["tried libdcgm.so.4", "tried libdcgm.so.3", "datacenter-gpu-manager-4-core"]);
+}
+
+#[test]
+fn a_library_that_is_none_or_another() {
+    let scratch = Scratch::new();
+    let text = scratch.write("libdcgm.txt", "not a library");
+    let mut command = bare_exporter();
+    command.args(["-a", "127.0.0.1:0", "-f"]).arg(counters(&scratch)).arg("--libdcgm").arg(text);
+    refuses(&mut command, &["libdcgm.txt", "--libdcgm"]);
+    let mut command = bare_exporter();
+    let other = library(&scratch, "int something_else(void) { return 0; }");
+    command.args(["-a", "127.0.0.1:0", "-f"]).arg(counters(&scratch)).arg("--libdcgm").arg(other);
+    refuses(&mut command, &["libdcgm.so.4", "no symbol dcgmInit", "datacenter-gpu-manager-4-core"]);
+}
+
+#[test]
+fn a_library_without_a_symbol() {
+    let scratch = Scratch::new();
+    let old = library(&scratch, "int dcgmInit(void) { return 0; } int dcgmShutdown(void) { return 0; }");
+    let mut command = bare_exporter();
+    command.args(["-a", "127.0.0.1:0", "-f"]).arg(counters(&scratch)).arg("--libdcgm").arg(old);
+    refuses(&mut command, &["no symbol errorString", "datacenter-gpu-manager-4-core"]);
+}
+
+#[test]
+fn a_release_that_nobody_knows() {
+    let scratch = Scratch::new();
+    let mut future = scenario(&[0]);
+    future["version"] = "5.0.0".into();
+    let plan = scratch.write("scenario.json", future.to_string());
+    refuses(
+        exporter().env("DCGM_SIMULATOR_SCENARIO", plan).arg("-f").arg(counters(&scratch)),
+        &["DCGM 5.0.0", "--libdcgm"],
+    );
+}
+
+#[test]
+fn a_missing_counters_file() {
+    refuses(
+        exporter().args(["-f", "/nowhere/counters.csv"]),
+        &["/nowhere/counters.csv", "No such file", "--collectors"],
+    );
+    refuses(exporter().args(["-f", "/tmp"]), &["/tmp", "not a regular file"]);
+    // The default is where packages put it.
+    if !Path::new("/etc/dcgm-exporter/default-counters.csv").exists() {
+        refuses(&mut exporter(), &["/etc/dcgm-exporter/default-counters.csv"]);
+    }
+}
+
+#[test]
+fn bad_rows_all_at_once() {
+    let scratch = Scratch::new();
+    let file = scratch.write(
+        "bad.csv",
+        "# counters\nDCGM_FI_DEV_GPU_TMP, gauge, t\nDCGM_FI_DEV_SM_CLOCK, number, t\nDCGM_FI_DEV_NAME, gauge, n\nDCGM_FI_DEV_FB_USED, gauge\n",
+    );
+    let message = refuses(
+        exporter().arg("-f").arg(file),
+        &[
+            "bad.csv:2: ",
+            "DCGM_FI_DEV_GPU_TEMP",
+            "bad.csv:3: ",
+            "'number'",
+            "bad.csv:4: ",
+            "type label",
+            "bad.csv:5: ",
+            "three",
+        ],
+    );
+    assert_eq!(message.lines().filter(|line| line.contains("level=ERROR")).count(), 4, "{message}");
+}
+
+#[test]
+fn a_profiling_row_with_a_bad_type_where_profiling_works() {
+    let scratch = Scratch::new();
+    let file = scratch.write("bad.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, nonsense, g\n");
+    refuses(exporter().arg("-f").arg(&file), &["bad.csv:2: ", "'nonsense'"]);
+    let without = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", without).arg("-f").arg(file));
+    assert!(exporter.page().contains("DCGM_FI_DEV_GPU_TEMP{"));
+}
+
+#[test]
+fn a_port_in_use() {
+    let scratch = Scratch::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let port = taken.local_addr().unwrap().port();
+    refuses(
+        exporter().args(["-a", &address, "-f"]).arg(counters(&scratch)),
+        &[&address, &format!("port {port} is in use"), "--address"],
+    );
+}
+
+#[test]
+fn addresses_that_are_none() {
+    let scratch = Scratch::new();
+    for (address, part) in
+        [("9400", ":9400"), (":99999", "65535"), ("::1:9400", "brackets"), ("192.0.2.1:0", "--address")]
+    {
+        refuses(exporter().args(["-a", address, "-f"]).arg(counters(&scratch)), &[address, part]);
+    }
+    for (remote, part) in
+        [("host:port", "'port' is not a port"), ("unix://relative", "absolute"), ("vsock://3:1", "unix:///PATH")]
+    {
+        refuses(
+            exporter().args(["-r", remote, "-f"]).arg(counters(&scratch)),
+            &["--remote-hostengine-info", remote, part],
+        );
+    }
+}
+
+#[test]
+fn device_options_that_are_none() {
+    for (flag, name) in [("-d", "--devices"), ("-s", "--switch-devices"), ("-p", "--cpu-devices")] {
+        for (value, part) in [
+            ("x", "'x'"),
+            ("f:0", "f takes no list"),
+            ("g:a", "'a' is not a number"),
+            ("g:0-1-2", "more than one dash"),
+        ] {
+            refuses(exporter().args([flag, value]), &[name, value, part]);
+        }
+    }
+}
+
+#[test]
+fn flags_that_are_none() {
+    refuses(exporter().arg("--colectors=x"), &["--colectors", "--collectors"]);
+    refuses(exporter().args(["-c", "10"]), &["--collect-interval", "'10'", "100 ms"]);
+    refuses(exporter().arg("-k"), &["--kubernetes", "bare metal"]);
+    refuses(exporter().env("KUBERNETES_VIRTUAL_GPUS", "true"), &["KUBERNETES_VIRTUAL_GPUS", "bare metal"]);
+    refuses(exporter().arg("--web-systemd-socket").args(["-f", "/dev/null"]), &["/dev/null"]);
+}
+
+#[test]
+fn a_socket_that_systemd_did_not_pass() {
+    let scratch = Scratch::new();
+    refuses(
+        exporter().arg("--web-systemd-socket").arg("-f").arg(counters(&scratch)),
+        &["--web-systemd-socket", "no listening socket"],
+    );
+}
+
+#[test]
+fn devices_that_are_not_there_are_said_and_the_others_shown() {
+    let scratch = Scratch::new();
+    let mut exporter = Exporter::start(exporter().args(["-d", "g:3,9", "-f"]).arg(counters(&scratch)));
+    let page = exporter.page();
+    assert!(page.contains("gpu=\"3\"") && !page.contains("gpu=\"0\""), "{page}");
+    let log = exporter.log();
+    assert!(log.contains("--devices lists GPU 9, which does not exist (there are: 0, 1, 2, 3, 4, 5, 6, 7)"), "{log}");
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    for flag in ["--help", "-h", "-help", "help"] {
+        let output = bare_exporter().arg(flag).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("--collect-interval, -c TIME"), "{flag}");
+    }
+    let output = bare_exporter().arg("--version").output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,1 +1,198 @@
+//! Sessions with an engine: embedded and remote, lost and found, and what is left behind.
 
+use std::time::Duration;
+
+use crate::common::*;
+
+fn counters(scratch: &Scratch) -> std::path::PathBuf {
+    scratch.write("counters.csv", GPU_TEMP)
+}
+
+#[test]
+fn a_host_engine_over_tcp_and_over_a_unix_socket() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0, 1]).to_string());
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let socket = scratch.path("engine.sock").display().to_string();
+    let _tcp = HostEngine::start(["--listen", &address], &plan);
+    let _unix = HostEngine::start(["--socket", &socket], &plan);
+    for (remote, hostname) in [(address, "127.0.0.1"), (format!("unix://{socket}"), "node7")] {
+        let mut exporter =
+            Exporter::start(exporter().args(["-r", &remote, "-f"]).arg(counters(&scratch)).env("NODE_NAME", "node7"));
+        let page = exporter.page();
+        assert!(page.contains(&format!("hostname=\"{hostname}\"}} 31\n")), "{page}");
+        assert!(page.contains(&format!("dcgm_exporter_engine_info{{mode=\"remote\",address=\"{remote}\"")), "{page}");
+        let (status, took) = exporter.stop();
+        assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    }
+}
+
+#[test]
+fn an_engine_that_comes_later_and_is_replaced() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let mut exporter = Exporter::start(exporter().args(["-r", &address, "-c", "100", "-f"]).arg(counters(&scratch)));
+    let health = exporter.until("it says what it waits for", |exporter| {
+        Some(exporter.get("/health")).filter(|health| health.body.contains(&address))
+    });
+    assert_eq!(health.status, 503);
+    assert!(health.body.starts_with("starting: cannot connect to the host engine"), "{}", health.body);
+    exporter.until("the log says so", |exporter| {
+        exporter.log().contains("Failed to connect to remote hostengine").then_some(())
+    });
+    let first = HostEngine::start(["--listen", &address], &plan);
+    assert!(exporter.page().contains("} 30\n"));
+    drop(first);
+    exporter.until("the loss is noticed", |exporter| exporter.log().contains("the DCGM engine is gone").then_some(()));
+    let mut other = scenario(&[0]);
+    other["latest_values"][0]["fields"]["150"]["value"] = "77".into();
+    let plan = scratch.write("scenario.json", other.to_string());
+    let _second = HostEngine::start(["--listen", &address], &plan);
+    exporter.page_with("samples come from the new engine", |page| page.contains("} 77\n"));
+}
+
+#[test]
+fn nothing_is_left_in_the_engine_and_no_call_is_wrong() {
+    let scratch = Scratch::new();
+    let stats = scratch.path("stats.json");
+    let counters = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    let mut exporter =
+        Exporter::start(exporter().env("DCGM_SIMULATOR_STATS", &stats).args(["-c", "100", "-f"]).arg(counters));
+    exporter.page_with("it has collected five times", |page| page.contains("dcgm_exporter_collections_total 5"));
+    let (status, took) = exporter.stop();
+    assert!(status.success() && took < Duration::from_secs(3), "{status} after {took:?}");
+    let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
+    for left in ["sessions", "groups", "field_groups", "watches"] {
+        assert_eq!(stats[left], 0, "{stats}");
+    }
+    assert_eq!(stats["violations"].as_array().unwrap().len(), 0, "{stats}");
+    let calls = |name: &str| stats["calls"][name].as_u64().unwrap_or(0);
+    assert_eq!(calls("dcgmGroupCreate"), calls("dcgmGroupDestroy"));
+    assert_eq!(calls("dcgmGetLatestValues_v2"), calls("dcgmUpdateAllFields"), "one read a collection: {stats}");
+}
+
+#[test]
+fn a_library_of_dcgm_3() {
+    let scratch = Scratch::new();
+    let mut v3 = scenario(&[0, 5]);
+    v3["version"] = "3.3.9".into();
+    v3["system"]["links"] = serde_json::json!([{ "parent": "GPU", "parent_id": 5, "states": [3, 2] }]);
+    v3["system"]["switches"] = serde_json::json!([0, 1]);
+    v3["latest_values"].as_array_mut().unwrap().push(serde_json::json!({
+        "entity": "SWITCH", "id": 1, "fields": { "858": { "type": "int64", "value": "45" } },
+    }));
+    v3["health_incidents"] = serde_json::json!([{ "gpu": 5, "system": 16, "health": 10, "error_code": 4 }]);
+    let plan = scratch.write("scenario.json", v3.to_string());
+    let counters = scratch.write(
+        "counters.csv",
+        "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT, gauge, s\n\
+         DCGM_EXP_GPU_HEALTH_STATUS, gauge, h\nDCGM_EXP_P2P_STATUS, gauge, p\n\
+         DCGM_FI_DEV_NVLINK_PPCNT_PLR_RCV_CODES, counter, newer than 3.3.9\n",
+    );
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", plan).arg("-f").arg(counters));
+    let page = exporter.page();
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"5\"") && page.contains("nvswitch=\"nvswitch1\""), "{page}");
+    assert!(page.contains("health_error_code=\"DCGM_FR_VOLATILE_DBE_DETECTED\",health_watch=\"MEM\"} 10\n"), "{page}");
+    assert!(page.contains("dcgm_exporter_counters_skipped 1\n"), "{page}");
+    assert!(exporter.log().contains("Skipping 'DCGM_FI_DEV_NVLINK_PPCNT_PLR_RCV_CODES'"), "{}", exporter.log());
+}
+
+#[test]
+fn fields_and_entities_that_are_refused_cost_only_themselves() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0, 1, 2]);
+    plan["faults"] = serde_json::json!({ "fail": [
+        { "call": "dcgmWatchFields", "code": -3, "field": 155 },
+        { "call": "dcgmGetDeviceAttributes", "code": -18, "entity": "GPU", "id": 1 },
+    ] });
+    let path = scratch.write("scenario.json", plan.to_string());
+    let counters = scratch.write("counters.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_POWER_USAGE, gauge, p\n");
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", path).arg("-f").arg(counters));
+    let page = exporter.page();
+    assert!(page.contains("gpu=\"0\"") && page.contains("gpu=\"2\"") && !page.contains("gpu=\"1\""), "{page}");
+    let log = exporter.log();
+    assert!(log.contains("GPU 1 cannot be named") && log.contains("Skipping 'DCGM_FI_DEV_POWER_USAGE'"), "{log}");
+}
+
+#[test]
+fn gpus_of_different_models_each_answer_what_they_can() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0, 1]);
+    plan["profiling_by_gpu"] = serde_json::json!({ "0": [1001], "1": [] });
+    for (index, value) in [(0, "0.5"), (1, "0.75")] {
+        plan["latest_values"][index]["fields"]["1001"] = serde_json::json!({ "type": "double", "value": value });
+    }
+    let path = scratch.write("scenario.json", plan.to_string());
+    let counters =
+        scratch.write("counters.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, g\n");
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", path).arg("-f").arg(counters));
+    let page = exporter.page();
+    assert!(page.contains("} 31\n") && page.contains("} 0.500000\n") && !page.contains("0.750000"), "{page}");
+}
+
+#[test]
+fn more_fields_than_a_field_group_holds() {
+    let scratch = Scratch::new();
+    let table = include_str!("../../src/dcgm/fields.csv");
+    let gpu_fields = table
+        .lines()
+        .map(|line| line.split(',').collect::<Vec<_>>())
+        .filter(|columns| columns[2] == "int64" && columns[3] == "gpu" && !columns[4].is_empty());
+    let mut ids = std::collections::BTreeMap::new();
+    for columns in gpu_fields {
+        ids.entry(columns[1].to_owned()).or_insert(columns[0].to_owned());
+    }
+    let names: Vec<_> = ids.into_iter().take(300).collect();
+    assert!(names.len() > 2 * 127, "{} fields", names.len());
+    let mut plan = scenario(&[0]);
+    for (id, _) in &names {
+        plan["latest_values"][0]["fields"][id] = serde_json::json!({ "type": "int64", "value": id });
+    }
+    let path = scratch.write("scenario.json", plan.to_string());
+    let rows: String = names.iter().map(|(_, name)| format!("{name}, gauge, x\n")).collect();
+    let counters = scratch.write("counters.csv", rows);
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", path).arg("-f").arg(counters));
+    let page = exporter.page();
+    for (id, name) in names {
+        assert!(
+            page.lines().any(|line| line.starts_with(&format!("{name}{{")) && line.ends_with(&format!(" {id}"))),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_engine_that_hangs_does_not_hold_the_exit() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    let path = scratch.write("scenario.json", plan.to_string());
+    let mut exporter = Exporter::start(
+        exporter().env("DCGM_SIMULATOR_SCENARIO", &path).args(["-c", "100", "-f"]).arg(counters(&scratch)),
+    );
+    exporter.page();
+    plan["faults"]["hang_ms"]["dcgmUpdateAllFields"] = 60_000.into();
+    scratch.write("scenario.json", plan.to_string());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(exporter.get("/metrics").status, 200, "scrapes go on");
+    let (status, took) = exporter.stop();
+    assert!(!status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+    assert!(exporter.log().contains("dcgmUpdateAllFields"), "{}", exporter.log());
+}
+
+#[test]
+fn a_killed_client_of_a_unix_socket_leaves_the_engine_alone() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let socket = scratch.path("engine.sock").display().to_string();
+    let mut engine = HostEngine::start(["--socket", &socket], &plan);
+    for _ in 0..3 {
+        let mut exporter =
+            Exporter::start(exporter().args(["-r", &format!("unix://{socket}"), "-f"]).arg(counters(&scratch)));
+        exporter.page();
+        signal_to(exporter.pid(), Signal::KILL);
+    }
+    assert!(engine.is_running());
+}

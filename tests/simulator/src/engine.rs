@@ -34,6 +34,9 @@ pub struct Sample {
     pub value: Value,
 }
 
+/// Samples of one entity, each with its field's id and type.
+pub type OfEntity = (Entity, Vec<(u16, u8, Sample)>);
+
 struct Watch {
     group: usize,
     field_group: usize,
@@ -114,7 +117,9 @@ impl Engine {
             values::INSTANCE => Ok(system.gpu_instances.iter().map(|instance| instance.entity_id).collect()),
             values::SWITCH if self.denied.contains(&MODULE_NVSWITCH) => Err(MODULE_NOT_LOADED),
             values::SWITCH => Ok(system.switches.clone()),
-            values::CPU | values::CORE if self.denied.contains(&MODULE_SYSMON) || system.cpus.is_empty() => Err(MODULE_NOT_LOADED),
+            values::CPU | values::CORE if self.denied.contains(&MODULE_SYSMON) || system.cpus.is_empty() => {
+                Err(MODULE_NOT_LOADED)
+            }
             values::CPU => Ok(system.cpus.iter().map(|cpu| cpu.id).collect()),
             values::CORE => Ok(system.cpus.iter().flat_map(|cpu| cpu.cores.clone()).collect()),
             values::CONNECTX => Ok(system.connectx.clone()),
@@ -141,7 +146,8 @@ impl Engine {
                 let name = if kind == GPU { "GPU" } else { "SWITCH" };
                 // GPU links are numbered from 1 here, switch links from 0.
                 let index = if kind == GPU { index.wrapping_sub(1) } else { index };
-                let links = self.scenario.system.links.iter().find(|links| links.parent == name && links.parent_id == parent);
+                let links =
+                    self.scenario.system.links.iter().find(|links| links.parent == name && links.parent_id == parent);
                 links.is_some_and(|links| (index as usize) < links.states.len())
             }
             group => self.entities(group).is_ok_and(|ids| ids.contains(&entity.1)),
@@ -199,7 +205,14 @@ impl Engine {
         self.field_groups.remove(&id).map(drop).ok_or(NOT_CONFIGURED)
     }
 
-    pub fn watch(&mut self, group: usize, field_group: usize, interval: i64, keep_age: f64, keep_samples: i32) -> Result<(), i32> {
+    pub fn watch(
+        &mut self,
+        group: usize,
+        field_group: usize,
+        interval: i64,
+        keep_age: f64,
+        keep_samples: i32,
+    ) -> Result<(), i32> {
         let entities = self.groups.get(&group).ok_or(NOT_CONFIGURED)?.clone();
         let fields = self.field_groups.get(&field_group).ok_or(NOT_CONFIGURED)?.clone();
         if interval <= 0 || keep_age < 0.0 || (keep_age == 0.0 && keep_samples <= 0) {
@@ -241,7 +254,9 @@ impl Engine {
         let instances = &self.scenario.system.gpu_instances;
         let gpu = match entity.0 {
             GPU => Some(entity.1),
-            INSTANCE => instances.iter().find(|instance| instance.entity_id == entity.1).map(|instance| instance.parent_gpu),
+            INSTANCE => {
+                instances.iter().find(|instance| instance.entity_id == entity.1).map(|instance| instance.parent_gpu)
+            }
             _ => None,
         };
         gpu.is_some_and(|gpu| self.profiling_fields(gpu).contains(&field))
@@ -276,7 +291,8 @@ impl Engine {
             }
             let age = if watch.last == i64::MIN { 0 } else { stamp - watch.last };
             watch.last = stamp;
-            let (Some(entities), Some(fields)) = (self.groups.get(&watch.group), self.field_groups.get(&watch.field_group))
+            let (Some(entities), Some(fields)) =
+                (self.groups.get(&watch.group), self.field_groups.get(&watch.field_group))
             else {
                 continue;
             };
@@ -326,10 +342,9 @@ impl Engine {
     }
 
     fn is_event_field(&self, entity: Entity, field: u16) -> bool {
-        self.scenario
-            .samples_since
-            .iter()
-            .any(|samples| samples.field_id == field && values::entity(&samples.entity, samples.id, None, None) == entity)
+        self.scenario.samples_since.iter().any(|samples| {
+            samples.field_id == field && values::entity(&samples.entity, samples.id, None, None) == entity
+        })
     }
 
     /// Lets the scenario's events happen up to now, for entities and fields that are watched.
@@ -366,7 +381,7 @@ impl Engine {
     }
 
     /// The latest sample of each field of each entity of a group, in order.
-    pub fn latest(&mut self, group: usize, field_group: usize) -> Result<Vec<(Entity, Vec<(u16, u8, Sample)>)>, i32> {
+    pub fn latest(&mut self, group: usize, field_group: usize) -> Result<Vec<OfEntity>, i32> {
         if !self.manual {
             self.update();
         }
@@ -385,7 +400,7 @@ impl Engine {
     }
 
     /// Samples since a time, and where the next call goes on.
-    pub fn since(&mut self, group: usize, field_group: usize, since: i64) -> Result<(i64, Vec<(Entity, Vec<(u16, u8, Sample)>)>), i32> {
+    pub fn since(&mut self, group: usize, field_group: usize, since: i64) -> Result<(i64, Vec<OfEntity>), i32> {
         if !self.manual {
             self.update();
         }
@@ -398,8 +413,11 @@ impl Engine {
                 let stored = self.stored(entity, field);
                 let taken = self.history.get(&(entity, field)).into_iter().flatten().cloned();
                 let before = of_entity.len();
-                of_entity.extend(stored.chain(taken).filter(|sample| sample.timestamp >= since).map(|sample| (field, kind, sample)));
-                next = of_entity[before..].iter().map(|(_, _, sample)| sample.timestamp + 1).max().unwrap_or(0).max(next);
+                of_entity.extend(
+                    stored.chain(taken).filter(|sample| sample.timestamp >= since).map(|sample| (field, kind, sample)),
+                );
+                next =
+                    of_entity[before..].iter().map(|(_, _, sample)| sample.timestamp + 1).max().unwrap_or(0).max(next);
                 if of_entity.len() == before {
                     let Answer { status, value, .. } = blank(kind, NO_DATA);
                     of_entity.push((field, kind, Sample { timestamp: 0, status, value }));
@@ -420,7 +438,11 @@ impl Engine {
             .flat_map(|samples| {
                 let value = Value::Int(samples.value.parse().expect("a stored sample is an integer"));
                 let timestamp = start - samples.age_ms as i64 * 1000;
-                (0..samples.count).map(move |number| Sample { timestamp: timestamp + i64::from(number), status: 0, value: value.clone() })
+                (0..samples.count).map(move |number| Sample {
+                    timestamp: timestamp + i64::from(number),
+                    status: 0,
+                    value: value.clone(),
+                })
             })
             .collect();
         samples.into_iter()

@@ -14,6 +14,7 @@ mod scenario;
 mod values;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use engine::{BADPARAM, Engine, NOT_SUPPORTED, Sample};
+use engine::{BADPARAM, Engine, NOT_SUPPORTED, OfEntity};
 use scenario::Source;
 use values::Value;
 
@@ -122,7 +123,9 @@ fn wait_out(handle: usize, call: &str) {
             })
         };
         match hang {
-            Some(hang) if start.elapsed() < Duration::from_millis(hang) => std::thread::sleep(Duration::from_millis(20)),
+            Some(hang) if start.elapsed() < Duration::from_millis(hang) => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
             _ => return,
         }
     }
@@ -238,12 +241,12 @@ pub unsafe extern "C" fn dcgmStartEmbedded_v2(params: *mut c_void) -> c_int {
         library.violations.push(format!("severity {severity} opens /var/log/nv-hostengine.log"));
     }
     // A second engine is not made, and no handle filled in; the answer is success all the same.
-    if !library.sessions.contains_key(&EMBEDDED_HANDLE) {
+    if let Entry::Vacant(place) = library.sessions.entry(EMBEDDED_HANDLE) {
         let engine = Engine::new(Source::new(scenario_path()), mode == MANUAL, denied);
         if let Some(code) = engine.failure("dcgmStartEmbedded_v2", None, None) {
             return code;
         }
-        library.sessions.insert(EMBEDDED_HANDLE, Session { engine, host: None });
+        place.insert(Session { engine, host: None });
         unsafe { put(params, 8, EMBEDDED_HANDLE) };
     }
     0
@@ -370,7 +373,13 @@ pub extern "C" fn DcgmFieldGetById(id: u16) -> *const c_void {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcgmGetEntityGroupEntities(handle: usize, group: c_uint, ids: *mut u32, count: *mut c_int, _flags: c_uint) -> c_int {
+pub unsafe extern "C" fn dcgmGetEntityGroupEntities(
+    handle: usize,
+    group: c_uint,
+    ids: *mut u32,
+    count: *mut c_int,
+    _flags: c_uint,
+) -> c_int {
     with(handle, "dcgmGetEntityGroupEntities", |engine| {
         let found = engine.entities(group)?;
         if ids.is_null() || count.is_null() {
@@ -579,7 +588,13 @@ pub extern "C" fn dcgmGroupDestroy(handle: usize, group: usize) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcgmFieldGroupCreate(handle: usize, count: c_int, fields: *const u16, name: *const c_char, id: *mut usize) -> c_int {
+pub unsafe extern "C" fn dcgmFieldGroupCreate(
+    handle: usize,
+    count: c_int,
+    fields: *const u16,
+    name: *const c_char,
+    id: *mut usize,
+) -> c_int {
     with(handle, "dcgmFieldGroupCreate", |engine| {
         if fields.is_null() || name.is_null() || id.is_null() || count < 0 {
             return Err(BADPARAM);
@@ -597,7 +612,14 @@ pub extern "C" fn dcgmFieldGroupDestroy(handle: usize, id: usize) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn dcgmWatchFields(handle: usize, group: usize, field_group: usize, interval: i64, keep_age: f64, keep_samples: c_int) -> c_int {
+pub extern "C" fn dcgmWatchFields(
+    handle: usize,
+    group: usize,
+    field_group: usize,
+    interval: i64,
+    keep_age: f64,
+    keep_samples: c_int,
+) -> c_int {
     with(handle, "dcgmWatchFields", |engine| engine.watch(group, field_group, interval, keep_age, keep_samples))
 }
 
@@ -625,7 +647,7 @@ const VALUE_SIZE: usize = 4120;
 const BATCH: usize = 16;
 
 /// Hands samples to a callback in structs full of rubbish but for what libdcgm fills in.
-unsafe fn deliver(answers: &[(values::Entity, Vec<(u16, u8, Sample)>)], callback: Callback, user: *mut c_void) {
+unsafe fn deliver(answers: &[OfEntity], callback: Callback, user: *mut c_void) {
     let mut buffer = vec![0xaau8; VALUE_SIZE * BATCH];
     for (entity, samples) in answers {
         for batch in samples.chunks(BATCH) {
@@ -654,7 +676,13 @@ unsafe fn deliver(answers: &[(values::Entity, Vec<(u16, u8, Sample)>)], callback
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcgmGetLatestValues_v2(handle: usize, group: usize, field_group: usize, callback: Option<Callback>, user: *mut c_void) -> c_int {
+pub unsafe extern "C" fn dcgmGetLatestValues_v2(
+    handle: usize,
+    group: usize,
+    field_group: usize,
+    callback: Option<Callback>,
+    user: *mut c_void,
+) -> c_int {
     with(handle, "dcgmGetLatestValues_v2", |engine| {
         let callback = callback.ok_or(BADPARAM)?;
         let answers = engine.latest(group, field_group)?;

@@ -76,8 +76,18 @@ fn kind(text: &str) -> u8 {
 }
 
 fn level(text: &str) -> i32 {
-    const LEVELS: [&str; 10] =
-        ["global", "gpu", "vgpu", "nvswitch", "gpu_instance", "compute_instance", "link", "cpu", "cpu_core", "connectx"];
+    const LEVELS: [&str; 10] = [
+        "global",
+        "gpu",
+        "vgpu",
+        "nvswitch",
+        "gpu_instance",
+        "compute_instance",
+        "link",
+        "cpu",
+        "cpu_core",
+        "connectx",
+    ];
     LEVELS.iter().position(|known| *known == text).unwrap_or(0) as i32
 }
 
@@ -120,7 +130,10 @@ impl Values {
             identities.insert((gpu.id, 57), text(&gpu.pci_bus_id));
         }
         let profiles = scenario.system.gpu_instances.iter().map(|instance| {
-            let uuid = instance.uuid.clone().unwrap_or_else(|| format!("MIG-51515151-0000-4000-8000-{:012x}", instance.entity_id));
+            let uuid = instance
+                .uuid
+                .clone()
+                .unwrap_or_else(|| format!("MIG-51515151-0000-4000-8000-{:012x}", instance.entity_id));
             (instance.entity_id, (instance.parent_gpu, instance.profile.as_str().into(), uuid.into()))
         });
         Values {
@@ -153,10 +166,10 @@ impl Values {
             _ => {}
         }
         // What every GPU can say of itself; labels of golden cases are only what the case gives.
-        if let (GPU, Some(gpu), true) = (entity.0, gpu, self.replay || matches!(field, 52 | 55)) {
-            if let Some(value) = self.identities.get(&(gpu, field)) {
-                return ok(value.clone());
-            }
+        if let (GPU, Some(gpu), true) = (entity.0, gpu, self.replay || matches!(field, 52 | 55))
+            && let Some(value) = self.identities.get(&(gpu, field))
+        {
+            return ok(value.clone());
         }
         if !self.replay {
             return blank(kind, NO_DATA);
@@ -200,7 +213,8 @@ fn recording() -> HashMap<u16, Recorded> {
             Value::Double(_) => Value::Double(0.5),
             other => other.clone(),
         });
-        let grows = ["TOTAL", "COUNT", "CONSUMPTION", "VIOLATION", "REPLAY", "_NS"].iter().any(|part| record[1].contains(part));
+        let grows =
+            ["TOTAL", "COUNT", "CONSUMPTION", "VIOLATION", "REPLAY", "_NS"].iter().any(|part| record[1].contains(part));
         rows.insert(record[0].parse().unwrap(), Recorded { status, idle, busy, grows });
     }
     rows

@@ -1,0 +1,70 @@
+# What a user runs: make run, make test, make install. What a developer runs besides: the targets below them.
+# Every server that a target starts listens on loopback and is stopped by its process id.
+
+PREFIX      ?= /usr/local
+SYSCONFDIR  ?= /etc
+UNITDIR     ?= $(SYSCONFDIR)/systemd/system
+DESTDIR     ?=
+CARGO       ?= cargo
+BINARY      ?= target/release/dcgm-exporter
+SIMULATOR    = target/release/libdcgm_simulator.so
+PORT        ?= 9400
+
+.DEFAULT_GOAL := build
+.PHONY: build run test check-format lint unit e2e footprint bench install uninstall clean simulator
+
+build:
+	$(CARGO) build --release --locked
+
+simulator:
+	$(CARGO) build --release --locked --package dcgm-simulator
+
+# Serves this machine's GPUs, or simulated ones where there is no libdcgm.
+run: build simulator
+	@if [ -n "$(LIBDCGM)" ]; then set -- --libdcgm "$(LIBDCGM)"; \
+	elif ldconfig -p 2>/dev/null | grep -q 'libdcgm\.so\.[34]'; then set --; \
+	else set -- --libdcgm $(SIMULATOR); \
+		echo '*** NO LIBDCGM ON THIS MACHINE: SERVING EIGHT SIMULATED GPUS. NO NUMBER BELOW IS REAL. ***' >&2; fi; \
+	echo "*** http://localhost:$(PORT)/metrics ***" >&2; \
+	exec $(BINARY) --collectors counters/default-counters.csv --address :$(PORT) --collect-interval 1s "$$@"
+
+# Everything that must hold; needs Rust and a C compiler.
+test: check-format lint unit
+
+check-format:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+unit:
+	$(CARGO) build --locked --workspace
+	$(CARGO) test --locked --workspace
+
+# A real Prometheus and a real VictoriaMetrics scrape the real binary. Installs them from Debian's packages.
+e2e: build simulator
+	tests/e2e/packages.sh prometheus victoria-metrics
+	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture
+
+# Resident memory over 1,000 collections and 100,000 scrapes.
+footprint: build simulator
+	$(CARGO) test --locked --release --test footprint -- --ignored --nocapture
+
+# Files that an administrator may have changed are left alone.
+install: $(if $(wildcard $(BINARY)),,build)
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dcgm-exporter
+	@for file in counters/*.csv; do \
+		target="$(DESTDIR)$(SYSCONFDIR)/dcgm-exporter/$${file##*/}"; \
+		if [ -e "$$target" ] && ! cmp -s "$$file" "$$target"; then \
+			echo "$$target was changed and is kept; the new one is $$target.new"; target="$$target.new"; fi; \
+		install -D -m 0644 "$$file" "$$target"; done
+	@mkdir -p $(DESTDIR)$(UNITDIR)
+	sed 's|@PREFIX@|$(PREFIX)|g; s|@SYSCONFDIR@|$(SYSCONFDIR)|g' dist/systemd/dcgm-exporter.service \
+		> $(DESTDIR)$(UNITDIR)/dcgm-exporter.service
+	chmod 0644 $(DESTDIR)$(UNITDIR)/dcgm-exporter.service
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/dcgm-exporter $(DESTDIR)$(UNITDIR)/dcgm-exporter.service
+
+clean:
+	$(CARGO) clean

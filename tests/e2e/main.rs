@@ -1,0 +1,183 @@
+//! The real binary, scraped by a real Prometheus and a real VictoriaMetrics. Run by `make e2e`.
+
+#[allow(dead_code)]
+#[path = "../it/common.rs"]
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Exporter, Scratch, exporter, free_port, request, scenario};
+use dcgm_exporter::counters::{Counters, MetricType};
+
+const INTERVAL: &str = "1s";
+
+/// A time series database, stopped by its process id when dropped.
+struct Database {
+    name: &'static str,
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        common::signal_to(self.child.id(), common::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+impl Database {
+    fn prometheus(scratch: &Scratch, config: &Path) -> Database {
+        let port = free_port();
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg(format!("--storage.tsdb.path={}", scratch.path("prometheus").display()))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus is installed");
+        Database { name: "Prometheus", child, port }
+    }
+
+    fn victoria_metrics(scratch: &Scratch, config: &Path) -> Database {
+        let port = free_port();
+        let child = Command::new("victoria-metrics")
+            .arg(format!("-promscrape.config={}", config.display()))
+            .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
+            .arg(format!("-storageDataPath={}", scratch.path("victoria").display()))
+            // Answers are to show what was scraped just now.
+            .args(["-search.latencyOffset=0s", "-search.disableCache"])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("victoria-metrics is installed");
+        Database { name: "VictoriaMetrics", child, port }
+    }
+
+    /// The series that a query answers now, as (labels, value).
+    fn query(&self, query: &str) -> Vec<(serde_json::Map<String, serde_json::Value>, f64)> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        // HTTP/1.0, so that the answer is in one piece.
+        let text = format!("GET /api/v1/query?query={encoded} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        let Ok(response) = request(self.port, &text) else { return Vec::new() };
+        let answer: serde_json::Value = serde_json::from_str(&response.body).unwrap_or_default();
+        let result = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        let series = |entry: &serde_json::Value| {
+            Some((entry["metric"].as_object()?.clone(), entry["value"][1].as_str()?.parse().ok()?))
+        };
+        result.iter().filter_map(series).collect()
+    }
+
+    fn until(&mut self, what: &str, is: impl Fn(&Database) -> bool) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !is(self) {
+            assert!(self.child.try_wait().unwrap().is_none(), "{} ended", self.name);
+            assert!(Instant::now() < end, "{}: waited in vain until {what}", self.name);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        println!("{}: {what}", self.name);
+    }
+}
+
+/// Eight H200 as recorded, with what the recording lacks: an XID error that happened, and an NVLink bandwidth.
+fn scenario_with_everything() -> serde_json::Value {
+    let mut everything = scenario(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    everything["replay"] = true.into();
+    everything["supported_profiling_fields"] = serde_json::Value::Null;
+    for gpu in everything["latest_values"].as_array_mut().unwrap() {
+        gpu["fields"]["230"] = serde_json::json!({ "type": "int64", "value": "43" });
+        gpu["fields"]["449"] = serde_json::json!({ "type": "int64", "value": "12345" });
+    }
+    everything
+}
+
+/// Sample lines of a page that have this metric.
+fn series_of<'a>(page: &'a str, metric: &str) -> Vec<&'a str> {
+    page.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{'))).collect()
+}
+
+#[test]
+#[ignore = "needs prometheus and victoria-metrics: make e2e"]
+fn scraped_by_prometheus_and_victoria_metrics() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let counters = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    let mut exporter =
+        Exporter::start(exporter().args(["-c", INTERVAL, "-f"]).arg(&counters).arg("--hpc-job-mapping-dir").arg(&jobs));
+    let page = exporter.page();
+    let metrics: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let listed = Counters::read(&counters).unwrap().rows;
+    for row in listed.iter().filter(|row| row.kind != MetricType::Label) {
+        assert!(metrics.contains(row.name.as_str()), "{} is not on the page", row.name);
+    }
+    check_with_promtool(&page);
+
+    let config = scratch.write(
+        "scrape.yml",
+        format!(
+            "global:\n  scrape_interval: {INTERVAL}\n  scrape_timeout: {INTERVAL}\nscrape_configs:\n- job_name: gpus\n  \
+             static_configs:\n  - targets: ['127.0.0.1:{}']\n",
+            exporter.port
+        ),
+    );
+    let mut databases = [Database::prometheus(&scratch, &config), Database::victoria_metrics(&scratch, &config)];
+    for database in &mut databases {
+        database
+            .until("up is 1", |database| database.query("up{job=\"gpus\"}").first().is_some_and(|(_, up)| *up == 1.0));
+        for metric in &metrics {
+            let on_page = series_of(&page, metric);
+            database.until(&format!("{metric} has its {} series", on_page.len().max(1)), |database| {
+                let answered = database.query(metric);
+                let is_on_page = |labels: &serde_json::Map<String, serde_json::Value>| {
+                    let own =
+                        labels.iter().filter(|(name, _)| !matches!(name.as_str(), "__name__" | "job" | "instance"));
+                    let own: Vec<String> = own.map(|(name, value)| format!("{name}={value}")).collect();
+                    on_page.is_empty()
+                        || on_page.iter().any(|line| own.iter().all(|label| line.contains(label.as_str())))
+                };
+                answered.len() == on_page.len().max(1) && answered.iter().all(|(labels, _)| is_on_page(labels))
+            });
+        }
+    }
+    std::fs::write(jobs.join("3"), "4711\n").unwrap();
+    for database in &mut databases {
+        database.until("the job's label has come", |database| {
+            let labelled = database.query("DCGM_FI_DEV_GPU_TEMP{hpc_job=\"4711\"}");
+            labelled.len() == 1 && labelled[0].0["gpu"] == "3"
+        });
+    }
+    std::fs::remove_file(jobs.join("3")).unwrap();
+    for database in &mut databases {
+        database.until("the job's label has gone", |database| {
+            // A series that is scraped no more is marked stale, and an instant query leaves it out; VictoriaMetrics
+            // shows it for a few scrape intervals more.
+            database.query("DCGM_FI_DEV_GPU_TEMP{hpc_job=\"4711\"}").is_empty()
+        });
+    }
+    let (status, took) = exporter.stop();
+    assert!(status.success(), "{status} after {took:?}");
+    println!("stopped in {took:?}");
+}
+
+/// `promtool check metrics` may complain of names inherited from DCGM, and of nothing else.
+fn check_with_promtool(page: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed");
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (inherited, ours): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with("DCGM_"));
+    assert!(ours.is_empty(), "{said}");
+    // 0 is clean, 3 is complaints of style.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
+    println!("promtool: {} remarks on names inherited from DCGM, none on others", inherited.len());
+}

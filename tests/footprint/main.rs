@@ -1,0 +1,67 @@
+//! Resident memory of the release binary with eight simulated GPUs. Run by `make footprint`.
+
+#[allow(dead_code)]
+#[path = "../it/common.rs"]
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Exporter, exporter};
+
+const CYCLES: u64 = 1_000;
+const SCRAPES: u64 = 100_000;
+const MOST_KIB: u64 = 7 * 1024;
+/// Growth that is noise: pages of the allocator and of the kernel's own accounting.
+const NOISE_KIB: u64 = 256;
+
+fn collections(exporter: &Exporter) -> u64 {
+    let page = exporter.get("/metrics").body;
+    let line = page.lines().find_map(|line| line.strip_prefix("dcgm_exporter_collections_total "));
+    line.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Scrapes over one connection, reading each page to its end.
+fn scrape(port: u16, times: u64) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut buffer = vec![0u8; 256 * 1024];
+    for _ in 0..times {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let (mut read, mut whole) = (0, usize::MAX);
+        while read < whole {
+            let count = stream.read(&mut buffer[read..]).unwrap();
+            assert!(count > 0, "the connection was closed");
+            read += count;
+            if whole == usize::MAX
+                && let Some(end) = buffer[..read].windows(4).position(|bytes| bytes == b"\r\n\r\n")
+            {
+                let head = std::str::from_utf8(&buffer[..end]).unwrap();
+                assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+                whole = end + 4 + length.parse::<usize>().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes two minutes: make footprint"]
+fn memory_is_small_and_does_not_grow() {
+    let counters = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    let mut exporter = Exporter::start(exporter().args(["-c", "100", "-f"]).arg(counters));
+    let page = exporter.page();
+    println!("page: {} bytes", page.len());
+    while collections(&exporter) < CYCLES {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let before = exporter.resident_kib();
+    println!("resident after {CYCLES} collections: {before} KiB");
+    scrape(exporter.port, SCRAPES);
+    let after = exporter.resident_kib();
+    println!("resident after {SCRAPES} scrapes more: {after} KiB");
+    assert!(before <= MOST_KIB && after <= MOST_KIB, "more than {MOST_KIB} KiB");
+    assert!(after <= before + NOISE_KIB, "grew by {} KiB", after - before);
+}
