@@ -105,8 +105,15 @@ fn scraped_by_prometheus_and_victoria_metrics() {
     let jobs = scratch.path("jobs");
     std::fs::create_dir(&jobs).unwrap();
     let counters = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
-    let mut exporter =
-        Exporter::start(exporter().args(["-c", INTERVAL, "-f"]).arg(&counters).arg("--hpc-job-mapping-dir").arg(&jobs));
+    let plan = scratch.write("scenario.json", scenario_with_everything().to_string());
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", plan)
+            .args(["-c", INTERVAL, "-f"])
+            .arg(&counters)
+            .arg("--hpc-job-mapping-dir")
+            .arg(&jobs),
+    );
     let page = exporter.page();
     let metrics: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
