@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use dcgm_exporter::cli::{self, Command, Config};
-use dcgm_exporter::counters::Counters;
+use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::page::{Board, Publisher};
 use dcgm_exporter::server;
@@ -33,6 +33,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if config.check_counters {
+        return check_counters(&config);
+    }
     if config.dcgm_log && config.remote.is_none() {
         process::log_to_stdout(config.dcgm_log_level);
     }
@@ -46,6 +49,27 @@ fn main() -> ExitCode {
                 log::error!("{line}");
             }
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`.
+fn check_counters(config: &Config) -> ExitCode {
+    let file = config.collectors.display();
+    match Counters::read(&config.collectors) {
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+        Ok(counters) => {
+            let remarks = counters.rows.iter().filter_map(|row| Some((row.line, types::remark(row)?)));
+            let mut lines: Vec<(u64, String)> = remarks.chain(counters.warnings.clone()).collect();
+            lines.sort();
+            for (line, what) in &lines {
+                println!("{file}:{line}: {what}");
+            }
+            println!("{file}: {} rows can be used", counters.rows.len());
+            ExitCode::SUCCESS
         }
     }
 }

@@ -32,8 +32,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How often entities are looked for again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
+/// happen at once, but not sooner than the first of them.
+const LOOK_AGAIN_COLLECTIONS: u32 = 10;
+const LOOK_AGAIN_SOONEST: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(30);
 /// Job files are looked at this often even if nothing says that they changed, and at most as often as the other.
 const JOBS_LATEST: Duration = Duration::from_secs(1);
 const JOBS_SOONEST: Duration = Duration::from_millis(50);
@@ -97,6 +100,8 @@ pub struct Watcher {
     /// The text of the page, written anew in the same memory every time.
     text: String,
     collected: Option<Instant>,
+    /// Something failed since entities were last looked for.
+    suspicious: bool,
 }
 
 /// The job map and what tells of its changes.
@@ -154,6 +159,7 @@ impl Watcher {
             throttle: Throttle::default(),
             text: String::new(),
             collected: None,
+            suspicious: false,
         };
         Ok((watcher, remote))
     }
@@ -221,39 +227,71 @@ impl Watcher {
             Mode::Embedded => log::info!("DCGM successfully initialized!"),
             Mode::Remote => log::info!(version = self.report.engine_version; "DCGM successfully initialized!"),
         }
-        let mut scene: Option<Scene> = None;
-        let mut looked = Instant::now();
-        let mut due = Instant::now();
+        let mut scene = match self.look_around(session) {
+            Ok(found) => found,
+            Err(leave) => return leave,
+        };
+        let (mut looked, mut due) = (Instant::now(), Instant::now());
         loop {
-            if scene.is_none() || looked.elapsed() >= LOOK_AGAIN {
-                looked = Instant::now();
-                match self.look_around(session, scene.take()) {
-                    Ok(found) => scene = Some(found),
+            let now = Instant::now();
+            if now >= looked + self.look_again() {
+                looked = now;
+                self.suspicious = false;
+                let (found, is_new) = match self.look_around_again(session, scene) {
+                    Ok(found) => found,
                     Err(leave) => return leave,
+                };
+                scene = found;
+                if is_new {
+                    due = now;
                 }
             }
-            let Some(scene) = &mut scene else { continue };
-            if let Err(error) = self.collect(scene) {
-                return Leave::Lost(error);
-            }
-            self.publish(scene);
-            due = next_due(due, self.config.interval);
-            loop {
-                match self.wait(due) {
-                    Wake::Due => break,
-                    Wake::JobsChanged => {
-                        self.read_jobs();
-                        self.relabel(scene);
-                        self.publish(scene);
-                    }
-                    Wake::Command(Command::Stop) => return Leave::Stop,
+            if now >= due {
+                if let Err(error) = self.collect(&mut scene) {
+                    return Leave::Lost(error);
                 }
+                self.publish(&mut scene);
+                due = next_due(due, self.config.interval);
+            }
+            match self.wait(due.min(looked + self.look_again())) {
+                Wake::Due => {}
+                Wake::JobsChanged => {
+                    self.read_jobs();
+                    self.relabel(&mut scene);
+                    self.publish(&mut scene);
+                }
+                Wake::Command(Command::Stop) => return Leave::Stop,
             }
         }
     }
 
-    /// Looks for entities; keeps what is watched if they are the same.
-    fn look_around(&mut self, session: &Rc<Session>, old: Option<Scene>) -> Result<Scene, Leave> {
+    fn look_again(&self) -> Duration {
+        if self.suspicious {
+            return LOOK_AGAIN_SOONEST;
+        }
+        (self.config.interval * LOOK_AGAIN_COLLECTIONS).clamp(LOOK_AGAIN_SOONEST, LOOK_AGAIN_LATEST)
+    }
+
+    /// Looks for entities again; keeps what is watched if they are the same. Says whether they are not.
+    fn look_around_again(&mut self, session: &Rc<Session>, old: Scene) -> Result<(Scene, bool), Leave> {
+        let inventory = self.discover(session)?;
+        if inventory == old.inventory {
+            return Ok((old, false));
+        }
+        for entity in old.inventory.entities.iter().filter(|entity| !inventory.entities.contains(entity)) {
+            self.events.forget(entity.id);
+        }
+        // What was watched is given back first: an engine has room for few groups.
+        drop(old);
+        Ok((self.set_up(session, inventory)?, true))
+    }
+
+    fn look_around(&mut self, session: &Rc<Session>) -> Result<Scene, Leave> {
+        let inventory = self.discover(session)?;
+        self.set_up(session, inventory)
+    }
+
+    fn discover(&mut self, session: &Rc<Session>) -> Result<Inventory, Leave> {
         let scope = Scope {
             gpus: self.config.gpus.clone(),
             switches: self.config.switches.clone(),
@@ -267,12 +305,11 @@ impl Watcher {
                 fake_gpus: self.config.fake_gpus,
             },
         };
-        let inventory = inventory::discover(session, &scope).map_err(|error| self.lost(ErrorKind::Discover, error))?;
-        if let Some(old) = old
-            && old.inventory == inventory
-        {
-            return Ok(old);
-        }
+        inventory::discover(session, &scope).map_err(|error| self.lost(ErrorKind::Discover, error))
+    }
+
+    /// Plans, watches and prepares the text for these entities.
+    fn set_up(&mut self, session: &Rc<Session>, inventory: Inventory) -> Result<Scene, Leave> {
         self.say_inventory(&inventory);
         let mut refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| refusal = Some(error))
@@ -299,6 +336,7 @@ impl Watcher {
     fn collect(&mut self, scene: &mut Scene) -> Result<(), Error> {
         let start = Instant::now();
         let outcome = scene.collector.collect(&scene.inventory, &mut self.events, microseconds())?;
+        self.suspicious |= !outcome.errors.is_empty();
         for error in outcome.errors {
             let kind = if error.call == "dcgmUpdateAllFields" { ErrorKind::Update } else { ErrorKind::Read };
             self.report.count_error(kind);

@@ -309,6 +309,13 @@ pub static FLAGS: &[Flag] = &[
         },
         ..FLAG
     },
+    Flag {
+        long: "check-counters",
+        variable: "DCGM_EXPORTER_CHECK_COUNTERS",
+        help: "Read the counters file, print what is wrong or odd about it, and leave: with 1 if it cannot be used",
+        apply: switch!(check_counters),
+        ..FLAG
+    },
     Flag { long: "debug", variable: "DCGM_EXPORTER_DEBUG", help: "Log at level debug", apply: switch!(debug), ..FLAG },
     Flag {
         long: "log-format",

@@ -46,6 +46,8 @@ pub struct Config {
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
     pub exporter_metrics: bool,
+    /// Say what is wrong with the counters file and leave.
+    pub check_counters: bool,
     /// Things worth a warning once there is a log: flags without effect here, arguments nobody reads.
     pub remarks: Vec<String>,
 }
@@ -77,6 +79,7 @@ impl Default for Config {
             dcgm_log_level: "",
             job_map: None,
             exporter_metrics: true,
+            check_counters: false,
             remarks: Vec::new(),
         }
     }

@@ -50,6 +50,13 @@ impl ClockEvents {
         self.window
     }
 
+    pub fn forget(&mut self, entity: EntityId) {
+        self.samples.retain(|(owner, ..)| *owner != entity);
+        self.last.remove(&entity);
+        self.begins.forget(entity);
+        self.seconds.forget(entity);
+    }
+
     /// Takes in a sample. An event begins where its bit is set and was not in the sample before; it lasts until the
     /// sample in which the bit is gone.
     pub fn put(&mut self, entity: EntityId, time: i64, mask: i64, jobs: &[Arc<str>]) {

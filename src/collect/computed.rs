@@ -72,6 +72,13 @@ impl Events {
         }
     }
 
+    /// An entity is gone, and its id may come to mean another.
+    pub fn forget(&mut self, entity: EntityId) {
+        self.xid.forget(entity);
+        self.clock.forget(entity);
+        self.jobs.changes.remove(&entity);
+    }
+
     /// Notes who has an entity from now on.
     pub fn set_jobs(&mut self, now: i64, entity: EntityId, jobs: &[String]) {
         self.jobs.set(now, entity, jobs);
@@ -155,6 +162,10 @@ impl<K: Ord + Copy> Tally<K> {
             }
             now - *touched < Self::AFTERLIFE
         });
+    }
+
+    pub fn forget(&mut self, entity: EntityId) {
+        self.series.retain(|(owner, ..), _| *owner != entity);
     }
 
     pub fn of(&self, entity: EntityId) -> impl Iterator<Item = (K, Option<Arc<str>>, f64)> {

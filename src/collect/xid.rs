@@ -35,6 +35,12 @@ impl XidEvents {
         self.window
     }
 
+    pub fn forget(&mut self, entity: EntityId) {
+        self.recent.retain(|(owner, ..)| *owner != entity);
+        self.totals.forget(entity);
+        self.last.remove(&entity);
+    }
+
     pub fn put(&mut self, entity: EntityId, time: i64, code: i64, jobs: &[Arc<str>]) {
         self.recent.push_back((entity, time, code));
         if self.recent.len() > MOST_EVENTS {

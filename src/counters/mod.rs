@@ -5,6 +5,7 @@
 //! GPUs have the field is not known here and is never an error of the file.
 
 mod text;
+pub mod types;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

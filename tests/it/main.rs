@@ -1,6 +1,7 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
 mod common;
+mod entities;
 mod golden;
 mod http;
 mod jobs;

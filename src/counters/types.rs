@@ -1,0 +1,69 @@
+//! Fields whose type in counters files is usually wrong, or would be.
+//!
+//! A rate typed as counter makes `rate()` of a rate; a counter typed as gauge hides resets. The page follows the file
+//! all the same, because dashboards do; `--check-counters` says what it should be.
+
+use std::ops::RangeInclusive;
+
+use super::{MetricType, Row, Source};
+
+/// Ids, the type they are, and why.
+const TYPES: &[(RangeInclusive<u16>, MetricType, &str)] = {
+    const G: MetricType = MetricType::Gauge;
+    const C: MetricType = MetricType::Counter;
+    const RATE: &str = "it is a rate, not a running total";
+    const LEVEL: &str = "its value goes up and down";
+    const TOTAL: &str = "it is a running total";
+    &[
+        (4..=4, G, LEVEL),
+        (100..=115, G, LEVEL),
+        (140..=155, G, LEVEL),
+        (156..=156, C, TOTAL),
+        (157..=164, G, LEVEL),
+        (190..=191, G, LEVEL),
+        (200..=201, G, RATE),
+        (202..=202, C, TOTAL),
+        (203..=207, G, LEVEL),
+        (230..=230, G, "it is the code of the last error; DCGM_EXP_XID_ERRORS_TOTAL counts"),
+        (240..=247, C, TOTAL),
+        (250..=254, G, LEVEL),
+        (310..=313, C, TOTAL),
+        (400..=439, C, TOTAL),
+        (440..=449, G, RATE),
+        (475..=480, G, RATE),
+        (494..=496, G, RATE),
+        (825..=843, G, RATE),
+        (879..=897, G, RATE),
+        (1001..=1008, G, LEVEL),
+        (1009..=1012, G, RATE),
+        (1013..=1039, G, LEVEL),
+        (1040..=1075, G, RATE),
+        (1100..=1133, G, LEVEL),
+    ]
+};
+
+/// What a row's type should be, if it is a gauge for a counter or a counter for a gauge.
+pub fn remark(row: &Row) -> Option<String> {
+    let Source::Field(field) = row.source else { return None };
+    let (_, right, why) = TYPES.iter().find(|(ids, ..)| ids.contains(&field.id))?;
+    let is_number = matches!(row.kind, MetricType::Gauge | MetricType::Counter);
+    (is_number && row.kind != *right)
+        .then(|| format!("{} is typed {} but is a {}: {why}", row.name, row.kind.as_str(), right.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::counters::Counters;
+
+    #[test]
+    fn rates_and_totals_are_told_apart() {
+        let file = "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL, counter, a\nDCGM_FI_PROF_PCIE_TX_BYTES, counter, b\n\
+                    DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, gauge, c\nDCGM_FI_DEV_GPU_TEMP, gauge, d\nDCGM_FI_DRIVER_VERSION, label, e\n";
+        let rows = Counters::parse(file.as_bytes()).unwrap().rows;
+        let remarks: Vec<Option<String>> = rows.iter().map(super::remark).collect();
+        assert!(remarks[0].as_ref().unwrap().contains("is a gauge: it is a rate"), "{remarks:?}");
+        assert!(remarks[1].as_ref().unwrap().contains("is a gauge"), "{remarks:?}");
+        assert!(remarks[2].as_ref().unwrap().contains("is a counter"), "{remarks:?}");
+        assert_eq!(remarks[3..], [None, None]);
+    }
+}
