@@ -50,6 +50,10 @@ e2e: build simulator
 footprint: build simulator
 	$(CARGO) test --locked --release --test footprint -- --ignored --nocapture
 
+# Times beside their targets.
+bench: simulator
+	$(CARGO) bench --locked --bench page
+
 # Files that an administrator may have changed are left alone.
 install: $(if $(wildcard $(BINARY)),,build)
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dcgm-exporter

@@ -1,0 +1,161 @@
+//! What a collection and a page cost. The name of each bench holds its target (see the README).
+//!
+//! Everything runs against the simulated library in this process, so collecting includes what the simulator itself
+//! costs. Build it first: `make bench` does.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dcgm_exporter::cli::devices::DeviceOption;
+use dcgm_exporter::collect::computed::{ComputedSamples, Events};
+use dcgm_exporter::collect::plan::Plan;
+use dcgm_exporter::collect::{Collector, profiling_support};
+use dcgm_exporter::counters::Counters;
+use dcgm_exporter::dcgm::{Library, Session};
+use dcgm_exporter::exposition::Exposition;
+use dcgm_exporter::inventory::{self, Inventory, Naming, Scope};
+use divan::Bencher;
+
+fn main() {
+    divan::main();
+}
+
+/// Everything that a page is made of.
+struct Node {
+    inventory: Inventory,
+    collector: Collector,
+    exposition: Exposition,
+    events: Events,
+    text: String,
+}
+
+const NOW: i64 = 1_700_000_000_000_000;
+
+impl Node {
+    fn new(scenario: Option<serde_json::Value>, counters: &[u8]) -> Node {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let path = directory.join(format!("bench-{}.json", std::process::id()));
+        let path = scenario.map(|scenario| std::fs::write(&path, scenario.to_string()).map(|()| path).unwrap());
+        // SAFETY: benches run one after the other, and no other thread reads the environment meanwhile.
+        unsafe { std::env::set_var("DCGM_SIMULATOR_SCENARIO", path.unwrap_or_default()) };
+        let simulator = directory.with_file_name("release").join("libdcgm_simulator.so");
+        let library = Arc::new(Library::open(Some(&simulator)).unwrap_or_else(|error| panic!("{error}")));
+        let counters = Counters::parse(counters).unwrap();
+        let session = Rc::new(Session::embedded(&library, &[]).unwrap());
+        let scope = Scope {
+            gpus: DeviceOption::Flex,
+            switches: DeviceOption::Flex,
+            cpus: DeviceOption::Flex,
+            kinds: Plan::kinds(&counters, &library),
+            names: Naming {
+                old_namespace: false,
+                hostname_label: "hostname",
+                hostname: "node001".to_owned(),
+                replace_blanks_in_model_name: false,
+                fake_gpus: false,
+            },
+        };
+        let inventory = inventory::discover(&session, &scope).unwrap();
+        let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
+        let plan = Plan::new(&counters, &library, profiling);
+        let mut events = Events::new(NOW, Duration::from_secs(300), Duration::from_secs(300));
+        let mut collector = Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &events).unwrap();
+        collector.collect(&inventory, &mut events, NOW).unwrap();
+        let mut node =
+            Node { exposition: Exposition::new(&plan, &inventory), inventory, collector, events, text: String::new() };
+        node.render();
+        node
+    }
+
+    fn collect(&mut self) {
+        self.collector.collect(&self.inventory, &mut self.events, NOW).unwrap();
+        self.collector.table.settle_labels();
+    }
+
+    fn render(&mut self) -> usize {
+        let Collector { table, computed, .. } = &mut self.collector;
+        let computed: &ComputedSamples = computed;
+        self.text.clear();
+        self.exposition.render(table, computed, &mut self.text);
+        self.text.len()
+    }
+}
+
+/// Eight H200 with the default counters file.
+fn dgx() -> Node {
+    Node::new(None, include_bytes!("../counters/default-counters.csv"))
+}
+
+/// Eight GPUs in seven instances each, four switches, 144 links, 144 cores: 60 fields of GPUs, ten of links.
+fn full() -> Node {
+    let gpu = |id: u32| serde_json::json!({ "id": id, "uuid": format!("GPU-11111111-2222-3333-4444-{id:012}"), "model": "NVIDIA H200", "pci_bus_id": "00000000:1B:00.0" });
+    let instance = |id: u32| serde_json::json!({ "parent_gpu": id / 7, "entity_id": id, "nvml_gpu_instance_id": 7 + id % 7, "profile": "1g.18gb" });
+    let links = |id: u32| serde_json::json!({ "parent": "GPU", "parent_id": id, "states": vec![3; 18] });
+    let scenario = serde_json::json!({
+        "replay": true,
+        "system": {
+            "gpus": (0..8).map(gpu).collect::<Vec<_>>(),
+            "gpu_instances": (0..56).map(instance).collect::<Vec<_>>(),
+            "switches": [0, 1, 2, 3],
+            "links": (0..8).map(links).collect::<Vec<_>>(),
+            "cpus": [{ "id": 0, "cores": (0..72).collect::<Vec<u32>>() }, { "id": 1, "cores": (72..144).collect::<Vec<u32>>() }],
+        },
+    });
+    Node::new(Some(scenario), counters(60, 10).as_bytes())
+}
+
+/// Rows for fields that the recording has numbers of.
+fn counters(of_gpus: usize, of_links: usize) -> String {
+    let recorded: Vec<String> = include_str!("../tests/simulator/h200.csv")
+        .lines()
+        .map(|line| line.split(',').collect::<Vec<_>>())
+        .filter(|row| matches!(row[2], "i" | "d") && row[3] == "0" && !row[4].starts_with("92233") && row[0] != "230")
+        .map(|row| row[0].to_owned())
+        .collect();
+    let rows: Vec<Vec<&str>> =
+        include_str!("../src/dcgm/fields.csv").lines().skip(1).map(|line| line.split(',').collect()).collect();
+    let mut text = String::from("DCGM_FI_DRIVER_VERSION, label, driver\nDCGM_FI_DEV_CPU_UTIL_TOTAL, gauge, cpu\n");
+    let mut last = "";
+    let mut counts = [of_gpus, of_links];
+    for row in &rows {
+        let which = match row[3] {
+            "gpu" | "gpu_instance" | "compute_instance" if recorded.iter().any(|id| id == row[1]) => 0,
+            "link" if row[2] == "int64" => 1,
+            _ => continue,
+        };
+        if counts[which] > 0 && row[1] != last {
+            text.push_str(&format!("{}, gauge, x\n", row[0]));
+            counts[which] -= 1;
+            last = row[1];
+        }
+    }
+    assert_eq!(counts, [0, 0]);
+    text
+}
+
+#[divan::bench(name = "render: 8 GPUs, default counters (target 60 us)")]
+fn render_dgx(bencher: Bencher) {
+    let mut node = dgx();
+    bencher.bench_local(|| node.render());
+}
+
+#[divan::bench(name = "render: 8x7 instances x 60 fields, 144 links x 10, 144 cores (target 1 ms)")]
+fn render_full(bencher: Bencher) {
+    let mut node = full();
+    println!("({} bytes)", node.text.len());
+    bencher.bench_local(|| node.render());
+}
+
+#[divan::bench(name = "collect: 8 GPUs, simulator included (target 0.3 ms)")]
+fn collect_dgx(bencher: Bencher) {
+    let mut node = dgx();
+    bencher.bench_local(|| node.collect());
+}
+
+#[divan::bench(name = "collect: full MIG node, simulator included")]
+fn collect_full(bencher: Bencher) {
+    let mut node = full();
+    bencher.bench_local(|| node.collect());
+}
