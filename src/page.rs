@@ -44,7 +44,7 @@ impl Page {
         self.response.clear();
         let head = write!(
             self.response,
-            "HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE}\r\nX-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         debug_assert!(head.is_ok(), "a Vec takes everything");

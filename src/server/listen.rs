@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 
 /// `HOST:PORT`; an empty host is every address of the machine.
@@ -56,6 +57,13 @@ pub enum Socket {
 }
 
 impl Socket {
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Unix(listener) => listener.as_fd(),
+        }
+    }
+
     /// For the log.
     pub fn address(&self) -> String {
         match self {
@@ -105,6 +113,7 @@ pub fn from_systemd() -> Result<Vec<Socket>, String> {
         if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
             sockets.push(Socket::Tcp(prepared(listener).map_err(|error| error.to_string())?));
         } else if let Ok(Some(listener)) = passed.take_unix_listener(index) {
+            listener.set_nonblocking(true).map_err(|error| error.to_string())?;
             sockets.push(Socket::Unix(listener));
         }
     }
@@ -118,10 +127,10 @@ pub fn from_systemd() -> Result<Vec<Socket>, String> {
     Ok(sockets)
 }
 
-/// Accepted sockets inherit TCP_NODELAY. Blocking, because tiny_http's accept loop ends at the first EAGAIN.
+/// Accepted sockets inherit TCP_NODELAY. Without waiting, because one thread looks after everything.
 fn prepared(listener: TcpListener) -> io::Result<TcpListener> {
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    listener.set_nonblocking(false)?;
+    listener.set_nonblocking(true)?;
     Ok(listener)
 }
 

@@ -1,118 +1,79 @@
-//! HTTP: tiny_http's workers hand out what hangs on the board.
+//! HTTP: what hangs on the board, for whoever asks, whatever else they do.
 //!
-//! Nothing here waits for DCGM or formats metrics. Every answer is one buffer and one write; the listening sockets have
-//! TCP_NODELAY, which tiny_http cannot set and without which a 100 KB page takes 11 ms instead of 0.15.
+//! - [`listen`]: the public sockets.
+//! - [`front_door`]: one thread that owns them, and bounds what clients can cost.
+//! - [`request`]: what it has to know of a request.
+//! - [`back_room`]: tiny_http, which says what to answer.
+//!
+//! Nothing here waits for DCGM or formats metrics: the page is sent from the memory that the watcher published.
 
+pub mod back_room;
+pub mod front_door;
 pub mod listen;
+pub mod request;
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tiny_http::{Method, Request, Server};
+use tiny_http::{Method, Request};
 
-use crate::page::{Board, Health, Page};
+use crate::page::{Board, CONTENT_TYPE, Health};
+use back_room::{BackRoom, Reply};
+use front_door::FrontDoor;
 pub use listen::{ListenAddress, Socket};
 
-/// Scrapes take microseconds; the second worker is for the client that reads slowly.
-const WORKERS: usize = 2;
-/// Serving needs little: a request's head, and a buffer that is not ours.
-const STACK: usize = 128 * 1024;
+/// The front door holds a few buffers of some kilobytes.
+const STACK: usize = 256 * 1024;
 
 /// Starts serving the board on these sockets. Returns at once; the threads live as long as the process.
 ///
-/// Errors: a thread cannot be made.
+/// Errors: a thread or the private socket cannot be made.
 pub fn start(sockets: Vec<Socket>, board: &Arc<Board>) -> io::Result<()> {
-    for socket in sockets {
-        let server = match socket {
-            Socket::Tcp(listener) => Server::from_listener(listener, None),
-            Socket::Unix(listener) => Server::from_listener(listener, None),
-        };
-        let server = Arc::new(server.map_err(io::Error::other)?);
-        for index in 0..WORKERS {
-            let (server, board) = (server.clone(), board.clone());
-            std::thread::Builder::new()
-                .name(format!("http-{index}"))
-                .stack_size(STACK)
-                .spawn(move || work(&server, &board))?;
-        }
-    }
+    let back_room = BackRoom::open(board.clone(), decide)?;
+    let front_door = FrontDoor::new(sockets, back_room, board.clone());
+    std::thread::Builder::new().name("front-door".to_owned()).stack_size(STACK).spawn(move || front_door.run())?;
     Ok(())
-}
-
-fn work(server: &Server, board: &Board) {
-    loop {
-        match server.recv() {
-            Ok(request) => {
-                // A client that went away is its own business.
-                if let Err(error) = answer(request, board) {
-                    log::debug!("an answer was not taken: {error}");
-                }
-            }
-            Err(error) => {
-                log::error!("the listening socket failed: {error}");
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        }
-    }
-}
-
-/// What a request gets.
-enum Answer {
-    Page(Arc<Page>),
-    Text { status: &'static str, content_type: &'static str, body: String },
-}
-
-fn answer(request: Request, board: &Board) -> io::Result<()> {
-    let head_only = *request.method() == Method::Head;
-    let path = request.url().split(['?', '#']).next().unwrap_or_default();
-    let answer = route(path, board);
-    if matches!((&answer, path), (Answer::Page(_), _) | (_, "/metrics")) {
-        board.count_scrape();
-    }
-    let mut writer = request.into_writer();
-    match answer {
-        Answer::Page(page) if head_only => writer.write_all(page.head())?,
-        Answer::Page(page) => writer.write_all(page.response())?,
-        Answer::Text { status, content_type, body } => {
-            let length = body.len();
-            let body = if head_only { "" } else { &body };
-            let response = format!(
-                "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nX-Content-Type-Options: nosniff\r\n\
-                 Content-Length: {length}\r\n\r\n{body}"
-            );
-            writer.write_all(response.as_bytes())?;
-        }
-    }
-    writer.flush()
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const UNAVAILABLE: &str = "503 Service Unavailable";
 
-fn route(path: &str, board: &Board) -> Answer {
-    match path {
-        "/metrics" => match (board.health(), board.page()) {
-            (Health::Fresh, Some(page)) => Answer::Page(page),
-            (health, _) => {
-                let body = format!("{}\n", describe(&health));
-                Answer::Text { status: UNAVAILABLE, content_type: crate::page::CONTENT_TYPE, body }
+/// What a request gets.
+fn decide(request: &Request, board: &Board) -> Reply {
+    let is_head = *request.method() == Method::Head;
+    let path = request.url().split(['?', '#']).next().unwrap_or_default();
+    let (status, content_type, body) = match path {
+        "/metrics" => {
+            board.count_scrape();
+            match board.health() {
+                Health::Fresh if is_head => return Reply::PageHead,
+                Health::Fresh => return Reply::Page,
+                health => (UNAVAILABLE, CONTENT_TYPE, describe(&health)),
             }
-        },
+        }
         "/health" => {
             let health = board.health();
             let status = if health == Health::Fresh { "200 OK" } else { UNAVAILABLE };
-            Answer::Text { status, content_type: PLAIN, body: format!("{}\n", describe(&health)) }
+            (status, PLAIN, describe(&health))
         }
-        "/" => Answer::Text {
-            status: "200 OK",
-            content_type: "text/html; charset=utf-8",
-            body: "<!doctype html>\n<html><head><title>GPU Exporter</title></head><body><h1>GPU Exporter</h1>\n\
-                   <p><a href=\"./metrics\">Metrics</a></p>\n<p><a href=\"./health\">Health</a></p>\n</body></html>\n"
-                .to_owned(),
-        },
-        _ => Answer::Text { status: "404 Not Found", content_type: PLAIN, body: "404 page not found\n".to_owned() },
-    }
+        "/" => ("200 OK", "text/html; charset=utf-8", INDEX.to_owned()),
+        _ => ("404 Not Found", PLAIN, "404 page not found".to_owned()),
+    };
+    Reply::Text(text(status, content_type, &body, is_head))
+}
+
+const INDEX: &str = "<!doctype html>\n<html><head><title>GPU Exporter</title></head><body><h1>GPU Exporter</h1>\n\
+    <p><a href=\"./metrics\">Metrics</a></p>\n<p><a href=\"./health\">Health</a></p>\n</body></html>";
+
+/// A small response, with a line break after the body.
+fn text(status: &str, content_type: &str, body: &str, is_head: bool) -> Vec<u8> {
+    let length = body.len() + 1;
+    let body = if is_head { String::new() } else { format!("{body}\n") };
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 /// One line: the state and, where there is something to say, why.

@@ -23,27 +23,15 @@ fn collections(exporter: &Exporter) -> u64 {
     line.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// Scrapes over one connection, reading each page to its end.
+/// Scrapes as Prometheus does, but with a connection for each.
 fn scrape(port: u16, times: u64) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut buffer = vec![0u8; 256 * 1024];
+    let mut page = Vec::with_capacity(256 * 1024);
     for _ in 0..times {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let (mut read, mut whole) = (0, usize::MAX);
-        while read < whole {
-            let count = stream.read(&mut buffer[read..]).unwrap();
-            assert!(count > 0, "the connection was closed");
-            read += count;
-            if whole == usize::MAX
-                && let Some(end) = buffer[..read].windows(4).position(|bytes| bytes == b"\r\n\r\n")
-            {
-                let head = std::str::from_utf8(&buffer[..end]).unwrap();
-                assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-                whole = end + 4 + length.parse::<usize>().unwrap();
-            }
-        }
+        page.clear();
+        stream.read_to_end(&mut page).unwrap();
+        assert!(page.starts_with(b"HTTP/1.1 200 OK\r\n") && page.ends_with(b"\n"));
     }
 }
 

@@ -47,22 +47,46 @@ fn head_has_the_length_and_no_body() {
 }
 
 #[test]
-fn several_requests_on_one_connection_and_http_1_0() {
+fn one_request_a_connection_and_http_1_0() {
     let scratch = Scratch::new();
     let exporter = start(&scratch);
     let old = request(exporter.port, "GET /health HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!((old.status, old.body.as_str()), (200, "OK\n"));
+    // Sent in one go, the first is answered and the connection is said to close and closed.
+    let two = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+    let answer = request(exporter.port, &two).unwrap();
+    assert_eq!((answer.status, answer.body.as_str(), answer.header("connection")), (200, "OK\n", Some("close")));
+}
+
+#[test]
+fn a_request_that_comes_in_pieces() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
     let mut stream = TcpStream::connect(("127.0.0.1", exporter.port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    for _ in 0..20 {
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\nOK\n") {
-            let mut byte = [0u8; 1];
-            assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&answer));
-            answer.push(byte[0]);
-        }
+    for byte in b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" {
+        stream.write_all(&[*byte]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nOK\n"), "{answer}");
+}
+
+#[test]
+fn requests_that_would_cost_are_refused() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
+    for (text, status) in [
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".to_owned(), 413),
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 413),
+        (format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(9000)), 431),
+        ("nonsense\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400),
+    ] {
+        let answer = request(exporter.port, &text).unwrap();
+        assert_eq!(answer.status, status, "{text:.60}");
+    }
+    assert_eq!(exporter.get("/health").status, 200);
 }
 
 #[test]
