@@ -12,7 +12,7 @@ use crate::collect::plan::{FIELD_XID, Metric, MetricSource, Plan};
 use crate::collect::table::{Number, Table};
 use crate::collect::xid;
 use crate::counters::Computed;
-use crate::inventory::{Inventory, Kind};
+use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
 
 /// All text that does not change from page to page.
@@ -32,6 +32,7 @@ struct MetricText {
 }
 
 struct KindText {
+    kind: Kind,
     entities: std::ops::Range<usize>,
     /// Indices of the metrics that entities of this kind can have.
     metrics: Vec<usize>,
@@ -53,10 +54,7 @@ impl Exposition {
     pub fn new(plan: &Plan, inventory: &Inventory) -> Exposition {
         let metrics = plan.metrics.iter().map(metric_text).collect();
         let entities = inventory.entities.iter().map(|entity| {
-            let mut fixed = String::from("{");
-            for (name, value) in &entity.labels {
-                push_label(&mut fixed, name, value);
-            }
+            let fixed = fixed_labels(entity);
             let job_key = entity.job_key();
             EntityText { labels: fixed.clone(), fixed, endings: vec![NO_JOB.to_owned()], job_key }
         });
@@ -65,7 +63,7 @@ impl Exposition {
             let count = inventory.count(kind);
             let can_have = |(_, metric): &(usize, &Metric)| metric.kinds.contains(&kind);
             let metrics = plan.metrics.iter().enumerate().filter(can_have).map(|(index, _)| index).collect();
-            Some(KindText { entities: first..first + count, metrics })
+            Some(KindText { kind, entities: first..first + count, metrics })
         });
         Exposition { metrics, kinds: kinds.collect(), entities: entities.collect() }
     }
@@ -113,6 +111,25 @@ impl Exposition {
                     render_metric(text, later, &self.entities, table, out);
                 }
             }
+        }
+    }
+
+    /// Appends `dcgm_exporter_entity_up`: one sample for each GPU and instance, `up` being by entity, and 0 for those
+    /// that have gone, with their last known identity.
+    pub fn render_up(&self, up: &[bool], gone: &[Entity], out: &mut String) {
+        let gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone());
+        let present = gpus.filter_map(|index| Some((&self.entities[index].fixed, *up.get(index)?)));
+        let gone: Vec<String> = gone.iter().map(fixed_labels).collect();
+        let mut begun = false;
+        for (labels, up) in present.chain(gone.iter().map(|labels| (labels, false))) {
+            if !begun {
+                push_head(out, "dcgm_exporter_entity_up", "gauge", "1 if a GPU or instance answers, 0 if it is lost");
+                begun = true;
+            }
+            out.push_str("dcgm_exporter_entity_up");
+            out.push_str(labels);
+            out.push_str(NO_JOB);
+            out.push_str(if up { "1\n" } else { "0\n" });
         }
     }
 
@@ -200,6 +217,15 @@ fn begin(begun: &mut bool, text: &MetricText, out: &mut String) {
         out.push_str(&text.head);
         *begun = true;
     }
+}
+
+/// `{` and the labels that name an entity.
+fn fixed_labels(entity: &Entity) -> String {
+    let mut labels = String::from("{");
+    for (name, value) in &entity.labels {
+        push_label(&mut labels, name, value);
+    }
+    labels
 }
 
 fn metric_text(metric: &Metric) -> MetricText {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, inotify};
+use rustix::fs::{FileType, Mode, OFlags};
 
 /// Bytes of a file that are looked at.
 const LONGEST_FILE: u64 = 64 * 1024;
@@ -117,75 +117,12 @@ fn ids(bytes: &[u8], problem: &mut dyn FnMut(String)) -> Vec<String> {
     ids
 }
 
-/// Tells when the directory may have changed, through inotify.
-///
-/// The directory may be missing, be replaced, or be mounted over; so its identity is compared at every wake-up, which
-/// the owner makes happen at least once a second.
-pub struct DirectoryWatch {
-    directory: PathBuf,
-    inotify: Option<OwnedFd>,
-    /// Device and inode of what is watched.
-    watched: Option<(u64, u64)>,
-}
-
-impl DirectoryWatch {
-    pub fn new(directory: &Path) -> DirectoryWatch {
-        let mut watch = DirectoryWatch { directory: directory.to_owned(), inotify: None, watched: None };
-        watch.rearm();
-        watch
-    }
-
-    /// What to wait on; `None` where inotify is not to be had, and the directory is to be read at every wake-up.
-    pub fn descriptor(&self) -> Option<&OwnedFd> {
-        self.inotify.as_ref()
-    }
-
-    /// Whether the directory should be read again.
-    pub fn changed(&mut self) -> bool {
-        let drained = self.drain();
-        let now = identity(&self.directory);
-        if now != self.watched {
-            self.rearm();
-            return true;
-        }
-        drained || (self.inotify.is_none() && now.is_some())
-    }
-
-    fn drain(&mut self) -> bool {
-        let Some(inotify) = &self.inotify else { return false };
-        let mut buffer = [0u8; 4096];
-        let mut any = false;
-        while matches!(rustix::io::read(inotify, &mut buffer), Ok(1..)) {
-            any = true;
-        }
-        any
-    }
-
-    fn rearm(&mut self) {
-        use inotify::{CreateFlags, WatchFlags};
-        self.watched = identity(&self.directory);
-        self.inotify = self.watched.and_then(|_| {
-            let created = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
-            let events = WatchFlags::CREATE
-                | WatchFlags::MODIFY
-                | WatchFlags::ATTRIB
-                | WatchFlags::DELETE
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::MOVED_TO
-                | WatchFlags::ONLYDIR;
-            inotify::add_watch(&created, &self.directory, events).ok()?;
-            Some(created)
-        });
-    }
-}
-
-fn identity(directory: &Path) -> Option<(u64, u64)> {
-    rustix::fs::stat(directory).ok().map(|stat| (stat.st_dev, stat.st_ino))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::directory::DirectoryWatch;
 
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("dcgm-exporter-jobs-{}-{name}", std::process::id()));

@@ -26,6 +26,7 @@ pub mod collect;
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod dcgm;
+pub mod directory;
 pub mod exposition;
 pub mod hostname;
 pub mod inventory;

@@ -12,7 +12,7 @@ use dcgm_exporter::page::{Board, Publisher};
 use dcgm_exporter::server;
 use dcgm_exporter::watcher::{self, Ended, Watcher};
 
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 /// A driver that hangs does not hold the exit longer than this.
@@ -78,8 +78,8 @@ fn run(config: Config) -> Result<ExitCode, String> {
     for remark in &config.remarks {
         log::warn!("{remark}");
     }
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGQUIT]).map_err(|error| format!("cannot take signals: {error}"))?;
+    let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+    let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
     let counters = Counters::read(&config.collectors).map_err(|error| error.to_string())?;
     for (line, warning) in &counters.warnings {
         log::warn!("{}:{line}: {warning}", config.collectors.display());
@@ -90,7 +90,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
         true => server::listen::from_systemd()?,
         false => vec![server::listen::open(&config.listen)?],
     };
-    let board = Arc::new(Board::new(config.interval));
+    let board = Arc::new(Board::new(config.interval, config.stale_after));
     for socket in &sockets {
         log::info!(address = socket.address(); "Listening on");
     }
@@ -112,9 +112,18 @@ fn run(config: Config) -> Result<ExitCode, String> {
         })
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
 
-    if let Some(signal) = signals.forever().next() {
-        log::info!(signal = signal_hook::low_level::signal_name(signal).unwrap_or("?"); "Received signal; shutting down");
-        remote.send(watcher::Command::Stop);
+    for signal in signals.forever() {
+        log::info!(signal = signal_hook::low_level::signal_name(signal).unwrap_or("?"); "Received signal");
+        match signal {
+            SIGHUP => remote.send(watcher::Command::Reload),
+            SIGUSR1 => remote.send(watcher::Command::Release),
+            SIGUSR2 => remote.send(watcher::Command::Resume),
+            _ => {
+                log::info!("shutting down");
+                remote.send(watcher::Command::Stop);
+                break;
+            }
+        }
     }
     match end.recv_timeout(STOP_LIMIT) {
         Ok(Ended::Stopped) => {

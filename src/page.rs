@@ -4,7 +4,7 @@
 //! their side waits, allocates or formats. How a page was made is not known here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -34,12 +34,12 @@ impl Page {
         &self.response[self.body_at..]
     }
 
-    /// How old the samples are.
+    /// How old the samples are; a page without samples that is meant to stand does not age.
     pub fn age(&self) -> Duration {
-        self.taken.map_or(Duration::MAX, |taken| taken.elapsed())
+        self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
-    fn fill(&mut self, body: &str, taken: Instant) {
+    fn fill(&mut self, body: &str, taken: Option<Instant>) {
         use std::io::Write;
         self.response.clear();
         let head = write!(
@@ -50,29 +50,35 @@ impl Page {
         debug_assert!(head.is_ok(), "a Vec takes everything");
         self.body_at = self.response.len();
         self.response.extend_from_slice(body.as_bytes());
-        self.taken = Some(taken);
+        self.taken = taken;
     }
 }
 
-/// What the exporter can say of its page.
+/// What there is to say to somebody who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// No page yet; the text says what is being waited for.
+    /// No page yet.
     Starting(String),
-    Fresh,
+    /// There is a page. Whether all is well is for the watcher's state to say.
+    Present { state: String, is_well: bool },
     /// The newest page is this old, for this reason.
-    Stale {
-        age: Duration,
-        why: String,
-    },
+    Stale { age: Duration, why: String },
+}
+
+/// What the watcher last said of itself.
+#[derive(Debug, Default)]
+struct Word {
+    state: String,
+    is_well: bool,
 }
 
 /// Where the newest page hangs.
 pub struct Board {
     page: ArcSwapOption<Page>,
-    /// Why there is no newer page, as the watcher last said.
-    trouble: ArcSwap<String>,
+    word: ArcSwap<Word>,
     stale_after: Duration,
+    /// Somebody has been told that the page is stale.
+    said_stale: AtomicBool,
     scrapes: AtomicU64,
 }
 
@@ -80,11 +86,13 @@ pub struct Board {
 const SHORTEST_STALE: Duration = Duration::from_secs(15);
 
 impl Board {
-    pub fn new(interval: Duration) -> Board {
+    /// `stale_after` overrides when a page is too old, which otherwise follows from the interval.
+    pub fn new(interval: Duration, stale_after: Option<Duration>) -> Board {
         Board {
             page: ArcSwapOption::empty(),
-            trouble: ArcSwap::from_pointee(String::new()),
-            stale_after: (interval * 3).max(SHORTEST_STALE),
+            word: ArcSwap::default(),
+            stale_after: stale_after.unwrap_or((interval * 3).max(SHORTEST_STALE)),
+            said_stale: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
         }
     }
@@ -95,29 +103,25 @@ impl Board {
     }
 
     pub fn health(&self) -> Health {
-        let trouble = self.trouble.load();
+        let word = self.word.load();
         match self.page.load().as_deref() {
-            None if trouble.is_empty() => Health::Starting("no samples have been collected yet".to_owned()),
-            None => Health::Starting(String::clone(&trouble)),
-            Some(page) if page.age() <= self.stale_after => Health::Fresh,
-            Some(page) => Health::Stale { age: page.age(), why: self.why() },
-        }
-    }
-
-    fn why(&self) -> String {
-        match crate::dcgm::inflight::current() {
-            Some((call, since)) if since.elapsed() > Duration::from_secs(1) => {
-                format!("{call} has not returned for {} s", since.elapsed().as_secs())
+            None => Health::Starting(word.state.clone()),
+            Some(page) if page.age() <= self.stale_after => {
+                Health::Present { state: word.state.clone(), is_well: word.is_well }
             }
-            _ => String::clone(&self.trouble.load()),
+            Some(page) => {
+                let why = waited_for().unwrap_or_else(|| word.state.clone());
+                if !self.said_stale.swap(true, Ordering::Relaxed) {
+                    log::warn!("state: stale: the page is no longer shown; {why}");
+                }
+                Health::Stale { age: page.age(), why }
+            }
         }
     }
 
-    /// Says why no page comes; empty when one does.
-    pub fn set_trouble(&self, trouble: String) {
-        if **self.trouble.load() != trouble {
-            self.trouble.store(Arc::new(trouble));
-        }
+    /// Says what the watcher is doing.
+    pub fn set_state(&self, state: String, is_well: bool) {
+        self.word.store(Arc::new(Word { state, is_well }));
     }
 
     pub fn count_scrape(&self) {
@@ -127,6 +131,13 @@ impl Board {
     pub fn scrapes(&self) -> u64 {
         self.scrapes.load(Ordering::Relaxed)
     }
+}
+
+/// The call that the watcher is stuck in, if it is.
+fn waited_for() -> Option<String> {
+    let (call, since) = crate::dcgm::inflight::current()?;
+    let since = humantime::format_rfc3339_seconds(std::time::SystemTime::now().checked_sub(since.elapsed())?);
+    Some(format!("{call} was called at {since} and has not returned"))
 }
 
 /// The writing end: publishes pages and takes the memory of old ones back.
@@ -144,8 +155,8 @@ impl Publisher {
         &self.board
     }
 
-    /// Makes `body` the newest page. Its samples were taken at `taken`.
-    pub fn publish(&mut self, body: &str, taken: Instant) {
+    /// Makes `body` the newest page. Its samples were taken at `taken`; without samples it stands as long as it hangs.
+    pub fn publish(&mut self, body: &str, taken: Option<Instant>) {
         let mut page = match self.spare.take().map(Arc::try_unwrap) {
             Some(Ok(unread)) => unread,
             // Somebody is still reading it: it goes when they are done.
@@ -153,7 +164,11 @@ impl Publisher {
         };
         page.fill(body, taken);
         self.spare = self.board.page.swap(Some(Arc::new(page)));
-        self.board.set_trouble(String::new());
+        if taken.is_none_or(|taken| taken.elapsed() <= self.board.stale_after)
+            && self.board.said_stale.swap(false, Ordering::Relaxed)
+        {
+            log::info!("state: the page is fresh again");
+        }
     }
 }
 
@@ -163,22 +178,22 @@ mod tests {
 
     #[test]
     fn readers_keep_what_they_took() {
-        let board = Arc::new(Board::new(Duration::from_secs(30)));
+        let board = Arc::new(Board::new(Duration::from_secs(30), None));
         assert!(matches!(board.health(), Health::Starting(_)));
         let mut publisher = Publisher::new(board.clone());
-        publisher.publish("one\n", Instant::now());
+        publisher.publish("one\n", Some(Instant::now()));
         let first = board.page().unwrap();
-        publisher.publish("two\n", Instant::now());
-        publisher.publish("three\n", Instant::now());
+        publisher.publish("two\n", Some(Instant::now()));
+        publisher.publish("three\n", Some(Instant::now()));
         assert_eq!(first.body(), b"one\n");
         assert_eq!(board.page().unwrap().body(), b"three\n");
-        assert_eq!(board.health(), Health::Fresh);
+        assert!(matches!(board.health(), Health::Present { .. }));
     }
 
     #[test]
     fn a_page_is_one_response() {
         let mut page = Page::default();
-        page.fill("body\n", Instant::now());
+        page.fill("body\n", Some(Instant::now()));
         let text = String::from_utf8(page.response().to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("Content-Length: 5"), "{head}");

@@ -157,6 +157,19 @@ pub static FLAGS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "stale-after",
+        variable: "DCGM_EXPORTER_STALE_AFTER",
+        kind: Kind::Value("TIME"),
+        default: "",
+        help: "Age of the samples at which /metrics answers 503, so that 'up' turns 0; by default three intervals, and at \
+               least 15s",
+        apply: |config, value| {
+            config.stale_after = if value.is_empty() { None } else { Some(values::duration(value)?) };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
         long: "remote-hostengine-info",
         short: Some("r"),
         variable: "DCGM_REMOTE_HOSTENGINE_INFO",

@@ -25,6 +25,8 @@ pub struct Config {
     /// Take the listening sockets from systemd instead of opening `listen`.
     pub systemd_socket: bool,
     pub interval: Duration,
+    /// Age at which a page is no longer shown; `None` follows from the interval.
+    pub stale_after: Option<Duration>,
     pub gpus: DeviceOption,
     pub switches: DeviceOption,
     pub cpus: DeviceOption,
@@ -61,6 +63,7 @@ impl Default for Config {
             listen: ListenAddress { host: String::new(), port: 0 },
             systemd_socket: false,
             interval: Duration::ZERO,
+            stale_after: None,
             gpus: DeviceOption::Flex,
             switches: DeviceOption::Flex,
             cpus: DeviceOption::Flex,

@@ -45,6 +45,13 @@ pub struct Report {
     /// `None` without a job map.
     pub job_map_errors: Option<u64>,
     pub scrapes: u64,
+    /// The watcher's state, among all it can be in.
+    pub state: &'static str,
+    pub states: &'static [&'static str],
+    pub reconnects: u64,
+    /// Taken over, refused.
+    pub reloads: [u64; 2],
+    pub profiling_rewatches: u64,
 }
 
 impl Report {
@@ -62,6 +69,10 @@ impl Report {
         sink.metric("dcgm_exporter_engine_info", "gauge", "The DCGM engine in use; always 1");
         let engine = [("mode", self.engine_mode), ("address", &self.engine_address), ("version", &self.engine_version)];
         sink.sample(&engine, one);
+        sink.metric("dcgm_exporter_state", "gauge", "What the exporter is doing: 1 for the state it is in");
+        for state in self.states {
+            sink.sample(&[("state", state)], Number::Int(i64::from(*state == self.state)));
+        }
         sink.metric(
             "dcgm_exporter_last_collect_timestamp_seconds",
             "gauge",
@@ -76,6 +87,18 @@ impl Report {
         for (kind, count) in ERROR_KINDS.into_iter().zip(self.errors) {
             sink.sample(&[("kind", kind)], int(count));
         }
+        sink.metric("dcgm_exporter_reconnects_total", "counter", "Times the engine was lost and found again");
+        sink.sample(&[], int(self.reconnects));
+        sink.metric("dcgm_exporter_reloads_total", "counter", "Times the counters file was read again, by outcome");
+        for (outcome, count) in ["taken", "refused"].into_iter().zip(self.reloads) {
+            sink.sample(&[("outcome", outcome)], int(count));
+        }
+        sink.metric(
+            "dcgm_exporter_profiling_rewatches_total",
+            "counter",
+            "Times silent profiling fields were watched anew",
+        );
+        sink.sample(&[], int(self.profiling_rewatches));
         if !self.entities.is_empty() {
             sink.metric("dcgm_exporter_entities", "gauge", "Entities on this page, by kind; instances count as GPUs");
             for (kind, count) in &self.entities {

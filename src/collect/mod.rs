@@ -5,6 +5,7 @@
 //! - [`computed`]: metrics that the exporter makes itself, with one file for each source: [`xid`], [`clock_events`],
 //!   [`health`], [`p2p`].
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
+//! - [`freshness`]: values that have stopped moving.
 //! - [`exporter`]: the exporter's account of itself.
 //!
 //! A [`Collector`] lives as long as its inventory: when entities come or go, a new one takes its place.
@@ -12,6 +13,7 @@
 pub mod clock_events;
 pub mod computed;
 pub mod exporter;
+pub mod freshness;
 pub mod health;
 pub mod p2p;
 pub mod plan;

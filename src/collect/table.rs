@@ -137,9 +137,28 @@ impl Table {
         self.cell(entity, asked.id).map_or(Number::Blank, |cell| cell.number.scaled(asked.scale))
     }
 
-    /// When DCGM took the value, in microseconds since 1970; 0 if it did not.
-    pub fn timestamp(&self, entity: usize, field: u16) -> i64 {
-        self.cell(entity, field).map_or(0, |cell| cell.timestamp)
+    /// All cells of an entity: field, value as read, time stamp.
+    pub fn cells(&self, entity: usize) -> impl Iterator<Item = (u16, Number, i64)> {
+        let entry = &self.entries[entity];
+        let ids = self.columns.get(entry.columns).map(|columns| columns.ids.as_slice()).unwrap_or_default();
+        let cells = &self.cells[entry.first..entry.first + ids.len()];
+        ids.iter().zip(cells).map(|(id, cell)| (*id, cell.number, cell.timestamp))
+    }
+
+    /// Takes all values of an entity back.
+    pub fn blank(&mut self, entity: usize) {
+        let entry = &self.entries[entity];
+        let width = self.columns.get(entry.columns).map_or(0, |columns| columns.ids.len());
+        self.cells[entry.first..entry.first + width].fill(Cell::default());
+    }
+
+    /// Takes one value back.
+    pub fn blank_cell(&mut self, entity: usize, field: u16) {
+        let entry = &self.entries[entity];
+        let column = self.columns.get(entry.columns).and_then(|columns| columns.ids.binary_search(&field).ok());
+        if let Some(column) = column {
+            self.cells[entry.first + column] = Cell::default();
+        }
     }
 
     fn cell(&self, entity: usize, field: u16) -> Option<&Cell> {

@@ -46,14 +46,15 @@ fn decide(request: &Request, board: &Board) -> Reply {
         "/metrics" => {
             board.count_scrape();
             match board.health() {
-                Health::Fresh if is_head => return Reply::PageHead,
-                Health::Fresh => return Reply::Page,
+                Health::Present { .. } if is_head => return Reply::PageHead,
+                Health::Present { .. } => return Reply::Page,
                 health => (UNAVAILABLE, CONTENT_TYPE, describe(&health)),
             }
         }
         "/health" => {
             let health = board.health();
-            let status = if health == Health::Fresh { "200 OK" } else { UNAVAILABLE };
+            let is_well = matches!(health, Health::Present { is_well: true, .. });
+            let status = if is_well { "200 OK" } else { UNAVAILABLE };
             (status, PLAIN, describe(&health))
         }
         "/" => ("200 OK", "text/html; charset=utf-8", INDEX.to_owned()),
@@ -76,12 +77,12 @@ fn text(status: &str, content_type: &str, body: &str, is_head: bool) -> Vec<u8> 
     .into_bytes()
 }
 
-/// One line: the state and, where there is something to say, why.
+/// What is the matter, in a line; `OK` and the state where nothing is.
 fn describe(health: &Health) -> String {
     match health {
-        Health::Starting(why) => format!("starting: {why}"),
-        Health::Fresh => "OK".to_owned(),
-        Health::Stale { age, why } if why.is_empty() => format!("stale: the samples are {} s old", age.as_secs()),
+        Health::Starting(state) => state.clone(),
+        Health::Present { state, is_well: true } => format!("OK\n{state}"),
+        Health::Present { state, is_well: false } => state.clone(),
         Health::Stale { age, why } => format!("stale: the samples are {} s old; {why}", age.as_secs()),
     }
 }

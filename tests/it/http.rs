@@ -20,7 +20,7 @@ fn routes_and_headers() {
     for (path, status, content_type, body) in [
         ("/metrics", 200, "text/plain; version=0.0.4; charset=utf-8", "DCGM_FI_DEV_GPU_TEMP{"),
         ("/metrics?collect=all", 200, "text/plain; version=0.0.4; charset=utf-8", "DCGM_FI_DEV_GPU_TEMP{"),
-        ("/health", 200, "text/plain; charset=utf-8", "OK"),
+        ("/health", 200, "text/plain; charset=utf-8", "OK\nrunning"),
         ("/", 200, "text/html; charset=utf-8", "<title>GPU Exporter</title>"),
         ("/metrics/", 404, "text/plain; charset=utf-8", "404 page not found"),
         ("/favicon.ico", 404, "text/plain; charset=utf-8", "404 page not found"),
@@ -51,11 +51,14 @@ fn one_request_a_connection_and_http_1_0() {
     let scratch = Scratch::new();
     let exporter = start(&scratch);
     let old = request(exporter.port, "GET /health HTTP/1.0\r\n\r\n").unwrap();
-    assert_eq!((old.status, old.body.as_str()), (200, "OK\n"));
+    assert_eq!((old.status, old.body.as_str()), (200, "OK\nrunning\n"));
     // Sent in one go, the first is answered and the connection is said to close and closed.
     let two = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
     let answer = request(exporter.port, &two).unwrap();
-    assert_eq!((answer.status, answer.body.as_str(), answer.header("connection")), (200, "OK\n", Some("close")));
+    assert_eq!(
+        (answer.status, answer.body.as_str(), answer.header("connection")),
+        (200, "OK\nrunning\n", Some("close"))
+    );
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn a_request_that_comes_in_pieces() {
     }
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nOK\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nOK\nrunning\n"), "{answer}");
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod golden;
 mod http;
 mod jobs;
 mod refusals;
+mod resilience;
 mod sessions;

@@ -64,6 +64,8 @@ pub struct Engine {
     history: HashMap<(Entity, u16), VecDeque<Sample>>,
     next_id: usize,
     started: Instant,
+    /// It was started before the driver, and will never see a GPU.
+    blind: bool,
     /// When each event sequence of the scenario was last played, and how many of it.
     played: Vec<u64>,
     pub health_groups: Vec<usize>,
@@ -77,6 +79,7 @@ impl Engine {
             values: Values::new(&scenario),
             fields: values::fields(&version),
             played: vec![0; scenario.events.len()],
+            blind: scenario.system.gpus.is_empty(),
             scenario,
             source,
             version,
@@ -113,6 +116,7 @@ impl Engine {
     pub fn entities(&self, group: u32) -> Result<Vec<u32>, i32> {
         let system = &self.scenario.system;
         match group {
+            values::GPU if self.blind => Ok(Vec::new()),
             values::GPU => Ok(system.gpus.iter().map(|gpu| gpu.id).collect()),
             values::INSTANCE => Ok(system.gpu_instances.iter().map(|instance| instance.entity_id).collect()),
             values::SWITCH if self.denied.contains(&MODULE_NVSWITCH) => Err(MODULE_NOT_LOADED),

@@ -1,0 +1,349 @@
+//! Never down, never stale, never lying: what the exporter does when something breaks, and when it is whole again.
+
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::common::*;
+
+/// Collects ten times a second, and calls a page stale after a second.
+const FAST: [&str; 4] = ["-c", "100", "--stale-after", "1s"];
+
+fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let counters = scratch.write("counters.csv", counters);
+    Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", plan)
+            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+            .args(FAST)
+            .args(arguments)
+            .arg("-f")
+            .arg(counters),
+    )
+}
+
+/// Waits for an answer of `/health` in which something is true.
+fn health_with(exporter: &mut Exporter, what: &str, is: impl Fn(&Response) -> bool) -> Response {
+    exporter.until(what, |exporter| Some(exporter.get("/health")).filter(|health| is(health)))
+}
+
+fn state(page: &str, name: &str) -> bool {
+    page.contains(&format!("dcgm_exporter_state{{state=\"{name}\"}} 1\n"))
+}
+
+#[test]
+fn a_call_that_hangs_and_returns() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    assert!(state(&exporter.page(), "running"));
+    plan["faults"]["hang_ms"]["dcgmUpdateAllFields"] = 60_000.into();
+    scratch.write("scenario.json", plan.to_string());
+    let stale = exporter.until("the page is stale", |exporter| {
+        let start = Instant::now();
+        let response = exporter.get("/metrics");
+        assert!(start.elapsed() < Duration::from_secs(1), "scrapes are as fast as ever");
+        Some(response).filter(|response| response.status == 503)
+    });
+    assert_eq!(stale.body.lines().count(), 1, "{}", stale.body);
+    assert!(stale.body.contains("dcgmUpdateAllFields was called at 2"), "{}", stale.body);
+    let health = exporter.get("/health");
+    assert!(health.status == 503 && health.body.starts_with("stale: "), "{}", health.body);
+    plan["faults"] = json!({});
+    plan["latest_values"][0]["fields"]["150"]["value"] = "55".into();
+    scratch.write("scenario.json", plan.to_string());
+    exporter.page_with("the page is fresh", |page| page.contains("} 55\n"));
+    health_with(&mut exporter, "all is well", |health| health.status == 200);
+    assert!(exporter.log().contains("state: stale") && exporter.log().contains("fresh again"), "{}", exporter.log());
+}
+
+#[test]
+fn a_host_engine_that_stops_answering() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let socket = scratch.path("engine.sock").display().to_string();
+    let engine = HostEngine::start(["--socket", &socket], &plan);
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let remote = format!("unix://{socket}");
+    let mut exporter = Exporter::start(exporter().args(FAST).args(["-r", &remote, "-f"]).arg(counters));
+    exporter.page();
+    signal_to(engine.pid(), Signal::STOP);
+    exporter.until("the page is stale", |exporter| (exporter.get("/metrics").status == 503).then_some(()));
+    signal_to(engine.pid(), Signal::CONT);
+    exporter.page();
+}
+
+#[test]
+fn a_host_engine_that_is_restarted() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut engine = HostEngine::start(["--listen", &address], &plan);
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let mut exporter = Exporter::start(exporter().args(["-c", "100", "-r", &address, "-f"]).arg(counters));
+    exporter.page();
+    for round in 1..=3 {
+        drop(engine);
+        let page = exporter.page_with("samples are gone", |page| !page.contains("DCGM_FI_DEV_GPU_TEMP"));
+        assert!(state(&page, "lost") || state(&page, "reconnecting"), "{page}");
+        let health = health_with(&mut exporter, "health says so", |health| health.body.starts_with("reconnecting: "));
+        assert!(health.status == 503 && health.body.contains(&address), "{}", health.body);
+        engine = HostEngine::start(["--listen", &address], &plan);
+        let back = Instant::now();
+        let page = exporter.page_with("samples are back", |page| page.contains("DCGM_FI_DEV_GPU_TEMP"));
+        assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+        assert!(page.contains(&format!("dcgm_exporter_reconnects_total {round}\n")), "{page}");
+    }
+    drop(engine);
+}
+
+#[test]
+fn a_gpu_that_falls_off_the_bus() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0, 1]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    let page = exporter.page();
+    assert!(page.contains("dcgm_exporter_entity_up{gpu=\"1\",UUID=\"GPU-1\""), "{page}");
+    let lost = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("dcgm_exporter_entity_up{gpu=\"1\",UUID=\"GPU-1\""));
+        line.is_some_and(|line| line.ends_with(" 0"))
+    };
+    plan["faults"]["lost_gpus"] = json!([1]);
+    scratch.write("scenario.json", plan.to_string());
+    let page = exporter.page_with("it is lost", lost);
+    assert!(
+        page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"") && !page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""),
+        "{page}"
+    );
+    assert!(state(&page, "degraded"), "{page}");
+    let health = exporter.get("/health");
+    assert!(health.status == 200 && health.body.contains("GPU 1: none of its fields has a value"), "{}", health.body);
+    // It may also vanish from the engine's list.
+    plan["faults"] = json!({});
+    let gpu = plan["system"]["gpus"].as_array_mut().unwrap().pop().unwrap();
+    scratch.write("scenario.json", plan.to_string());
+    let health = health_with(&mut exporter, "it is gone", |health| health.body.contains("GPU 1 (GPU-1) is gone"));
+    assert_eq!(health.status, 200);
+    assert!(lost(&exporter.page()), "its last known identity stays");
+    plan["system"]["gpus"].as_array_mut().unwrap().push(gpu);
+    scratch.write("scenario.json", plan.to_string());
+    let page = exporter.page_with("it is back", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
+    assert!(!lost(&page) && state(&page, "running"), "{page}");
+}
+
+#[test]
+fn a_driver_that_comes_after_the_exporter() {
+    let scratch = Scratch::new();
+    let mut exporter = start(&scratch, &scenario(&[]), GPU_TEMP, &[]);
+    let page = exporter.page();
+    assert!(!page.contains("DCGM_FI_") && state(&page, "degraded"), "{page}");
+    let health = exporter.get("/health");
+    assert!(health.body.contains("no GPU is found; looking again"), "{}", health.body);
+    scratch.write("scenario.json", scenario(&[0, 1]).to_string());
+    let page = exporter.page_with("GPUs are found", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
+    assert!(state(&page, "running"), "{page}");
+}
+
+#[test]
+fn values_that_stop_moving_are_not_shown() {
+    let scratch = Scratch::new();
+    let counters = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_XID_ERRORS, gauge, x\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, e\n";
+    let mut plan = scenario(&[0, 1]);
+    // The driver's own time stamp of a counter, and an event long ago: neither says that a GPU stands still.
+    for gpu in [0, 1] {
+        plan["latest_values"][gpu]["fields"]["156"] =
+            json!({ "type": "int64", "value": "7", "timestamp": 1_000_000.0 });
+        plan["latest_values"][gpu]["fields"]["230"] =
+            json!({ "type": "int64", "value": "31", "timestamp": 1_000_000.0 });
+    }
+    let mut exporter = start(&scratch, &plan, counters, &[]);
+    exporter.page_with("both are shown", |page| {
+        page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\"") && page.contains("dcgm_exporter_collections_total 12\n")
+    });
+    plan["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 1 }]);
+    scratch.write("scenario.json", plan.to_string());
+    let page = exporter.page_with("the frozen one is not", |page| !page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\""), "{page}");
+    for field in ["DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "DCGM_FI_DEV_XID_ERRORS"] {
+        assert!(
+            page.contains(&format!("{field}{{gpu=\"0\"")) && !page.contains(&format!("{field}{{gpu=\"1\"")),
+            "{page}"
+        );
+    }
+    assert!(exporter.get("/health").body.contains("GPU 1: its values have stopped moving"));
+    plan["faults"] = json!({});
+    scratch.write("scenario.json", plan.to_string());
+    exporter.page_with("it moves again", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
+}
+
+#[test]
+fn profiling_that_goes_silent_is_watched_anew() {
+    let scratch = Scratch::new();
+    let counters = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, g\n";
+    let mut plan = scenario(&[0]);
+    plan["supported_profiling_fields"] = json!([1001]);
+    plan["latest_values"][0]["fields"]["1001"] = json!({ "type": "double", "value": "0.5" });
+    let mut exporter = start(&scratch, &plan, counters, &[]);
+    exporter.page_with("it is there", |page| page.contains("} 0.500000\n"));
+    // The simulator lets a silent field speak again when it is watched anew.
+    plan["faults"]["silent_fields"] = json!([1001]);
+    scratch.write("scenario.json", plan.to_string());
+    exporter.page_with("it was watched anew and is back", |page| {
+        page.contains("dcgm_exporter_profiling_rewatches_total 1\n") && page.contains("} 0.500000\n")
+    });
+    assert!(exporter.log().contains("profiling fields have gone silent"), "{}", exporter.log());
+}
+
+/// Scrapes until told to stop; every page must have what `is` wants.
+fn scrape_all_the_time(port: u16, is: fn(&str) -> bool) -> impl FnOnce() -> u64 {
+    let (stop, pages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let scraper = std::thread::spawn({
+        let (stop, pages) = (stop.clone(), pages.clone());
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                let page = request(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                assert!(page.status == 200 && is(&page.body), "{}", page.body);
+                pages.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    move || {
+        stop.store(true, Ordering::Relaxed);
+        scraper.join().unwrap();
+        pages.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_thousand_reloads_leave_nothing_behind_and_no_page_empty() {
+    let scratch = Scratch::new();
+    let counters = |clock: bool| format!("{GPU_TEMP}{}", if clock { "DCGM_FI_DEV_SM_CLOCK, gauge, c\n" } else { "" });
+    let mut plan = scenario(&[0, 1]);
+    for gpu in [0, 1] {
+        plan["latest_values"][gpu]["fields"]["100"] = json!({ "type": "int64", "value": "1980" });
+    }
+    let mut exporter = start(&scratch, &plan, &counters(false), &[]);
+    exporter.page();
+    let finish = scrape_all_the_time(exporter.port, |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
+    const RELOADS: u64 = 1000;
+    for reload in 1..=RELOADS {
+        let clock = reload % 2 == 1;
+        scratch.write("counters.csv", counters(clock));
+        exporter.signal(Signal::HUP);
+        exporter.until("it is taken", |exporter| {
+            let page = exporter.get("/metrics").body;
+            let taken =
+                page.lines().find_map(|line| line.strip_prefix("dcgm_exporter_reloads_total{outcome=\"taken\"} "));
+            let taken: u64 = taken?.parse().ok()?;
+            (taken >= reload && page.contains("SM_CLOCK{") == clock).then_some(())
+        });
+    }
+    assert!(finish() > RELOADS / 10);
+    exporter.page_with("it has collected again", |page| !page.contains("SM_CLOCK{"));
+    let stats = || -> Value {
+        exporter.until("statistics are whole", |_| {
+            serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).ok()?).ok()
+        })
+    };
+    let mut stats = stats;
+    let stats = stats();
+    assert_eq!(
+        (&stats["groups"], &stats["field_groups"], &stats["watches"]),
+        (&json!(1), &json!(1), &json!(1)),
+        "{stats}"
+    );
+    assert_eq!(stats["violations"], json!([]));
+}
+
+#[test]
+fn a_changed_counters_file_is_found_and_a_bad_one_refused() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["latest_values"][0]["fields"]["100"] = json!({ "type": "int64", "value": "1980" });
+    plan["health_incidents"] = json!([]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    exporter.page();
+    scratch.write("counters.csv", "DCGM_FI_DEV_SM_CLOCK, gauge, c\n");
+    exporter.page_with("the new row is there", |page| {
+        page.contains("DCGM_FI_DEV_SM_CLOCK{") && !page.contains("GPU_TEMP{")
+    });
+    scratch.write("counters.csv", "DCGM_FI_NOPE, gauge, c\nDCGM_FI_DEV_SM_CLOCK, gouge, c\n");
+    let page = exporter.page_with("it is refused", |page| page.contains("reloads_total{outcome=\"refused\"} 1\n"));
+    assert!(page.contains("DCGM_FI_DEV_SM_CLOCK{"), "the old rows stay: {page}");
+    let log = exporter.log();
+    assert!(log.contains("counters.csv:1: ") && log.contains("counters.csv:2: ") && log.contains("'gouge'"), "{log}");
+    std::fs::remove_file(scratch.path("counters.csv")).unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(exporter.page().contains("DCGM_FI_DEV_SM_CLOCK{"), "a file that is gone changes nothing");
+    // Health needs a module that the engine was told not to load: it is started again, and no page is empty.
+    let finish = scrape_all_the_time(exporter.port, |page| page.contains("DCGM_FI_DEV_SM_CLOCK{"));
+    scratch.write("counters.csv", "DCGM_FI_DEV_SM_CLOCK, gauge, c\nDCGM_EXP_GPU_HEALTH_STATUS, gauge, h\n");
+    exporter.page_with("health is checked", |page| page.contains("DCGM_EXP_GPU_HEALTH_STATUS{"));
+    finish();
+}
+
+#[test]
+fn letting_the_gpus_go_and_taking_them_up_again() {
+    let scratch = Scratch::new();
+    let mut exporter = start(&scratch, &scenario(&[0]), GPU_TEMP, &[]);
+    exporter.page();
+    for _ in 0..3 {
+        exporter.signal(Signal::USR1);
+        let page = exporter.page_with("they are let go", |page| state(page, "released"));
+        assert!(!page.contains("DCGM_FI_"), "{page}");
+        let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+        assert_eq!(stats["sessions"], 0, "{stats}");
+        std::thread::sleep(Duration::from_millis(1200));
+        let page = exporter.get("/metrics");
+        assert!(page.status == 200 && state(&page.body, "released"), "it stands as long as it takes");
+        assert!(exporter.get("/health").body.contains("SIGUSR2 takes them up again"));
+        exporter.signal(Signal::USR2);
+        exporter.page_with("they are back", |page| state(page, "running") && page.contains("DCGM_FI_DEV_GPU_TEMP{"));
+    }
+    exporter.signal(Signal::USR1);
+    exporter.page_with("they are let go", |page| state(page, "released"));
+    let (status, took) = exporter.stop();
+    assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+}
+
+#[test]
+fn systemd_hears_of_readiness_states_and_progress() {
+    let scratch = Scratch::new();
+    let path = scratch.path("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut plan = scenario(&[0]);
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "600000")
+            // A long interval: the watchdog must be heard between collections, too.
+            .args(["-c", "1h", "-f"])
+            .arg(counters),
+    );
+    let heard = || {
+        let mut buffer = [0u8; 4096];
+        let count = socket.recv(&mut buffer).expect("systemd hears something");
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    };
+    let ready = heard();
+    assert!(ready.contains("READY=1") && ready.contains("STATUS=running"), "{ready}");
+    let start = Instant::now();
+    assert!((0..3).all(|_| heard().contains("WATCHDOG=1")) && start.elapsed() < Duration::from_secs(2));
+    // A reload calls the engine, which hangs: the watchdog hears no more.
+    plan["faults"]["hang_ms"]["dcgmGroupCreate"] = 60_000.into();
+    scratch.write("scenario.json", plan.to_string());
+    scratch.write("counters.csv", "DCGM_FI_DEV_SM_CLOCK, gauge, c\n");
+    exporter.until("it hangs", |exporter| exporter.log().contains("read again").then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    socket.set_nonblocking(true).unwrap();
+    while socket.recv(&mut [0u8; 4096]).is_ok() {}
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(socket.recv(&mut [0u8; 4096]).is_err(), "no progress, no word");
+}
