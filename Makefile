@@ -11,7 +11,7 @@ SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint unit e2e footprint bench install uninstall clean simulator
+.PHONY: build run test check-format lint unit e2e footprint bench hostile soak fuzz install uninstall clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -49,6 +49,18 @@ e2e: build simulator
 # Resident memory over 1,000 collections and 100,000 scrapes.
 footprint: build simulator
 	$(CARGO) test --locked --release --test footprint -- --ignored --nocapture
+
+# Clients that mean harm; memory and scrapes meanwhile.
+hostile: build simulator
+	$(CARGO) test --locked --release --test hostile -- --ignored --nocapture
+
+# A long life in a short time: SOAK_MINUTES=N, two by default.
+soak: build simulator
+	$(CARGO) test --locked --release --test soak -- --ignored --nocapture
+
+# Random input to everything that takes input; a short run is part of make test.
+fuzz:
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(CARGO) test --locked --release --test fuzz -- --nocapture
 
 # Times beside their targets.
 bench: simulator

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dcgm_exporter::cli::devices::DeviceOption;
 use dcgm_exporter::collect::computed::{ComputedSamples, Events};
 use dcgm_exporter::collect::plan::Plan;
-use dcgm_exporter::collect::{Collector, profiling_support};
+use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
@@ -61,7 +61,8 @@ impl Node {
         let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
         let plan = Plan::new(&counters, &library, profiling);
         let mut events = Events::new(NOW, Duration::from_secs(300), Duration::from_secs(300));
-        let mut collector = Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &events).unwrap();
+        let mut collector =
+            Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &events, Grouping::Together).unwrap();
         collector.collect(&inventory, &mut events, NOW).unwrap();
         let mut node =
             Node { exposition: Exposition::new(&plan, &inventory), inventory, collector, events, text: String::new() };

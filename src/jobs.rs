@@ -97,21 +97,20 @@ fn read_file(path: &Path, problems: &mut Vec<String>) -> Result<Vec<String>, Str
 fn ids(bytes: &[u8], problem: &mut dyn FnMut(String)) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let line = line.trim_ascii();
-        if line.is_empty() {
+        let Ok(line) = std::str::from_utf8(line).map(str::trim) else {
+            problem(format!("line {} is not UTF-8", index + 1));
+            continue;
+        };
+        if line.is_empty() || ids.iter().any(|known| known == line) {
             continue;
         }
-        match std::str::from_utf8(line) {
-            _ if line.len() > LONGEST_LINE => {
-                problem(format!("line {} is longer than {LONGEST_LINE} bytes", index + 1))
-            }
-            Err(_) => problem(format!("line {} is not UTF-8", index + 1)),
-            Ok(id) if ids.iter().any(|known| known == id) => {}
-            Ok(_) if ids.len() == MOST_JOBS => {
-                problem(format!("more than {MOST_JOBS} jobs, the rest is left out"));
-                break;
-            }
-            Ok(id) => ids.push(id.to_owned()),
+        if line.len() > LONGEST_LINE {
+            problem(format!("line {} is longer than {LONGEST_LINE} bytes", index + 1));
+        } else if ids.len() == MOST_JOBS {
+            problem(format!("more than {MOST_JOBS} jobs, the rest is left out"));
+            break;
+        } else {
+            ids.push(line.to_owned());
         }
     }
     ids

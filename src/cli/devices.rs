@@ -8,6 +8,8 @@
 //! `g` are whole devices (GPUs, switches, CPUs), `i` what they divide into (GPU instances, links, cores), `f` whatever
 //! fits. dcgm-exporter has no `+`; a number may carry a plus sign there, so only a `+` before a letter divides parts.
 
+use std::collections::HashSet;
+
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceOption {
@@ -102,7 +104,7 @@ fn parts(text: &str) -> Vec<&str> {
 }
 
 fn numbers(list: &str) -> Result<Vec<u32>, String> {
-    let mut all: Vec<u32> = Vec::new();
+    let (mut all, mut seen) = (Vec::new(), HashSet::new());
     if list.contains(':') {
         return Err("more than one colon; g and i are combined with a plus, as in g:0,1+i:3".to_owned());
     }
@@ -114,7 +116,7 @@ fn numbers(list: &str) -> Result<Vec<u32>, String> {
             _ => return Err(format!("'{item}' has more than one dash; a range is written 0-3")),
         };
         for id in first..=last {
-            if !all.contains(&id) {
+            if seen.insert(id) {
                 all.push(id);
             }
         }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::clock_events::ClockEvents;
 use super::health::HealthChecks;
-use super::p2p;
 use super::plan::{FIELD_XID, Plan};
 use super::table::Number;
 use super::watches::Watcher;
 use super::xid::XidEvents;
+use super::{note, p2p};
 use crate::counters::Computed;
 use crate::dcgm::engine::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Value, Watch};
@@ -312,15 +312,4 @@ fn read(
         }
     }
     Ok(next)
-}
-
-fn note(result: Result<()>, failed: &mut Vec<Error>) -> Result<()> {
-    match result {
-        Err(error) if error.is_connection_lost() => Err(error),
-        Err(error) => {
-            failed.push(error);
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }

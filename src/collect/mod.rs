@@ -46,11 +46,47 @@ pub struct Collector {
     session: Rc<Session>,
 }
 
+/// How entities share groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Grouping {
+    /// As many as there are: one read for all.
+    #[default]
+    Together,
+    /// As few as the engine's room for groups allows, because a group could not be read.
+    Apart,
+}
+
+impl Grouping {
+    /// An engine has room for 64 groups, and others want some.
+    const MOST_GROUPS: usize = 40;
+
+    fn most_together(self, entities: usize) -> usize {
+        match self {
+            Grouping::Together => usize::MAX,
+            Grouping::Apart => entities.div_ceil(Grouping::MOST_GROUPS).max(1),
+        }
+    }
+}
+
+/// Lets a lost connection through; any other error joins those that cost a few samples.
+fn note(result: Result<()>, failed: &mut Vec<Error>) -> Result<()> {
+    match result {
+        Err(error) if error.is_connection_lost() => Err(error),
+        Err(error) => {
+            failed.push(error);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
 /// What one collection met.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Calls that failed, without those that lose the connection.
     pub errors: Vec<Error>,
+    /// A whole group could not be read; smaller groups may save what the culprit does not own.
+    pub isolate: bool,
 }
 
 impl Collector {
@@ -64,7 +100,9 @@ impl Collector {
         inventory: &Inventory,
         interval: Duration,
         events: &Events,
+        grouping: Grouping,
     ) -> Result<Collector> {
+        let together = grouping.most_together(inventory.entities.len());
         let table = Table::new(plan, inventory);
         let mut watcher = watches::Watcher::new(session, interval, Keep::Latest);
         for fields in &plan.fields {
@@ -82,7 +120,9 @@ impl Collector {
                 }
             }
             for (ids, entities) in by_fields {
-                watcher.watch(&entities, &ids)?;
+                for entities in entities.chunks(together) {
+                    watcher.watch(entities, &ids)?;
+                }
             }
         }
         let watches::Watcher { watches, refused, .. } = watcher;
@@ -99,19 +139,13 @@ impl Collector {
     /// `now` is in microseconds since 1970.
     pub fn collect(&mut self, inventory: &Inventory, events: &mut Events, now: i64) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let mut note = |result: Result<()>| match result {
-            Err(error) if error.is_connection_lost() => Err(error),
-            Err(error) => {
-                outcome.errors.push(error);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        };
-        note(self.session.update_all_fields())?;
+        note(self.session.update_all_fields(), &mut outcome.errors)?;
         self.table.clear();
         let table = &mut self.table;
         for watch in &self.watches {
-            note(watch.latest(&mut |entity, reading| table.put(entity, &reading)))?;
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+            outcome.isolate |= read.is_err();
+            note(read, &mut outcome.errors)?;
         }
         self.sources.collect(events, inventory, now, &mut self.computed, &mut outcome.errors)?;
         Ok(outcome)

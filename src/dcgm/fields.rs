@@ -10,6 +10,9 @@ static FIELDS: &str = include_str!("fields.csv");
 /// `name,id,value_type,classic_id,factor`: base-unit fields of DCGM 4.7.
 static BASE_UNITS: &str = include_str!("base-units.csv");
 
+/// Longer than any name below.
+const LONGEST_NAME: usize = 96;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueType {
     Int64,
@@ -59,6 +62,10 @@ pub fn by_name(name: &str) -> Option<Field> {
 
 /// The known names most like this one, best first; for error messages.
 pub fn nearest(name: &str, others: &[&'static str]) -> Vec<&'static str> {
+    // Comparing is slow, and a name longer than any known one is no slip.
+    if name.len() > LONGEST_NAME {
+        return Vec::new();
+    }
     let mut scored: Vec<(f64, &'static str)> = base_units()
         .chain(fields())
         .map(|field| field.name)

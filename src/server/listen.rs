@@ -129,6 +129,9 @@ pub fn from_systemd() -> Result<Vec<Socket>, String> {
 
 /// Accepted sockets inherit TCP_NODELAY. Without waiting, because one thread looks after everything.
 fn prepared(listener: TcpListener) -> io::Result<TcpListener> {
+    // A full queue costs a normal client a second, until its system asks again; std's queue is short.
+    const QUEUE: i32 = 4096;
+    rustix::net::listen(&listener, QUEUE)?;
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     listener.set_nonblocking(true)?;
     Ok(listener)

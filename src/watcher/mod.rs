@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::cli::Config;
-use crate::collect::Collector;
 use crate::collect::computed::Events;
 use crate::collect::exporter::{ErrorKind, Report};
 use crate::collect::freshness::{Freshness, Judgement};
+use crate::collect::{Collector, Grouping};
 use crate::counters::{self, Counters};
 use crate::dcgm::engine::Mode;
 use crate::dcgm::{Address, Error, Library, Session};
@@ -89,6 +89,9 @@ pub struct Watcher {
     /// The text of the page, written anew in the same memory every time.
     text: String,
     collected: Option<Instant>,
+    grouping: Grouping,
+    /// A group could not be read, and its entities have not been tried apart.
+    should_part: bool,
     /// Something failed since entities were last looked for.
     suspicious: bool,
     no_gpu_pause: Duration,
@@ -141,6 +144,8 @@ impl Watcher {
             throttle: Throttle::default(),
             text: String::new(),
             collected: None,
+            grouping: Grouping::default(),
+            should_part: false,
             suspicious: false,
         };
         Ok((watcher, remote))
@@ -207,7 +212,7 @@ impl Watcher {
         if matches!(self.state, State::Lost(_) | State::Reconnecting(_)) {
             self.report.reconnects += 1;
         }
-        self.suspicious = false;
+        (self.suspicious, self.grouping) = (false, Grouping::default());
         let leave = match self.look_around(&session) {
             Ok(scene) => self.beat(&session, scene).unwrap_or_else(|leave| leave),
             Err(leave) => leave,
@@ -240,6 +245,12 @@ impl Watcher {
                 let judgement = self.collect(&mut scene).map_err(Leave::Lost)?;
                 self.publish(&mut scene, &judgement);
                 due = next_due(due, self.config.interval);
+                if self.should_part {
+                    (self.should_part, self.grouping) = (false, Grouping::Apart);
+                    log::warn!("a group of entities could not be read; reading them in smaller groups");
+                    scene = self.set_scene_again(session, scene)?;
+                    due = Instant::now();
+                }
                 if judgement.rewatch {
                     self.report.profiling_rewatches += 1;
                     log::warn!("profiling fields have gone silent; watching them anew");
@@ -328,7 +339,7 @@ impl Watcher {
 
     fn set_scene(&mut self, session: &Rc<Session>, inventory: Inventory) -> Result<Scene, Leave> {
         self.say_inventory(&inventory);
-        let set = Scene::set(session, &self.config, &self.counters, inventory, &self.events);
+        let set = Scene::set(session, &self.config, &self.counters, inventory, &self.events, self.grouping);
         let mut scene = set.map_err(|error| self.failed(ErrorKind::Watch, error))?;
         if !scene.plan.errors.is_empty() && self.collected.is_none() {
             let (file, errors) = (self.config.collectors.clone(), scene.plan.errors.clone());
@@ -348,6 +359,7 @@ impl Watcher {
         let start = Instant::now();
         let outcome = scene.collector.collect(&scene.inventory, &mut self.events, microseconds())?;
         self.suspicious |= !outcome.errors.is_empty();
+        self.should_part = outcome.isolate && self.grouping == Grouping::Together;
         scene.collector.table.settle_labels();
         let mut judgement = self.freshness.judge(&mut scene.collector.table, &scene.inventory);
         for error in outcome.errors {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::cli::Config;
 use crate::collect::computed::Events;
 use crate::collect::plan::Plan;
-use crate::collect::{Collector, profiling_support};
+use crate::collect::{Collector, Grouping, profiling_support};
 use crate::counters::{Computed, Counters};
 use crate::dcgm::{Error, Library, Major, Result, Session, abi};
 use crate::exposition::Exposition;
@@ -34,11 +34,12 @@ impl Scene {
         counters: &Counters,
         inventory: Inventory,
         events: &Events,
+        grouping: Grouping,
     ) -> Result<Scene> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
         let plan = Plan::new(counters, session.library(), profiling);
-        let collector = Collector::new(session, &plan, &inventory, config.interval, events)?;
+        let collector = Collector::new(session, &plan, &inventory, config.interval, events, grouping)?;
         let exposition = Exposition::new(&plan, &inventory);
         let (up, denied) = (Vec::new(), unneeded_modules(counters, session.library()));
         Ok(Scene { inventory, plan, collector, exposition, up, denied, profiling_refusal })

@@ -149,6 +149,21 @@ fn a_driver_that_comes_after_the_exporter() {
 }
 
 #[test]
+fn an_entity_that_spoils_the_reading_of_its_group() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0, 1, 2]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    exporter.page();
+    plan["faults"]["fail"] = json!([{ "call": "latest", "code": -3, "entity": "GPU", "id": 1 }]);
+    scratch.write("scenario.json", plan.to_string());
+    let page = exporter.page_with("the culprit stands alone", |page| {
+        page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"2\"") && !page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\"")
+    });
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"") && state(&page, "degraded"), "{page}");
+    assert!(!page.contains("dcgm_exporter_errors_total{kind=\"read\"} 0\n"), "{page}");
+}
+
+#[test]
 fn values_that_stop_moving_are_not_shown() {
     let scratch = Scratch::new();
     let counters = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_XID_ERRORS, gauge, x\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, e\n";
