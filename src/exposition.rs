@@ -4,14 +4,13 @@
 //! parts with numbers between them, written into a buffer that is used again. Values are numbers as dcgm-exporter
 //! prints them: integers plain, doubles with six decimals.
 
-use std::fmt::Write;
-
 use crate::collect::computed::{Attribution, ComputedSample, ComputedSamples};
 use crate::collect::exporter::Sink;
 use crate::collect::plan::{FIELD_XID, Metric, MetricSource, Plan};
 use crate::collect::table::{Number, Table};
 use crate::collect::xid;
 use crate::counters::Computed;
+use crate::fixed;
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
 
@@ -275,8 +274,7 @@ fn push_number(out: &mut String, number: Number) {
         Number::Int(number) => out.push_str(itoa::Buffer::new().format(number)),
         Number::Double(number) if number.is_nan() => out.push_str("NaN"),
         Number::Double(number) if number.is_infinite() => out.push_str(if number > 0.0 { "+Inf" } else { "-Inf" }),
-        // A String takes everything.
-        Number::Double(number) => drop(write!(out, "{number:.6}")),
+        Number::Double(number) => fixed::push(out, number),
         Number::Blank => {}
     }
 }

@@ -28,6 +28,7 @@ pub mod counters;
 pub mod dcgm;
 pub mod directory;
 pub mod exposition;
+pub mod fixed;
 pub mod hostname;
 pub mod inventory;
 pub mod jobs;

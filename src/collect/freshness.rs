@@ -64,9 +64,13 @@ pub struct Judgement {
 }
 
 impl Freshness {
-    /// Looks at the values just read, and blanks those that are not to be believed.
-    pub fn judge(&mut self, table: &mut Table, inventory: &Inventory) -> Judgement {
-        let mut judgement = Judgement { up: vec![true; inventory.entities.len()], ..Judgement::default() };
+    /// Looks at the values just read, and blanks those that are not to be believed. What `judgement` said before is
+    /// written over.
+    pub fn judge(&mut self, table: &mut Table, inventory: &Inventory, judgement: &mut Judgement) {
+        judgement.up.clear();
+        judgement.up.resize(inventory.entities.len(), true);
+        judgement.reasons.clear();
+        judgement.rewatch = false;
         for (index, entity) in inventory.entities.iter().enumerate() {
             let (mut newest, mut answers, mut asked) = (0, false, false);
             for (field, number, timestamp) in table.cells(index).filter(|(field, ..)| is_evidence(*field)) {
@@ -89,10 +93,9 @@ impl Freshness {
             } else if silent {
                 judgement.fail(index, entity.kind, entity.id, "none of its fields has a value");
             } else {
-                self.judge_profiling(index, entity.id, table, &mut judgement);
+                self.judge_profiling(index, entity.id, table, judgement);
             }
         }
-        judgement
     }
 
     fn judge_profiling(&mut self, index: usize, entity: EntityId, table: &mut Table, judgement: &mut Judgement) {

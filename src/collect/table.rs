@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::plan::{Asked, LabelRow, Plan, Scale};
 use crate::dcgm::{EntityId, Reading, Value};
+use crate::fixed;
 use crate::inventory::{Inventory, Kind};
 
 /// A number, or nothing.
@@ -67,6 +68,8 @@ pub struct Table {
     by_id: HashMap<EntityId, usize>,
     /// Entities whose label values are not those of the last time somebody looked.
     relabelled: Vec<bool>,
+    /// For the text of a number that is a label.
+    scratch: String,
 }
 
 impl Table {
@@ -84,6 +87,7 @@ impl Table {
         Table {
             by_id: inventory.entities.iter().enumerate().map(|(index, entity)| (entity.id, index)).collect(),
             relabelled: vec![true; entries.len()],
+            scratch: String::new(),
             columns,
             entries,
             cells: vec![Cell::default(); cells],
@@ -112,12 +116,18 @@ impl Table {
         self.cells[entry.first + column] = Cell { number, timestamp: reading.timestamp };
         for &(label, scale) in &columns.labels[column] {
             let value = &mut entry.labels[label];
+            let mut text = std::mem::take(&mut self.scratch);
+            text.clear();
             let changed = match (&reading.value, number.scaled(scale)) {
                 (Value::Text(text), _) => set_label(value, text),
                 (_, Number::Int(number)) => set_label(value, itoa::Buffer::new().format(number)),
-                (_, Number::Double(number)) => set_label(value, &format!("{number:.6}")),
-                _ => continue,
+                (_, Number::Double(number)) => {
+                    fixed::push(&mut text, number);
+                    set_label(value, &text)
+                }
+                _ => false,
             };
+            self.scratch = text;
             self.relabelled[index] |= changed;
         }
     }

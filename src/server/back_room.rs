@@ -22,12 +22,15 @@ const LONGEST_REPLY: u64 = 16 * 1024;
 const STACK: usize = 128 * 1024;
 
 const PAGE: &[u8] = b"page\n";
+const PAGE_GZIP: &[u8] = b"page gzip\n";
 const PAGE_HEAD: &[u8] = b"page head\n";
 
 /// What tiny_http's worker decided.
 pub enum Reply {
     /// The newest page.
     Page,
+    /// The newest page, compressed if it is to be had so.
+    PageGzip,
     /// The head of that response.
     PageHead,
     /// This, to the letter.
@@ -40,6 +43,7 @@ impl Reply {
         let mut writer = request.into_writer();
         writer.write_all(match &self {
             Reply::Page => PAGE,
+            Reply::PageGzip => PAGE_GZIP,
             Reply::PageHead => PAGE_HEAD,
             Reply::Text(text) => text,
         })?;
@@ -76,6 +80,7 @@ impl BackRoom {
         stream.take(LONGEST_REPLY).read_to_end(&mut text)?;
         Ok(match text.as_slice() {
             PAGE => Reply::Page,
+            PAGE_GZIP => Reply::PageGzip,
             PAGE_HEAD => Reply::PageHead,
             [] => Reply::Text(super::text("400 Bad Request", super::PLAIN, "400 Bad Request", false)),
             _ => Reply::Text(text),

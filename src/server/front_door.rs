@@ -70,6 +70,7 @@ enum State {
 /// What is sent: the page itself, shared with everybody, or a few words.
 enum Answer {
     Page(Arc<Page>),
+    PageGzip(Arc<Page>),
     PageHead(Arc<Page>),
     Text(Vec<u8>),
 }
@@ -78,6 +79,7 @@ impl Answer {
     fn bytes(&self) -> &[u8] {
         match self {
             Answer::Page(page) => page.response(),
+            Answer::PageGzip(page) => page.compressed(),
             Answer::PageHead(page) => page.head(),
             Answer::Text(text) => text,
         }
@@ -213,7 +215,7 @@ impl FrontDoor {
                 Verdict::Refused(status) => {
                     State::sending(Answer::Text(super::text(status, super::PLAIN, status, false)))
                 }
-                Verdict::Forward(head) => State::sending(self.ask(&head)),
+                Verdict::Forward(head) => State::sending(self.ask(&head, index)),
             },
             State::Sending { answer, sent } if *sent == answer.bytes().len() => {
                 // The other side may be gone already.
@@ -228,13 +230,17 @@ impl FrontDoor {
     }
 
     /// Lets tiny_http say what to answer.
-    fn ask(&mut self, head: &[u8]) -> Answer {
+    fn ask(&mut self, head: &[u8], index: usize) -> Answer {
         self.spares.clear();
         let reply = self.back_room.ask(head);
         self.take_spares();
+        if matches!(reply, Ok(Reply::Page | Reply::PageGzip)) {
+            self.board.note_visit(client(&self.connections[index].stream));
+        }
         let page = match reply {
             Ok(Reply::Text(text)) => return Answer::Text(text),
             Ok(Reply::Page) => self.board.page().map(Answer::Page),
+            Ok(Reply::PageGzip) => self.board.page().map(Answer::PageGzip),
             Ok(Reply::PageHead) => self.board.page().map(Answer::PageHead),
             Err(error) => {
                 log::warn!("tiny_http does not answer ({error}); starting it anew");
@@ -280,6 +286,18 @@ impl Connection {
             State::Done => self.began,
         }
     }
+}
+
+/// A number for the address that a client comes from, whatever its port; the same for all of a Unix socket.
+fn client(stream: &OwnedFd) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    if let Ok(Some(peer)) = rustix::net::getpeername(stream)
+        && let Ok(address) = std::net::SocketAddr::try_from(peer)
+    {
+        address.ip().hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// How far a connection came.

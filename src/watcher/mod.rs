@@ -4,9 +4,11 @@
 //! counters file again and letting the GPUs go are states of this loop and of nothing else. HTTP is not known here.
 //!
 //! - [`wait`]: the clock, commands and news.
+//! - [`rhythm`]: when scrapes come.
 //! - [`scene`]: what is watched now.
 //! - [`state`]: what the watcher says of itself.
 
+mod rhythm;
 mod scene;
 mod state;
 mod wait;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::cli::Config;
 use crate::collect::computed::Events;
 use crate::collect::exporter::{ErrorKind, Report};
-use crate::collect::freshness::{Freshness, Judgement};
+use crate::collect::freshness::Freshness;
 use crate::collect::{Collector, Grouping};
 use crate::counters::{self, Counters};
 use crate::dcgm::engine::Mode;
@@ -30,6 +32,7 @@ use crate::inventory::{Inventory, Kind};
 use crate::jobs::{self, JobMap};
 use crate::logging::Throttle;
 use crate::page::Publisher;
+use rhythm::{Beat, Rhythm, next_collection};
 use scene::{Gone, Scene};
 use state::{State, Systemd};
 use wait::Waiting;
@@ -42,6 +45,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const KNOCK: Duration = Duration::from_secs(1);
 const KNOCK_TIMEOUT: Duration = Duration::from_millis(300);
+/// How often the watcher listens for a rhythm in the scrapes.
+const LISTEN: Duration = Duration::from_secs(1);
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
 const LOOK_AGAIN_COLLECTIONS: u32 = 10;
@@ -89,6 +94,9 @@ pub struct Watcher {
     /// The text of the page, written anew in the same memory every time.
     text: String,
     collected: Option<Instant>,
+    rhythm: Rhythm,
+    /// The rhythm that the watches are set for.
+    followed: Option<Duration>,
     grouping: Grouping,
     /// A group could not be read, and its entities have not been tried apart.
     should_part: bool,
@@ -144,6 +152,8 @@ impl Watcher {
             throttle: Throttle::default(),
             text: String::new(),
             collected: None,
+            rhythm: Rhythm::default(),
+            followed: None,
             grouping: Grouping::default(),
             should_part: false,
             suspicious: false,
@@ -242,22 +252,36 @@ impl Watcher {
                 }
             }
             if now >= due {
-                let judgement = self.collect(&mut scene).map_err(Leave::Lost)?;
-                self.publish(&mut scene, &judgement);
-                due = next_due(due, self.config.interval);
+                self.collect(&mut scene).map_err(Leave::Lost)?;
+                self.publish(&mut scene);
+                due = match session.mode() {
+                    Mode::Embedded => Instant::now() + self.config.interval,
+                    Mode::Remote => next_due(due, self.config.interval),
+                };
                 if self.should_part {
                     (self.should_part, self.grouping) = (false, Grouping::Apart);
                     log::warn!("a group of entities could not be read; reading them in smaller groups");
                     scene = self.set_scene_again(session, scene)?;
                     due = Instant::now();
                 }
-                if judgement.rewatch {
+                if scene.judgement.rewatch {
                     self.report.profiling_rewatches += 1;
                     log::warn!("profiling fields have gone silent; watching them anew");
                     scene = self.set_scene_again(session, scene)?;
                 }
             }
-            match self.wait(due.min(looked + self.look_again())) {
+            // A remote engine polls on its own clock.
+            if session.mode() == Mode::Embedded {
+                let beat = self.beat_of_scrapes();
+                if self.follow(beat) {
+                    scene = self.set_scene_again(session, scene)?;
+                    due = Instant::now();
+                } else if let Some(collected) = self.collected {
+                    let took = self.report.collect_duration;
+                    due = due.min(next_collection(Instant::now(), collected, self.config.interval, beat, took));
+                }
+            }
+            match self.wait(due.min(looked + self.look_again()).min(Instant::now() + LISTEN)) {
                 Wake::Due => {}
                 Wake::JobsChanged => {
                     self.read_jobs();
@@ -281,6 +305,34 @@ impl Watcher {
                 Wake::Command(Command::Resume) => {}
             }
         }
+    }
+
+    fn beat_of_scrapes(&mut self) -> Option<Beat> {
+        let rhythm = &mut self.rhythm;
+        self.publisher.board().take_visits(|client, at| rhythm.note(client, at));
+        rhythm.beat(Instant::now())
+    }
+
+    /// Takes up a rhythm, or lets one go. Says whether watches have to be set for it: they are to be due once a beat.
+    fn follow(&mut self, beat: Option<Beat>) -> bool {
+        let period = beat.map(|beat| beat.period).filter(|period| *period < self.config.interval);
+        let is_close = |a: Duration, b: Duration| a.abs_diff(b) <= a.max(b) / 20;
+        let same = match (period, self.followed) {
+            (Some(period), Some(followed)) => is_close(period, followed),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            let seconds = period.map_or(self.config.interval, |period| period).as_secs_f64();
+            log::info!(seconds = seconds; "collecting {}", if period.is_some() { "just before each scrape" } else { "at the interval" });
+            self.followed = period;
+        }
+        !same
+    }
+
+    /// Time between two collections: the interval, or that of the scrapes if they come more often.
+    fn pace(&self) -> Duration {
+        self.followed.map_or(self.config.interval, |followed| followed.min(self.config.interval))
     }
 
     fn look_again(&self) -> Duration {
@@ -339,7 +391,7 @@ impl Watcher {
 
     fn set_scene(&mut self, session: &Rc<Session>, inventory: Inventory) -> Result<Scene, Leave> {
         self.say_inventory(&inventory);
-        let set = Scene::set(session, &self.config, &self.counters, inventory, &self.events, self.grouping);
+        let set = Scene::set(session, &self.counters, inventory, &self.events, self.pace(), self.grouping);
         let mut scene = set.map_err(|error| self.failed(ErrorKind::Watch, error))?;
         if !scene.plan.errors.is_empty() && self.collected.is_none() {
             let (file, errors) = (self.config.collectors.clone(), scene.plan.errors.clone());
@@ -355,33 +407,32 @@ impl Watcher {
         Leave::Lost(error)
     }
 
-    fn collect(&mut self, scene: &mut Scene) -> Result<Judgement, Error> {
+    fn collect(&mut self, scene: &mut Scene) -> Result<(), Error> {
         let start = Instant::now();
         let outcome = scene.collector.collect(&scene.inventory, &mut self.events, microseconds())?;
         self.suspicious |= !outcome.errors.is_empty();
         self.should_part = outcome.isolate && self.grouping == Grouping::Together;
         scene.collector.table.settle_labels();
-        let mut judgement = self.freshness.judge(&mut scene.collector.table, &scene.inventory);
+        self.freshness.judge(&mut scene.collector.table, &scene.inventory, &mut scene.judgement);
         for error in outcome.errors {
             let kind = if error.call == "dcgmUpdateAllFields" { ErrorKind::Update } else { ErrorKind::Read };
             self.report.count_error(kind);
             if self.throttle.allows(&error.to_string()) {
                 log::warn!("some samples are missing: {error}");
             }
-            judgement.reasons.push(error.to_string());
+            scene.judgement.reasons.push(error.to_string());
         }
         self.report.collect_duration = start.elapsed();
         self.report.collect_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.report.collections += 1;
         self.collected = Some(start);
         self.systemd.progress();
-        Ok(judgement)
+        Ok(())
     }
 
     /// Renders the samples that there are and hangs the page out.
-    fn publish(&mut self, scene: &mut Scene, judgement: &Judgement) {
-        self.enter(self.state_of(scene, judgement));
-        scene.up.clone_from(&judgement.up);
+    fn publish(&mut self, scene: &mut Scene) {
+        self.enter(self.state_of(scene));
         self.publish_again(scene);
     }
 
@@ -390,7 +441,7 @@ impl Watcher {
         let Collector { table, computed, .. } = &mut scene.collector;
         scene.exposition.render(table, computed, &mut self.text);
         if self.config.exporter_metrics {
-            scene.exposition.render_up(&scene.up, &self.gone.gone, &mut self.text);
+            scene.exposition.render_up(&scene.judgement.up, &self.gone.gone, &mut self.text);
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
@@ -410,8 +461,8 @@ impl Watcher {
         self.report.put(&mut OwnMetrics::new(&mut self.text));
     }
 
-    fn state_of(&self, scene: &Scene, judgement: &Judgement) -> State {
-        let mut reasons = judgement.reasons.clone();
+    fn state_of(&self, scene: &Scene) -> State {
+        let mut reasons = scene.judgement.reasons.clone();
         reasons.extend(self.gone.gone.iter().map(|entity| {
             let (name, id) =
                 if entity.gpu_instance.is_some() { ("GPU instance", entity.id.id) } else { ("GPU", entity.id.id) };

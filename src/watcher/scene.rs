@@ -1,9 +1,11 @@
 //! What is being watched now: the entities that are here, the watches on them, and the text they come to.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::cli::Config;
 use crate::collect::computed::Events;
+use crate::collect::freshness::Judgement;
 use crate::collect::plan::Plan;
 use crate::collect::{Collector, Grouping, profiling_support};
 use crate::counters::{Computed, Counters};
@@ -16,8 +18,8 @@ pub struct Scene {
     pub plan: Plan,
     pub collector: Collector,
     pub exposition: Exposition,
-    /// Whether each entity answers, as last judged.
-    pub up: Vec<bool>,
+    /// What does not answer or is not to be believed, as last judged.
+    pub judgement: Judgement,
     /// Modules that the embedded engine was told not to load.
     pub denied: Vec<u32>,
     /// Why profiling is not available, if it is not.
@@ -30,19 +32,19 @@ impl Scene {
     /// Errors: as [`Collector::new`].
     pub fn set(
         session: &Rc<Session>,
-        config: &Config,
         counters: &Counters,
         inventory: Inventory,
         events: &Events,
+        pace: Duration,
         grouping: Grouping,
     ) -> Result<Scene> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
         let plan = Plan::new(counters, session.library(), profiling);
-        let collector = Collector::new(session, &plan, &inventory, config.interval, events, grouping)?;
+        let collector = Collector::new(session, &plan, &inventory, pace, events, grouping)?;
         let exposition = Exposition::new(&plan, &inventory);
-        let (up, denied) = (Vec::new(), unneeded_modules(counters, session.library()));
-        Ok(Scene { inventory, plan, collector, exposition, up, denied, profiling_refusal })
+        let (judgement, denied) = (Judgement::default(), unneeded_modules(counters, session.library()));
+        Ok(Scene { inventory, plan, collector, exposition, judgement, denied, profiling_refusal })
     }
 }
 

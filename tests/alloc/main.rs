@@ -1,0 +1,110 @@
+//! Nothing allocates after the first cycle: a counting allocator around reading, rendering and publishing.
+//!
+//! The simulated libdcgm is a library of its own with an allocator of its own, so only ours is counted.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dcgm_exporter::cli::devices::DeviceOption;
+use dcgm_exporter::collect::computed::Events;
+use dcgm_exporter::collect::exporter::Report;
+use dcgm_exporter::collect::freshness::{Freshness, Judgement};
+use dcgm_exporter::collect::plan::Plan;
+use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
+use dcgm_exporter::counters::Counters;
+use dcgm_exporter::dcgm::{Library, Session};
+use dcgm_exporter::exposition::{Exposition, OwnMetrics};
+use dcgm_exporter::inventory::{self, Naming, Scope};
+use dcgm_exporter::page::{Board, Publisher};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: everything is passed on to the system's allocator; counting touches nothing else.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+#[test]
+fn a_cycle_allocates_nothing() {
+    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "dcgm-simulator"]).status().unwrap();
+    assert!(build.success());
+    let simulator = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).with_file_name("libdcgm_simulator.so");
+    let library = Arc::new(Library::open(Some(&simulator)).unwrap_or_else(|error| panic!("{error}")));
+    let counters = Counters::parse(include_bytes!("../../counters/default-counters.csv")).unwrap();
+    let session = Rc::new(Session::embedded(&library, &[]).unwrap());
+    let scope = Scope {
+        gpus: DeviceOption::Flex,
+        switches: DeviceOption::Flex,
+        cpus: DeviceOption::Flex,
+        kinds: Plan::kinds(&counters, &library),
+        names: Naming {
+            old_namespace: false,
+            hostname_label: "hostname",
+            hostname: "node001".to_owned(),
+            replace_blanks_in_model_name: false,
+            fake_gpus: false,
+        },
+    };
+    let inventory = inventory::discover(&session, &scope).unwrap();
+    let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
+    let plan = Plan::new(&counters, &library, profiling);
+    let mut events = Events::new(0, Duration::from_secs(300), Duration::from_secs(300));
+    let interval = Duration::from_millis(1);
+    let mut collector = Collector::new(&session, &plan, &inventory, interval, &events, Grouping::Together).unwrap();
+    let mut exposition = Exposition::new(&plan, &inventory);
+    let board = Arc::new(Board::new(Duration::from_secs(30), None));
+    board.want_gzip();
+    let mut publisher = Publisher::new(board);
+    let (mut freshness, mut judgement) = (Freshness::default(), Judgement::default());
+    let (mut text, report) = (String::new(), Report::default());
+    let mut cycle = || {
+        let outcome = collector.collect(&inventory, &mut events, 0).unwrap();
+        assert!(outcome.errors.is_empty());
+        collector.table.settle_labels();
+        freshness.judge(&mut collector.table, &inventory, &mut judgement);
+        text.clear();
+        exposition.render(&mut collector.table, &collector.computed, &mut text);
+        exposition.render_up(&judgement.up, &[], &mut text);
+        report.put(&mut OwnMetrics::new(&mut text));
+        publisher.publish(&text, Some(Instant::now()));
+    };
+    // Both buffers of the publisher come to their size.
+    for _ in 0..5 {
+        cycle();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let before = allocations();
+    for _ in 0..50 {
+        cycle();
+    }
+    assert_eq!(allocations() - before, 0);
+    // The counter does count.
+    drop(vec![0u8; 10]);
+    assert_eq!(allocations() - before, 1);
+}
