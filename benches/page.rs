@@ -3,10 +3,12 @@
 //! Everything runs against the simulated library in this process, so collecting includes what the simulator itself
 //! costs. Build it first: `make bench` does.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dcgm_exporter::cli::devices::DeviceOption;
 use dcgm_exporter::collect::computed::{ComputedSamples, Events};
@@ -16,6 +18,9 @@ use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
 use dcgm_exporter::inventory::{self, Inventory, Naming, Scope};
+use dcgm_exporter::jobs;
+use dcgm_exporter::page::{Board, Publisher};
+use dcgm_exporter::server::{self, ListenAddress, listen};
 use divan::Bencher;
 
 fn main() {
@@ -147,6 +152,71 @@ fn render_full(bencher: Bencher) {
     let mut node = full();
     println!("({} bytes)", node.text.len());
     bencher.bench_local(|| node.render());
+}
+
+#[divan::bench(name = "relabel: 8 GPUs, two jobs each")]
+fn relabel(bencher: Bencher) {
+    let mut node = dgx();
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-jobs-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for gpu in 0..8 {
+        std::fs::write(directory.join(gpu.to_string()), format!("{}\n{}\n", 4711 + gpu, 4811 + gpu)).unwrap();
+    }
+    bencher.bench_local(|| {
+        let scan = jobs::scan(&directory);
+        node.exposition.set_jobs(&scan.map);
+        node.render()
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[divan::bench(name = "publish: 46 KB page, plain")]
+fn publish(bencher: Bencher) {
+    publish_page(bencher, false);
+}
+
+#[divan::bench(name = "publish: 46 KB page, plain and compressed")]
+fn publish_compressed(bencher: Bencher) {
+    publish_page(bencher, true);
+}
+
+fn publish_page(bencher: Bencher, compressed: bool) {
+    let node = dgx();
+    let board = Arc::new(Board::new(Duration::from_secs(30), None));
+    if compressed {
+        board.want_gzip();
+    }
+    let mut publisher = Publisher::new(board);
+    bencher.bench_local(|| publisher.publish(&node.text, Some(Instant::now())));
+}
+
+#[divan::bench(
+    name = "scrape: 100 KB page, loopback, new connection (target p50 0.3 ms, p99 2 ms)",
+    sample_count = 1000
+)]
+fn scrape(bencher: Bencher) {
+    let board = Arc::new(Board::new(Duration::from_secs(3600), None));
+    let mut page = dgx().text.repeat(3);
+    page.truncate(100_000);
+    Publisher::new(board.clone()).publish(&page, None);
+    let address = ListenAddress { host: "127.0.0.1".to_owned(), port: 0 };
+    let socket = listen::open(&address).unwrap();
+    let address = socket.address();
+    server::start(vec![socket], &board).unwrap();
+    let mut answer = Vec::with_capacity(128 * 1024);
+    let mut times = Vec::new();
+    bencher.bench_local(|| {
+        let start = Instant::now();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        answer.clear();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(answer.len() > page.len());
+        times.push(start.elapsed());
+    });
+    times.sort_unstable();
+    let quantile = |share: usize| times[(times.len() - 1) * share / 100];
+    println!("(p50 {:?}, p99 {:?})", quantile(50), quantile(99));
 }
 
 #[divan::bench(name = "collect: 8 GPUs, simulator included (target 0.3 ms)")]

@@ -111,6 +111,10 @@ impl Exposition {
                 }
             }
         }
+        // Numbers get longer; that is no reason to allocate in the next cycle.
+        if out.capacity() - out.len() < out.len() / 16 {
+            out.reserve(out.len() / 8);
+        }
     }
 
     /// Appends `dcgm_exporter_entity_up`: one sample for each GPU and instance, `up` being by entity, and 0 for those

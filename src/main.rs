@@ -6,6 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use dcgm_exporter::cli::{self, Command, Config};
+use dcgm_exporter::collect::process as usage;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::page::{Board, Publisher};
@@ -96,6 +97,8 @@ fn run(config: Config) -> Result<ExitCode, String> {
     }
     server::start(sockets, &board).map_err(|error| format!("cannot serve: {error}"))?;
 
+    usage::own_all_threads("serving");
+
     let (watcher, remote) = Watcher::new(config, Arc::new(library), counters, Publisher::new(board))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
     let (ended, end) = channel();
@@ -105,6 +108,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
         .spawn({
             let signals = signals.handle();
             move || {
+                usage::own_this_thread("watching");
                 // The main thread may have left already.
                 let _ = ended.send(watcher.run());
                 signals.close();

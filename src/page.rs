@@ -49,15 +49,25 @@ impl Page {
 
     fn fill(&mut self, body: &str, taken: Option<Instant>, gzip: Option<&mut Gzip>) {
         self.body_at = put_head(&mut self.response, "", body.len());
+        with_headroom(&mut self.response, body.len());
         self.response.extend_from_slice(body.as_bytes());
         self.compressed.clear();
         if let Some(gzip) = gzip
             && let Some(body) = gzip.compress(body.as_bytes())
         {
             put_head(&mut self.compressed, "Content-Encoding: gzip\r\n", body.len());
+            with_headroom(&mut self.compressed, body.len());
             self.compressed.extend_from_slice(body);
         }
         self.taken = taken;
+    }
+}
+
+/// Makes room for `more` bytes, and for a page that has grown by an eighth: numbers get longer, and each time they do
+/// is no reason to allocate.
+fn with_headroom(buffer: &mut Vec<u8>, more: usize) {
+    if buffer.capacity() - buffer.len() < more {
+        buffer.reserve(more + more / 8);
     }
 }
 
@@ -91,11 +101,15 @@ impl Gzip {
         // Magic, deflate, no flags, no time, no level, no system; RFC 1952.
         const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
         self.output.clear();
+        // Metrics compress to less than a quarter, so one buffer serves pages that grow a little.
+        self.output.reserve(bytes.len() / 4 + 1024);
         self.output.extend_from_slice(&HEAD);
         self.deflate.reset();
         loop {
             let read = self.deflate.total_in() as usize;
-            self.output.reserve(16 * 1024);
+            if self.output.capacity() - self.output.len() < 1024 {
+                self.output.reserve(16 * 1024);
+            }
             match self.deflate.compress_vec(&bytes[read..], &mut self.output, FlushCompress::Finish).ok()? {
                 Status::StreamEnd => break,
                 Status::Ok | Status::BufError => {}

@@ -123,6 +123,14 @@ impl Report {
         }
         sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
         sink.sample(&[], int(self.scrapes));
+        sink.metric(
+            "dcgm_exporter_own_cpu_seconds_total",
+            "counter",
+            "Processor time of the exporter's own threads, without libdcgm's",
+        );
+        for work in process::OWN_WORK {
+            sink.sample(&[("work", work)], Number::Double(process::own_cpu_seconds(work)));
+        }
         put_process(sink);
     }
 }

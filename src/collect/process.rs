@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Mutex;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -23,11 +24,7 @@ pub fn usage() -> Usage {
     let mut usage = Usage { open_files: open_files(), max_files: max_files(), ..Usage::default() };
     let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
     let Some(stat) = read("/proc/self/stat", &mut buffer) else { return usage };
-    // The second field is the command in parentheses and may hold anything, so fields count from its end.
-    let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-    let field = |number: usize| {
-        after.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
-    };
+    let field = |number| stat_field(stat, number);
     usage.cpu_seconds = (field(14) + field(15)) as f64 / ticks;
     usage.threads = field(20);
     usage.virtual_bytes = field(23);
@@ -69,8 +66,68 @@ fn max_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Threads of our own, by what they do. libdcgm starts its threads later, from one of them, so their names tell nothing.
+static OWN_THREADS: Mutex<Vec<(&'static str, i32)>> = Mutex::new(Vec::new());
+
+/// What our own threads can be for.
+pub const OWN_WORK: [&str; 2] = ["serving", "watching"];
+
+/// Says that the calling thread is ours.
+pub fn own_this_thread(work: &'static str) {
+    own(work, rustix::thread::gettid().as_raw_nonzero().get());
+}
+
+/// Says that all threads there are now are ours. To be called before libdcgm starts any.
+pub fn own_all_threads(work: &'static str) {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
+    for task in tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()) {
+        own(work, task);
+    }
+}
+
+fn own(work: &'static str, thread: i32) {
+    OWN_THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((work, thread));
+}
+
+/// Processor time of our own threads for a kind of work, in seconds.
+pub fn own_cpu_seconds(work: &str) -> f64 {
+    use std::io::Write;
+    let ticks_per_second = rustix::param::clock_ticks_per_second().max(1) as f64;
+    let mut ticks = 0;
+    for (_, thread) in
+        OWN_THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().filter(|(w, _)| *w == work)
+    {
+        let (mut path, mut buffer) = ([0u8; 64], [0u8; 1024]);
+        let mut rest = &mut path[..];
+        let written = write!(rest, "/proc/self/task/{thread}/stat").is_ok();
+        let length = 64 - rest.len();
+        let path = std::str::from_utf8(&path[..length]).ok().filter(|_| written);
+        if let Some(stat) = path.and_then(|path| read(path, &mut buffer)) {
+            ticks += stat_field(stat, 14) + stat_field(stat, 15);
+        }
+    }
+    ticks as f64 / ticks_per_second
+}
+
+/// A numbered field of a stat file. The second is the command in parentheses and may hold anything, so fields are
+/// counted from its end.
+fn stat_field(stat: &str, number: usize) -> u64 {
+    let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    after.split_ascii_whitespace().nth(number - 3).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn work_of_a_thread_of_ours_is_counted() {
+        super::own_this_thread("test");
+        let start = std::time::Instant::now();
+        while super::own_cpu_seconds("test") < 0.05 {
+            assert!(start.elapsed() < std::time::Duration::from_secs(20));
+        }
+        assert_eq!(super::own_cpu_seconds("another"), 0.0);
+    }
+
     #[test]
     fn this_process_is_plausible() {
         let usage = super::usage();

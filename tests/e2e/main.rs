@@ -170,6 +170,37 @@ fn scraped_by_prometheus_and_victoria_metrics() {
     println!("stopped in {took:?}");
 }
 
+/// Samples are young when a regular scraper comes, though the interval alone would let them be 30 s old.
+#[test]
+#[ignore = "needs prometheus: make e2e"]
+fn samples_are_young_at_the_scrape() {
+    for seconds in [5, 15] {
+        let scratch = Scratch::new();
+        let counters = scratch.write("counters.csv", common::GPU_TEMP);
+        let mut exporter = Exporter::start(exporter().args(["-c", "30s", "-f"]).arg(counters));
+        exporter.page();
+        let config = scratch.write(
+            "scrape.yml",
+            format!(
+                "scrape_configs:\n- job_name: gpus\n  scrape_interval: {seconds}s\n  static_configs:\n  - targets: ['127.0.0.1:{}']\n",
+                exporter.port
+            ),
+        );
+        let database = Database::prometheus(&scratch, &config);
+        // Four scrapes make a rhythm; those after them are looked at.
+        std::thread::sleep(Duration::from_secs(seconds * 7 + 5));
+        let mut ages = Vec::new();
+        for _ in 0..3 {
+            let collected = "dcgm_exporter_last_collect_timestamp_seconds";
+            let age = database.query(&format!("timestamp({collected}) - {collected}"));
+            ages.push(age.first().expect("it was scraped").1);
+            std::thread::sleep(Duration::from_secs(seconds));
+        }
+        println!("scraped every {seconds} s, samples were {ages:.3?} s old");
+        assert!(ages.iter().all(|age| *age <= 1.0), "{ages:?}\n{}", exporter.log());
+    }
+}
+
 /// `promtool check metrics` may complain of names inherited from DCGM, and of nothing else.
 fn check_with_promtool(page: &str) {
     let mut promtool = Command::new("promtool")

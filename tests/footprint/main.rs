@@ -35,6 +35,30 @@ fn scrape(port: u16, times: u64) {
     }
 }
 
+/// Resident memory by what holds it, from /proc/PID/smaps, in KiB.
+fn account(pid: u32) -> Vec<(String, u64)> {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut by_holder = std::collections::BTreeMap::<String, u64>::new();
+    let mut holder = String::new();
+    for line in smaps.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[0].contains('-') && !words[0].ends_with(':') {
+            holder = match words.get(5) {
+                None => "memory of threads and large blocks".to_owned(),
+                Some(name) if name.ends_with("/dcgm-exporter") => "the binary".to_owned(),
+                Some(name) if name.contains("libdcgm") => "libdcgm (simulated)".to_owned(),
+                Some(name) if name.starts_with('/') => "system libraries".to_owned(),
+                Some(name) => (*name).to_owned(),
+            };
+        } else if words[0] == "Rss:" {
+            *by_holder.entry(holder.clone()).or_default() += words[1].parse::<u64>().unwrap();
+        }
+    }
+    let mut account: Vec<(String, u64)> = by_holder.into_iter().filter(|(_, kib)| *kib > 0).collect();
+    account.sort_by_key(|(_, kib)| std::cmp::Reverse(*kib));
+    account
+}
+
 #[test]
 #[ignore = "takes two minutes: make footprint"]
 fn memory_is_small_and_does_not_grow() {
@@ -49,6 +73,12 @@ fn memory_is_small_and_does_not_grow() {
     println!("resident after {CYCLES} collections: {before} KiB");
     scrape(exporter.port, SCRAPES);
     let after = exporter.resident_kib();
+    let account = account(exporter.pid());
+    for (holder, kib) in &account {
+        println!("  {kib:>5} KiB {holder}");
+    }
+    let total: u64 = account.iter().map(|(_, kib)| kib).sum();
+    assert!(total.abs_diff(after) <= NOISE_KIB, "{total} KiB are accounted for");
     println!("resident after {SCRAPES} scrapes more: {after} KiB");
     assert!(before <= MOST_KIB && after <= MOST_KIB, "more than {MOST_KIB} KiB");
     assert!(after <= before + NOISE_KIB, "grew by {} KiB", after - before);
