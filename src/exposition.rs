@@ -42,6 +42,8 @@ struct EntityText {
     fixed: String,
     /// The same with the label rows.
     labels: String,
+    /// The same for metrics of our own.
+    identity: String,
     /// `,hpc_job="17"} ` for each job, or one `} `.
     endings: Vec<String>,
     job_key: Option<String>,
@@ -55,7 +57,13 @@ impl Exposition {
         let entities = inventory.entities.iter().map(|entity| {
             let fixed = fixed_labels(entity);
             let job_key = entity.job_key();
-            EntityText { labels: fixed.clone(), fixed, endings: vec![NO_JOB.to_owned()], job_key }
+            EntityText {
+                labels: fixed.clone(),
+                identity: identity(entity),
+                fixed,
+                endings: vec![NO_JOB.to_owned()],
+                job_key,
+            }
         });
         let kinds = Kind::ALL.into_iter().filter_map(|kind| {
             let first = inventory.entities.iter().position(|entity| entity.kind == kind)?;
@@ -121,8 +129,8 @@ impl Exposition {
     /// that have gone, with their last known identity.
     pub fn render_up(&self, up: &[bool], gone: &[Entity], out: &mut String) {
         let gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone());
-        let present = gpus.filter_map(|index| Some((&self.entities[index].fixed, *up.get(index)?)));
-        let gone: Vec<String> = gone.iter().map(fixed_labels).collect();
+        let present = gpus.filter_map(|index| Some((&self.entities[index].identity, *up.get(index)?)));
+        let gone: Vec<String> = gone.iter().map(identity).collect();
         let mut begun = false;
         for (labels, up) in present.chain(gone.iter().map(|labels| (labels, false))) {
             if !begun {
@@ -224,8 +232,17 @@ fn begin(begun: &mut bool, text: &MetricText, out: &mut String) {
 
 /// `{` and the labels that name an entity.
 fn fixed_labels(entity: &Entity) -> String {
+    labels_where(entity, |_| true)
+}
+
+/// The same without the model: its label's name is inherited and would not pass for a name of our own.
+fn identity(entity: &Entity) -> String {
+    labels_where(entity, |name| name != "modelName")
+}
+
+fn labels_where(entity: &Entity, is_wanted: fn(&str) -> bool) -> String {
     let mut labels = String::from("{");
-    for (name, value) in &entity.labels {
+    for (name, value) in entity.labels.iter().filter(|(name, _)| is_wanted(name)) {
         push_label(&mut labels, name, value);
     }
     labels

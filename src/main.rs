@@ -18,8 +18,8 @@ use signal_hook::iterator::Signals;
 
 /// A driver that hangs does not hold the exit longer than this.
 const STOP_LIMIT: Duration = Duration::from_millis(4500);
-/// The watcher's own needs are small; libdcgm's threads bring their stacks themselves.
-const WATCHER_STACK: usize = 1024 * 1024;
+/// libdcgm runs on this stack, and its health response alone is a megabyte. What is not touched costs nothing.
+const WATCHER_STACK: usize = 8 * 1024 * 1024;
 
 fn main() -> ExitCode {
     process::tune_allocator();

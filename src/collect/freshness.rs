@@ -132,6 +132,7 @@ impl Judgement {
 
 fn name(group: EntityGroup) -> &'static str {
     match group {
+        EntityGroup::None => "system",
         EntityGroup::Gpu => "GPU",
         EntityGroup::Switch => "NVSwitch",
         EntityGroup::Instance => "GPU instance",

@@ -40,6 +40,8 @@ impl fmt::Display for Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum EntityGroup {
+    /// The whole system: what values of global fields may be handed over under, whoever was asked.
+    None = 0,
     Gpu = 1,
     Switch = 3,
     Instance = 4,
@@ -62,6 +64,7 @@ impl EntityId {
 
     fn from_c(group: c_uint, id: u32) -> Option<EntityId> {
         let group = match group {
+            0 => EntityGroup::None,
             1 => EntityGroup::Gpu,
             3 => EntityGroup::Switch,
             4 => EntityGroup::Instance,
@@ -179,9 +182,19 @@ impl Session {
             *slot = *denied;
             params.deny_list_count += 1;
         }
-        // SAFETY: `params` is a complete version 1 struct that outlives the call.
-        let started =
-            call(library, "dcgmStartEmbedded_v2", || unsafe { (library.symbols.dcgmStartEmbedded_v2)(&mut params) });
+        let start = |params: &mut StartEmbeddedParams| {
+            // SAFETY: `params` is a complete version 1 struct that outlives the call.
+            call(library, "dcgmStartEmbedded_v2", || unsafe { (library.symbols.dcgmStartEmbedded_v2)(params) })
+        };
+        let started = match start(&mut params) {
+            // A library may not know every module that it is told to deny. It then loads what it likes.
+            Err(error) if error.code == BADPARAM && params.deny_list_count > 0 => {
+                log::info!("libdcgm does not take the list of modules to leave out ({error}); starting without it");
+                params.deny_list_count = 0;
+                start(&mut params)
+            }
+            other => other,
+        };
         let started = started.and_then(|()| match params.handle {
             0 => Err(Error {
                 call: "dcgmStartEmbedded_v2",

@@ -403,6 +403,25 @@ impl Engine {
         Ok(entities.iter().map(|&entity| (entity, fields.iter().map(|&field| read(entity, field)).collect())).collect())
     }
 
+    /// The same answers in the name of the entities that own the fields.
+    pub fn by_owner(&self, answers: Vec<OfEntity>) -> Vec<OfEntity> {
+        let owner = |entity: Entity, field: u16| {
+            let level = self.fields.get(&field).map_or(0, |field| field.level);
+            let instances = &self.scenario.system.gpu_instances;
+            let instance = instances.iter().find(|instance| entity == (INSTANCE, instance.entity_id));
+            match (level, instance) {
+                (0, _) => (0, 0),
+                (1, Some(instance)) if field != 50 && field != 54 => (GPU, instance.parent_gpu),
+                _ => entity,
+            }
+        };
+        let mut by_owner = Vec::new();
+        for (entity, samples) in answers {
+            by_owner.extend(samples.into_iter().map(|sample| (owner(entity, sample.0), vec![sample])));
+        }
+        by_owner
+    }
+
     /// Samples since a time, and where the next call goes on.
     pub fn since(&mut self, group: usize, field_group: usize, since: i64) -> Result<(i64, Vec<OfEntity>), i32> {
         if !self.manual {

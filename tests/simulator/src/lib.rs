@@ -234,7 +234,7 @@ pub unsafe extern "C" fn dcgmStartEmbedded_v2(params: *mut c_void) -> c_int {
             () => return VER_MISMATCH,
         };
         let count = get::<u32>(params, 28).min(10) as usize;
-        let denied = (0..count).map(|index| get::<u32>(params, list + 4 * index)).collect();
+        let denied: Vec<u32> = (0..count).map(|index| get::<u32>(params, list + 4 * index)).collect();
         (get::<u32>(params, 4), get::<i32>(params, 24), denied)
     };
     if severity != 0 {
@@ -242,7 +242,10 @@ pub unsafe extern "C" fn dcgmStartEmbedded_v2(params: *mut c_void) -> c_int {
     }
     // A second engine is not made, and no handle filled in; the answer is success all the same.
     if let Entry::Vacant(place) = library.sessions.entry(EMBEDDED_HANDLE) {
-        let engine = Engine::new(Source::new(scenario_path()), mode == MANUAL, denied);
+        let engine = Engine::new(Source::new(scenario_path()), mode == MANUAL, denied.clone());
+        if engine.scenario.unknown_module.is_some_and(|module| denied.contains(&module)) {
+            return BADPARAM;
+        }
         if let Some(code) = engine.failure("dcgmStartEmbedded_v2", None, None) {
             return code;
         }
@@ -689,6 +692,7 @@ pub unsafe extern "C" fn dcgmGetLatestValues_v2(
         if let Some(code) = answers.iter().find_map(|(entity, _)| engine.failure("latest", Some(*entity), None)) {
             return Err(code);
         }
+        let answers = if engine.scenario.by_owner { engine.by_owner(answers) } else { answers };
         unsafe { deliver(&answers, callback, user) };
         Ok(())
     })

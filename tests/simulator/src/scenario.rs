@@ -30,6 +30,11 @@ pub struct Scenario {
     pub health_incidents: Vec<Incident>,
     pub p2p_matrix: Vec<Vec<u32>>,
     pub faults: Faults,
+    /// Hand values over in the name of the entity that owns them: global fields for the system, fields that an instance
+    /// shares with its GPU for the GPU.
+    pub by_owner: bool,
+    /// Answers to the deny list that holds this module: -1, as a library does that does not know it.
+    pub unknown_module: Option<u32>,
     /// How long stopping an embedded engine takes.
     pub stop_ms: u64,
 }
