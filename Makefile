@@ -44,11 +44,11 @@ unit:
 # A real Prometheus and a real VictoriaMetrics scrape the real binary. Installs them from Debian's packages.
 e2e: build simulator
 	tests/e2e/packages.sh prometheus victoria-metrics
-	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture
+	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
 
 # Resident memory over 1,000 collections and 100,000 scrapes.
 footprint: build simulator
-	$(CARGO) test --locked --release --test footprint -- --ignored --nocapture
+	$(CARGO) test --locked --release --test footprint -- --ignored --nocapture --test-threads 1
 
 # Clients that mean harm; memory and scrapes meanwhile.
 hostile: build simulator
@@ -56,6 +56,7 @@ hostile: build simulator
 
 # A long life in a short time: SOAK_MINUTES=N, two by default.
 soak: build simulator
+	$(CARGO) test --locked --release --test alloc -- --ignored --nocapture
 	$(CARGO) test --locked --release --test soak -- --ignored --nocapture
 
 # Random input to everything that takes input; a short run is part of make test.
@@ -63,7 +64,7 @@ fuzz:
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(CARGO) test --locked --release --test fuzz -- --nocapture
 
 # Times beside their targets.
-bench: simulator
+bench: build simulator
 	$(CARGO) bench --locked --bench page
 
 # Files that an administrator may have changed are left alone.

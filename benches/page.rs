@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,44 @@ use divan::Bencher;
 
 fn main() {
     divan::main();
+    cost_of_the_binary();
+}
+
+/// Runs the release binary for a while and says what its own threads cost, apart from the library's.
+fn cost_of_the_binary() {
+    let release = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("release");
+    let counters = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    let probe = listen::open(&ListenAddress { host: "127.0.0.1".to_owned(), port: 0 }).unwrap();
+    let address = probe.address();
+    drop(probe);
+    let mut exporter = Command::new(release.join("dcgm-exporter"))
+        .args(["-c", "100", "-a", &address, "--libdcgm"])
+        .arg(release.join("libdcgm_simulator.so"))
+        .arg("-f")
+        .arg(counters)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("make build");
+    std::thread::sleep(Duration::from_secs(10));
+    let mut page = String::new();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.read_to_string(&mut page).unwrap();
+    exporter.kill().unwrap();
+    exporter.wait().unwrap();
+    let value = |name: &str| -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} is missing"));
+        line.trim().parse().unwrap()
+    };
+    let collections = value("dcgm_exporter_collections_total ");
+    let watching = value("dcgm_exporter_own_cpu_seconds_total{work=\"watching\"} ");
+    let serving = value("dcgm_exporter_own_cpu_seconds_total{work=\"serving\"} ");
+    let all = value("process_cpu_seconds_total ");
+    println!(
+        "\nthe binary, {collections} collections: {:.3} ms CPU each in the watching thread (simulator included), {serving:.2} s \
+         serving and starting, {all:.2} s in all",
+        watching / collections * 1e3
+    );
 }
 
 /// Everything that a page is made of.

@@ -8,8 +8,11 @@
 //! **Logging.** An embedded engine logs only where these variables say; any other way it opens
 //! `/var/log/nv-hostengine.log`, which belongs to somebody else.
 
-/// Pins the allocator's thresholds.
+/// Pins the allocator's thresholds. Somebody who sets glibc's own variables (`MALLOC_...`) is left alone.
 pub fn tune_allocator() {
+    if std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("MALLOC_")) {
+        return;
+    }
     #[cfg(target_env = "gnu")]
     {
         const THRESHOLD: libc::c_int = 128 * 1024;

@@ -15,6 +15,7 @@ use dcgm_exporter::collect::computed::Events;
 use dcgm_exporter::collect::exporter::Report;
 use dcgm_exporter::collect::freshness::{Freshness, Judgement};
 use dcgm_exporter::collect::plan::Plan;
+use dcgm_exporter::collect::process::usage;
 use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
@@ -50,11 +51,16 @@ fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-#[test]
-fn a_cycle_allocates_nothing() {
-    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "dcgm-simulator"]).status().unwrap();
-    assert!(build.success());
-    let simulator = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).with_file_name("libdcgm_simulator.so");
+/// Hands a cycle to `run`: reading, judging, rendering and publishing, as the watcher does it.
+fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
+    let program = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter"));
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "dcgm-simulator"]);
+    if program.parent().is_some_and(|target| target.ends_with("release")) {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success());
+    let simulator = program.with_file_name("libdcgm_simulator.so");
     let library = Arc::new(Library::open(Some(&simulator)).unwrap_or_else(|error| panic!("{error}")));
     let counters = Counters::parse(include_bytes!("../../counters/default-counters.csv")).unwrap();
     let session = Rc::new(Session::embedded(&library, &[]).unwrap());
@@ -94,17 +100,38 @@ fn a_cycle_allocates_nothing() {
         report.put(&mut OwnMetrics::new(&mut text));
         publisher.publish(&text, Some(Instant::now()));
     };
-    // Both buffers of the publisher come to their size.
-    for _ in 0..5 {
-        cycle();
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let before = allocations();
-    for _ in 0..50 {
-        cycle();
-    }
-    assert_eq!(allocations() - before, 0);
-    // The counter does count.
-    drop(vec![0u8; 10]);
-    assert_eq!(allocations() - before, 1);
+    run(&mut cycle);
+}
+
+#[test]
+fn a_cycle_allocates_nothing() {
+    with_cycle(|cycle| {
+        // Both buffers of the publisher come to their size.
+        for _ in 0..5 {
+            cycle();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let before = allocations();
+        for _ in 0..50 {
+            cycle();
+        }
+        assert_eq!(allocations() - before, 0);
+        // The counter does count.
+        drop(vec![0u8; 10]);
+        assert_eq!(allocations() - before, 1);
+    });
+}
+
+#[test]
+#[ignore = "part of make soak"]
+fn a_hundred_thousand_cycles_leave_memory_as_it_was() {
+    const CYCLES: u64 = 100_000;
+    with_cycle(|cycle| {
+        (0..1000).for_each(|_| cycle());
+        let before = usage().resident_bytes;
+        (0..CYCLES).for_each(|_| cycle());
+        let after = usage().resident_bytes;
+        println!("{CYCLES} cycles: {} KiB resident before, {} KiB after", before / 1024, after / 1024);
+        assert!(after <= before + 256 * 1024);
+    });
 }

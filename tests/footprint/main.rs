@@ -83,3 +83,40 @@ fn memory_is_small_and_does_not_grow() {
     assert!(before <= MOST_KIB && after <= MOST_KIB, "more than {MOST_KIB} KiB");
     assert!(after <= before + NOISE_KIB, "grew by {} KiB", after - before);
 }
+
+/// libdcgm allocates 4 MiB for every read. Told nothing, glibc keeps them for ever.
+#[test]
+#[ignore = "part of make footprint"]
+fn the_allocator_gives_the_librarys_messages_back() {
+    let scratch = common::Scratch::new();
+    let mut plan = common::scenario(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    plan["replay"] = true.into();
+    plan["supported_profiling_fields"] = serde_json::Value::Null;
+    plan["message_bytes"] = (4 << 20).into();
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let counters = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    // With one of glibc's variables set, the exporter leaves the allocator alone; this one changes nothing by itself.
+    let resident = [false, true].map(|untuned| {
+        let mut command = exporter();
+        command.env("DCGM_SIMULATOR_SCENARIO", &plan).args(["-c", "100", "-f"]).arg(&counters);
+        if untuned {
+            command.env("MALLOC_ARENA_MAX", "64");
+        }
+        let mut exporter = Exporter::start(&mut command);
+        exporter.page();
+        while collections(&exporter) < 100 {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let page = exporter.get("/metrics").body;
+        let value = |name: &str| -> f64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|number| number.trim().parse().ok()).unwrap_or(0.0)
+        };
+        let per_cycle = value("process_cpu_seconds_total ") / value("dcgm_exporter_collections_total ") * 1e3;
+        let resident = exporter.resident_kib();
+        let settings = if untuned { "glibc's defaults" } else { "thresholds pinned" };
+        println!("{settings}: {resident} KiB resident, {per_cycle:.2} ms CPU a cycle");
+        resident
+    });
+    assert!(resident[0] + 3 * 1024 < resident[1], "{resident:?}");
+}

@@ -167,6 +167,16 @@ fn more_fields_than_a_field_group_holds() {
 }
 
 #[test]
+fn an_engine_that_is_not_there_does_not_hold_the_exit() {
+    let scratch = Scratch::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut exporter = Exporter::start(exporter().args(["-r", &address, "-f"]).arg(counters(&scratch)));
+    std::thread::sleep(Duration::from_millis(100));
+    let (status, took) = exporter.stop();
+    assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+}
+
+#[test]
 fn an_engine_that_hangs_does_not_hold_the_exit() {
     let scratch = Scratch::new();
     let mut plan = scenario(&[0]);

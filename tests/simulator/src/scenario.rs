@@ -35,6 +35,8 @@ pub struct Scenario {
     pub by_owner: bool,
     /// Answers to the deny list that holds this module: -1, as a library does that does not know it.
     pub unknown_module: Option<u32>,
+    /// Bytes of the message that libdcgm allocates for every read (4 MiB); none by default, because benches measure us.
+    pub message_bytes: usize,
     /// How long stopping an embedded engine takes.
     pub stop_ms: u64,
 }
