@@ -16,7 +16,8 @@
 //! Data flows to the right. What a module needs from its left comes in as an argument; no module reaches back. One
 //! entity, field or job file that fails costs its own samples and never the page.
 //!
-//! Threads: main (signals), the watcher (the only one that calls DCGM), and the server's workers.
+//! Threads: main (signals), the watcher (the only one that calls DCGM), the front door (the public sockets), and
+//! tiny_http behind it.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]

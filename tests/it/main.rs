@@ -4,6 +4,7 @@ mod common;
 mod entities;
 mod golden;
 mod http;
+mod install;
 mod jobs;
 mod refusals;
 mod resilience;
