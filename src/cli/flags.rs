@@ -568,7 +568,10 @@ pub fn help() -> String {
     for flag in FLAGS.iter().filter(shown) {
         describe(&mut text, flag);
     }
-    text.push_str("  --help, -h\n        Print this\n  --version, -v\n        Print the version\n");
+    text.push_str(
+        "  --help, -h\n        Print this\n  --version, -v\n        Print the version\n  \
+                   --generate man|bash\n        Print the man page, or completion for bash\n",
+    );
     let names = |wanted: fn(&Effect) -> bool| {
         let names: Vec<String> =
             FLAGS.iter().filter(|flag| wanted(&flag.effect)).map(|flag| format!("--{}", flag.long)).collect();

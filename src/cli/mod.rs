@@ -5,6 +5,7 @@
 //! program finds only decided things. The world is not consulted here, and DCGM is not known.
 
 pub mod devices;
+pub mod documents;
 pub mod flags;
 pub mod values;
 
@@ -168,6 +169,10 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
         match name.as_str() {
             "help" | "h" => return Ok(Typed::Print(flags::help())),
             "version" | "v" => return Ok(Typed::Print(format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")))),
+            "generate" => {
+                let what = parser.value().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+                return documents::generate(&what).map(Typed::Print);
+            }
             _ => {}
         }
         let index = FLAGS.iter().position(|flag| flag.is_called(&name)).ok_or_else(|| unknown(&name, dashes))?;
@@ -189,7 +194,7 @@ fn with_two_dashes(argument: OsString) -> OsString {
     let long_name = argument.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| {
         let name = rest.split('=').next().unwrap_or_default();
         name.chars().count() > 1
-            && (matches!(name, "help" | "version") || FLAGS.iter().any(|flag| flag.is_called(name)))
+            && (matches!(name, "help" | "version" | "generate") || FLAGS.iter().any(|flag| flag.is_called(name)))
     });
     match long_name {
         Some(rest) => OsString::from(format!("--{rest}")),

@@ -120,3 +120,37 @@ fn the_allocator_gives_the_librarys_messages_back() {
     });
     assert!(resident[0] + 3 * 1024 < resident[1], "{resident:?}");
 }
+
+/// A client of a host engine, and how soon after the start there is a page.
+#[test]
+#[ignore = "part of make footprint"]
+fn a_client_is_small_and_soon_there() {
+    const MOST_KIB: u64 = 8 * 1024;
+    let scratch = common::Scratch::new();
+    let mut plan = common::scenario(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    plan["replay"] = true.into();
+    plan["supported_profiling_fields"] = serde_json::Value::Null;
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let address = format!("127.0.0.1:{}", common::free_port());
+    let _engine = common::HostEngine::start(["--listen", &address], &plan);
+    let counters = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    for remote in [Some(&address), None] {
+        let mut command = exporter();
+        command.env("DCGM_SIMULATOR_SCENARIO", &plan).args(["-c", "100", "-f"]).arg(&counters);
+        if let Some(address) = remote {
+            command.args(["-r", address]);
+        }
+        let start = std::time::Instant::now();
+        let mut exporter = Exporter::start(&mut command);
+        exporter.page();
+        let first_page = start.elapsed();
+        while collections(&exporter) < 100 {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let resident = exporter.resident_kib();
+        let (status, stop) = exporter.stop();
+        let mode = if remote.is_some() { "remote" } else { "embedded" };
+        println!("{mode}: {resident} KiB resident, first page after {first_page:.0?}, stopped in {stop:.0?}");
+        assert!(resident <= MOST_KIB && status.success());
+    }
+}

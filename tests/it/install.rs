@@ -48,6 +48,11 @@ fn twice_is_as_once_and_edited_files_are_kept() {
         ("default-counters.csv", 0o644),
         ("dcgm-exporter.service", 0o644),
         ("dcgm-exporter", 0o755),
+        ("environment", 0o644),
+        ("dcgm-exporter.socket", 0o644),
+        ("dcgm-exporter.conf", 0o644),
+        ("dcgm-exporter.1", 0o644),
+        ("dcgm-exporter", 0o644),
     ];
     assert!(expected.iter().all(|file| modes.contains(file)) && modes.len() == expected.len(), "{modes:?}");
     install(&scratch);
