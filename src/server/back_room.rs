@@ -17,7 +17,7 @@ use crate::page::Board;
 
 /// An answer takes microseconds; after this long something is broken.
 const PATIENCE: Duration = Duration::from_secs(1);
-const LONGEST_REPLY: u64 = 16 * 1024;
+const LONGEST_REPLY: usize = 16 * 1024;
 /// Serving needs little: a request's head, and words.
 const STACK: usize = 128 * 1024;
 
@@ -56,6 +56,8 @@ type Decide = fn(&Request, &Board) -> Reply;
 pub struct BackRoom {
     /// The socket, held by its place in the kernel: its name is gone from the file system.
     socket: OwnedFd,
+    /// The connection that requests go over.
+    stream: Option<UnixStream>,
     board: Arc<Board>,
     decide: Decide,
 }
@@ -66,34 +68,74 @@ impl BackRoom {
     /// Errors: no directory for a socket, no descriptor, no thread.
     pub fn open(board: Arc<Board>, decide: Decide) -> io::Result<BackRoom> {
         let socket = start(&board, decide)?;
-        Ok(BackRoom { socket, board, decide })
+        Ok(BackRoom { socket, stream: None, board, decide })
     }
 
-    /// Hands a complete head over and waits for the answer. tiny_http has one request at a time, so its pool of
-    /// threads never grows.
-    pub fn ask(&self, head: &[u8]) -> io::Result<Reply> {
-        let mut stream = UnixStream::connect(format!("/proc/self/fd/{}", self.socket.as_raw_fd()))?;
+    /// Hands a complete head over and waits for the answer. One connection serves all requests, one after the other, so
+    /// tiny_http never has more than one and its pool of threads never grows.
+    pub fn ask(&mut self, head: &[u8]) -> io::Result<Reply> {
+        if let Some(stream) = self.stream.take()
+            && let Ok(reply) = self.exchange(stream, head)
+        {
+            return Ok(reply);
+        }
+        // tiny_http closes after requests that it does not like; what it closed it has not answered.
+        let stream = UnixStream::connect(format!("/proc/self/fd/{}", self.socket.as_raw_fd()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        self.exchange(stream, head)
+    }
+
+    /// Keeps the connection for the next time, unless it is at its end.
+    fn exchange(&mut self, mut stream: UnixStream, head: &[u8]) -> io::Result<Reply> {
         stream.write_all(head)?;
+        let is_head = head.starts_with(b"HEAD ");
         let mut text = Vec::new();
-        stream.take(LONGEST_REPLY).read_to_end(&mut text)?;
-        Ok(match text.as_slice() {
-            PAGE => Reply::Page,
-            PAGE_GZIP => Reply::PageGzip,
-            PAGE_HEAD => Reply::PageHead,
-            [] => Reply::Text(super::text("400 Bad Request", super::PLAIN, "400 Bad Request", false)),
-            _ => Reply::Text(text),
-        })
+        let mut buffer = [0u8; 2048];
+        loop {
+            let count = stream.read(&mut buffer)?;
+            text.extend_from_slice(&buffer[..count]);
+            let is_whole = match text.as_slice() {
+                PAGE | PAGE_GZIP | PAGE_HEAD => true,
+                other => length_of(other, is_head).is_some_and(|length| text.len() >= length),
+            };
+            if is_whole {
+                self.stream = Some(stream);
+                return Ok(match text.as_slice() {
+                    PAGE => Reply::Page,
+                    PAGE_GZIP => Reply::PageGzip,
+                    PAGE_HEAD => Reply::PageHead,
+                    _ => Reply::Text(text),
+                });
+            }
+            match count {
+                0 if text.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // An answer that ends with its connection.
+                0 => return Ok(Reply::Text(text)),
+                _ if text.len() > LONGEST_REPLY => return Err(io::ErrorKind::InvalidData.into()),
+                _ => {}
+            }
+        }
     }
 
     /// Starts another tiny_http in place of one that no longer accepts.
     pub fn renew(&mut self) {
         match start(&self.board, self.decide) {
-            Ok(socket) => self.socket = socket,
+            Ok(socket) => (self.socket, self.stream) = (socket, None),
             Err(error) => log::error!("tiny_http cannot be started: {error}"),
         }
     }
+}
+
+/// How long a response is, as its head says; `None` while the head is not complete.
+fn length_of(response: &[u8], is_head: bool) -> Option<usize> {
+    let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&response[..end]).ok()?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok()).flatten()
+    });
+    Some(end + if is_head { 0 } else { length.unwrap_or(0) })
 }
 
 fn start(board: &Arc<Board>, decide: Decide) -> io::Result<OwnedFd> {

@@ -20,7 +20,7 @@ const BAD: &str = "400 Bad Request";
 
 /// Judges what a client has sent. `longest` is the most bytes a head may have.
 ///
-/// A forwarded head is rewritten: its own `Connection` goes, because one request is answered on each connection.
+/// A forwarded head is rewritten: its own `Connection` goes, because the connection behind is not the client's.
 pub fn judge(bytes: &[u8], longest: usize) -> Verdict {
     // Lines before the request line are to be ignored, as RFC 9112 has it.
     let skipped = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -50,7 +50,7 @@ pub fn judge(bytes: &[u8], longest: usize) -> Verdict {
         forward.extend_from_slice(line.as_bytes());
         forward.extend_from_slice(b"\r\n");
     }
-    forward.extend_from_slice(b"Connection: close\r\n\r\n");
+    forward.extend_from_slice(b"\r\n");
     Verdict::Forward(forward)
 }
 
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_head_goes_on_without_what_concerns_the_connection() {
         let head = b"\r\nGET /metrics HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\nrest";
-        let forward = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let forward = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
         assert_eq!(judge(head, 8192), Verdict::Forward(forward.to_vec()));
         for length in 0..head.len() - 4 {
             assert_eq!(judge(&head[..length], 8192), Verdict::Incomplete, "{length}");
