@@ -1,13 +1,14 @@
 //! The value of the hostname label.
 
+use crate::cli::EngineChoice;
 use crate::dcgm::Address;
 
-/// The node's name for samples of an embedded engine or of one behind a Unix socket; for a remote engine the host
-/// part of its address, as dcgm-exporter has it. `NODE_NAME`, if set, wins locally.
-pub fn resolve(remote: Option<&Address>, node_name: Option<String>) -> String {
-    match remote {
-        Some(Address::Tcp(address)) => host_of(address),
-        Some(Address::Unix(_)) | None => node_name
+/// The node's name for samples of an engine on this node (embedded, behind a Unix socket, or whichever of them `auto`
+/// finds); for a remote engine the host part of its address, as dcgm-exporter has it. `NODE_NAME`, if set, wins locally.
+pub fn resolve(engine: &EngineChoice, node_name: Option<String>) -> String {
+    match engine {
+        EngineChoice::Remote(Address::Tcp(address)) => host_of(address),
+        EngineChoice::Remote(Address::Unix(_)) | EngineChoice::Embedded | EngineChoice::Auto(_) => node_name
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
     }
@@ -46,10 +47,15 @@ mod tests {
 
     #[test]
     fn local_engines_have_the_nodes_name() {
-        assert_eq!(resolve(None, Some("node7".into())), "node7");
-        assert!(!resolve(None, Some(String::new())).is_empty());
-        let socket = Address::Unix("/run/x".into());
-        assert_eq!(resolve(Some(&socket), Some("node7".into())), "node7");
-        assert_eq!(resolve(Some(&Address::Tcp("gpu1:5555".into())), Some("node7".into())), "gpu1");
+        let tcp = Address::Tcp("gpu1:5555".into());
+        assert!(!resolve(&EngineChoice::Embedded, Some(String::new())).is_empty());
+        for (engine, name) in [
+            (EngineChoice::Embedded, "node7"),
+            (EngineChoice::Remote(Address::Unix("/run/x".into())), "node7"),
+            (EngineChoice::Auto(vec![tcp.clone()]), "node7"),
+            (EngineChoice::Remote(tcp), "gpu1"),
+        ] {
+            assert_eq!(resolve(&engine, Some("node7".into())), name, "{engine:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Absence is normal: an x86 node has no CPU module, an H100 PCIe has no switch. What cannot be enumerated is left out
 //! with the reason beside it, and leaves the other kinds alone. Samples are not known here.
 
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
 const FIELD_NAME: u16 = 50;
 /// DCGM field 54 on an instance is its `MIG-...` UUID.
 const FIELD_UUID: u16 = 54;
+/// DCGM field 63: CUDA compute capability, major in the upper half and minor in the lower.
+const FIELD_COMPUTE_CAPABILITY: u16 = 63;
 const LINK_UP: u32 = 3;
 
 /// The kinds of entity that samples are of, in the order in which they stand on the page. GPU instances are of kind
@@ -270,11 +273,12 @@ fn instance_identities(
     }
     let entities: Vec<EntityId> =
         instances.iter().map(|instance| EntityId::new(EntityGroup::Instance, instance.entity)).collect();
-    let read = read_once(session, &entities, &[FIELD_NAME, FIELD_UUID], &mut |entity, field, text| {
-        if let Some(identity) = identities.iter_mut().find(|(id, ..)| *id == entity.id) {
+    let read = read_once(session, &entities, &[FIELD_NAME, FIELD_UUID], &mut |entity, field, value| {
+        let identity = identities.iter_mut().find(|(id, ..)| *id == entity.id);
+        if let (Some(identity), Value::Text(text)) = (identity, value) {
             match field {
-                FIELD_NAME => identity.1 = text.to_owned(),
-                _ => identity.2 = text.to_owned(),
+                FIELD_NAME => identity.1 = text.clone().into_owned(),
+                _ => identity.2 = text.clone().into_owned(),
             }
         }
     });
@@ -286,21 +290,56 @@ fn instance_identities(
     Ok(identities)
 }
 
+/// A generation of GPUs, by its CUDA compute capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Architecture {
+    major: i64,
+    minor: i64,
+}
+
+impl Architecture {
+    const HOPPER: Architecture = Architecture { major: 9, minor: 0 };
+
+    /// Whether several engines can watch profiling fields at once. Before Hopper the hardware has one owner.
+    pub fn engines_share_profiling(self) -> bool {
+        self >= Architecture::HOPPER
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = if self.engines_share_profiling() { "Hopper or newer" } else { "before Hopper" };
+        write!(f, "{side}, compute capability {}.{}", self.major, self.minor)
+    }
+}
+
+/// The oldest generation among these GPUs; `None` where none of them tells.
+pub fn oldest_architecture(session: &Rc<Session>, gpus: &[u32]) -> Option<Architecture> {
+    let gpus: Vec<EntityId> = gpus.iter().map(|gpu| EntityId::new(EntityGroup::Gpu, *gpu)).collect();
+    let mut oldest: Option<Architecture> = None;
+    let read = read_once(session, &gpus, &[FIELD_COMPUTE_CAPABILITY], &mut |_, _, value| {
+        if let Value::Int(capability) = value {
+            let architecture = Architecture { major: capability >> 16, minor: capability & 0xffff };
+            oldest = Some(oldest.map_or(architecture, |oldest| oldest.min(architecture)));
+        }
+    });
+    if let Err(error) = read {
+        log::debug!("the GPUs' generation cannot be read: {error}");
+    }
+    oldest
+}
+
 fn read_once(
     session: &Rc<Session>,
     entities: &[EntityId],
     fields: &[u16],
-    each: &mut dyn FnMut(EntityId, u16, &str),
+    each: &mut dyn FnMut(EntityId, u16, &Value<'_>),
 ) -> Result<()> {
     for chunk in entities.chunks(Group::capacity(session)) {
         let group = Rc::new(Group::new(session, chunk, |_, _| {})?);
         let watch = Watch::new(&group, FieldGroup::new(session, fields)?, Duration::from_secs(3600), Keep::Latest)?;
         session.update_all_fields()?;
-        watch.latest(&mut |entity, reading| {
-            if let Value::Text(text) = &reading.value {
-                each(entity, reading.field, text);
-            }
-        })?;
+        watch.latest(&mut |entity, reading| each(entity, reading.field, &reading.value))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use dcgm_exporter::cli::{self, Command, Config};
+use dcgm_exporter::cli::{self, Command, Config, EngineChoice};
 use dcgm_exporter::collect::process as usage;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     if config.check_counters {
         return check_counters(&config);
     }
-    if config.dcgm_log && config.remote.is_none() {
+    if config.dcgm_log && !matches!(config.engine, EngineChoice::Remote(_)) {
         process::log_to_stdout(config.dcgm_log_level);
     }
     dcgm_exporter::logging::start(config.log_format, config.debug);

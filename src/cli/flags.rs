@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::devices::DeviceOption;
-use super::{Config, LogFormat, values};
-use crate::dcgm::Address;
+use super::{Config, EngineChoice, LogFormat, values};
+use crate::dcgm::{Address, hostengine};
 use crate::server::ListenAddress;
 
 /// One flag.
@@ -175,9 +175,10 @@ pub static FLAGS: &[Flag] = &[
         variable: "DCGM_REMOTE_HOSTENGINE_INFO",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "Use a running host engine instead of an embedded one: HOST:PORT, [V6]:PORT or unix:///PATH",
+        help: "Use a running host engine instead of an embedded one: HOST:PORT, [V6]:PORT or unix:///PATH; or auto: the \
+               node's own while it answers, else an embedded one (auto,ADDRESS where it is not at its usual place)",
         apply: |config, value| {
-            config.remote = remote_address(value)?;
+            config.engine = engine_choice(value)?;
             Ok(())
         },
         ..FLAG
@@ -527,15 +528,28 @@ fn window(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
-fn remote_address(text: &str) -> Result<Option<Address>, Refusal> {
-    const FORMS: &str = "expected HOST:PORT, [V6]:PORT or unix:///PATH, such as localhost:5555";
+fn engine_choice(text: &str) -> Result<EngineChoice, Refusal> {
+    let text = text.trim();
+    match text.strip_prefix("auto") {
+        _ if text.is_empty() => Ok(EngineChoice::Embedded),
+        Some("") => Ok(EngineChoice::Auto(hostengine::usual_places())),
+        Some(list) if list.starts_with(',') => {
+            let places: Result<Vec<Address>, Refusal> = list[1..].split(',').map(remote_address).collect();
+            Ok(EngineChoice::Auto(places?))
+        }
+        _ => Ok(EngineChoice::Remote(remote_address(text)?)),
+    }
+}
+
+fn remote_address(text: &str) -> Result<Address, Refusal> {
+    const FORMS: &str = "expected HOST:PORT, [V6]:PORT, unix:///PATH or auto, such as localhost:5555";
     let text = text.trim();
     if text.is_empty() {
-        return Ok(None);
+        return Err(Refusal::Value(FORMS.to_owned()));
     }
     if let Some(path) = text.strip_prefix("unix://") {
         return match path.starts_with('/') {
-            true => Ok(Some(Address::Unix(path.to_owned()))),
+            true => Ok(Address::Unix(path.to_owned())),
             false => Err(Refusal::Value(format!("a socket's path is absolute; {FORMS}"))),
         };
     }
@@ -546,7 +560,7 @@ fn remote_address(text: &str) -> Result<Option<Address>, Refusal> {
     // A bare IPv6 address means DCGM's own port; libdcgm would take its last group for one.
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Ok(Some(Address::Tcp(format!("[{bare}]:5555"))));
+        return Ok(Address::Tcp(format!("[{bare}]:5555")));
     }
     match text.rsplit_once(':') {
         Some((_, "")) | None => {}
@@ -555,7 +569,7 @@ fn remote_address(text: &str) -> Result<Option<Address>, Refusal> {
             _ => return Err(Refusal::Value(format!("'{port}' is not a port (1 to 65535); {FORMS}"))),
         },
     }
-    Ok(Some(Address::Tcp(text.to_owned())))
+    Ok(Address::Tcp(text.to_owned()))
 }
 
 /// The text of `--help`.
@@ -633,7 +647,7 @@ mod tests {
 
     #[test]
     fn remote_addresses() {
-        let tcp = |text: &str| Some(Address::Tcp(text.to_owned()));
+        let tcp = |text: &str| Address::Tcp(text.to_owned());
         for (text, address) in [
             ("host", tcp("host")),
             ("host:5555 ", tcp("host:5555")),
@@ -641,11 +655,10 @@ mod tests {
             ("[::1]:5555", tcp("[::1]:5555")),
             ("[::1]", tcp("[::1]:5555")),
             ("2001:db8::1", tcp("[2001:db8::1]:5555")),
-            ("", None),
         ] {
             assert_eq!(remote_address(text).unwrap(), address, "{text}");
         }
-        for text in ["host:x", "host:0", "host:70000", "unix://run/x", "vsock://3:5555"] {
+        for text in ["", "host:x", "host:0", "host:70000", "unix://run/x", "vsock://3:5555"] {
             assert!(remote_address(text).is_err(), "{text}");
         }
     }

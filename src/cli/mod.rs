@@ -36,8 +36,7 @@ pub struct Config {
     pub no_hostname: bool,
     pub hostname_label: &'static str,
     pub replace_blanks_in_model_name: bool,
-    /// `None` is the embedded engine.
-    pub remote: Option<Address>,
+    pub engine: EngineChoice,
     pub libdcgm: Option<PathBuf>,
     /// Go on with UUID `fake<N>` for a GPU whose attributes cannot be read.
     pub fake_gpus: bool,
@@ -72,7 +71,7 @@ impl Default for Config {
             no_hostname: false,
             hostname_label: "",
             replace_blanks_in_model_name: false,
-            remote: None,
+            engine: EngineChoice::Embedded,
             libdcgm: None,
             fake_gpus: false,
             xid_window: Duration::ZERO,
@@ -87,6 +86,17 @@ impl Default for Config {
             remarks: Vec::new(),
         }
     }
+}
+
+/// Which DCGM engine to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// One in this process.
+    Embedded,
+    /// A running host engine, and no other.
+    Remote(Address),
+    /// The node's own host engine while one answers at one of these places, else an embedded one.
+    Auto(Vec<Address>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,6 +233,7 @@ fn text(value: OsString, origin: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dcgm::hostengine;
 
     fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
         let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
@@ -238,7 +249,7 @@ mod tests {
         assert_eq!(config.collectors, PathBuf::from("/etc/dcgm-exporter/default-counters.csv"));
         assert_eq!(config.listen, ListenAddress { host: String::new(), port: 9400 });
         assert_eq!(config.interval, Duration::from_secs(30));
-        assert_eq!((config.remote, config.hostname_label), (None, "hostname"));
+        assert_eq!((config.engine, config.hostname_label), (EngineChoice::Embedded, "hostname"));
         assert_eq!(
             (config.xid_window, config.clock_events_window),
             (Duration::from_secs(300), Duration::from_secs(300))
@@ -271,15 +282,27 @@ mod tests {
     fn the_command_line_beats_the_environment_and_an_empty_variable_is_none() {
         let variable = [("DCGM_EXPORTER_INTERVAL", "1000"), ("DCGM_REMOTE_HOSTENGINE_INFO", "")];
         let config = run(&[], &variable).unwrap();
-        assert_eq!((config.interval, config.remote), (Duration::from_secs(1), None));
+        assert_eq!((config.interval, config.engine), (Duration::from_secs(1), EngineChoice::Embedded));
         assert_eq!(run(&["-c", "500ms"], &variable).unwrap().interval, Duration::from_millis(500));
     }
 
     #[test]
-    fn remote_only_when_asked_for() {
-        assert_eq!(run(&["-r", "localhost:5555"], &[]).unwrap().remote, Some(Address::Tcp("localhost:5555".into())));
-        assert_eq!(run(&["-r", "unix:///run/x.sock"], &[]).unwrap().remote, Some(Address::Unix("/run/x.sock".into())));
-        assert_eq!(run(&["-r", "[::1]:7"], &[]).unwrap().remote, Some(Address::Tcp("[::1]:7".into())));
+    fn an_engine_other_than_the_embedded_only_when_asked_for() {
+        use EngineChoice::{Auto, Remote};
+        let tcp = |text: &str| Address::Tcp(text.into());
+        let unix = |text: &str| Address::Unix(text.into());
+        for (text, engine) in [
+            ("localhost:5555", Remote(tcp("localhost:5555"))),
+            ("unix:///run/x.sock", Remote(unix("/run/x.sock"))),
+            ("[::1]:7", Remote(tcp("[::1]:7"))),
+            ("auto", Auto(hostengine::usual_places())),
+            ("auto,unix:///run/x.sock,127.0.0.1:7", Auto(vec![unix("/run/x.sock"), tcp("127.0.0.1:7")])),
+        ] {
+            assert_eq!(run(&["-r", text], &[]).unwrap().engine, engine, "{text}");
+        }
+        for text in ["auto,", "auto,vsock://3:1", "auto,host:x"] {
+            assert!(run(&["-r", text], &[]).unwrap_err().contains("--remote-hostengine-info"), "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`abi`]: C structs and constants, checked at compile time.
 //! - [`library`]: finding and opening `libdcgm.so.4` or `.3`, and its symbols.
 //! - [`engine`]: a session with an engine, embedded or remote; watches that clean up after themselves.
+//! - [`hostengine`]: where the node's own host engine answers, and whether it does.
 //! - [`process`]: what libdcgm wants of the whole process, set before the first thread.
 //! - [`inflight`]: which call is being waited for, so that a hang can be named.
 //!
@@ -12,6 +13,7 @@
 pub mod abi;
 pub mod engine;
 pub mod fields;
+pub mod hostengine;
 pub mod inflight;
 pub mod library;
 pub mod process;

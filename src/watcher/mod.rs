@@ -4,34 +4,36 @@
 //! counters file again and letting the GPUs go are states of this loop and of nothing else. HTTP is not known here.
 //!
 //! - [`wait`]: the clock, commands and news.
+//! - [`choice`]: which engine to use.
 //! - [`rhythm`]: when scrapes come.
 //! - [`scene`]: what is watched now.
 //! - [`state`]: what the watcher says of itself.
 
+mod choice;
 mod rhythm;
-mod scene;
+pub mod scene;
 mod state;
 mod wait;
 
-use std::net::ToSocketAddrs;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::cli::Config;
+use crate::cli::{Config, EngineChoice};
 use crate::collect::computed::Events;
 use crate::collect::exporter::{ErrorKind, Report};
 use crate::collect::freshness::Freshness;
 use crate::collect::{Collector, Grouping};
 use crate::counters::{self, Counters};
 use crate::dcgm::engine::Mode;
-use crate::dcgm::{Address, Error, Library, Session};
+use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::hostname;
-use crate::inventory::{Inventory, Kind};
+use crate::inventory::{self, Inventory, Kind};
 use crate::jobs::{self, JobMap};
 use crate::logging::Throttle;
 use crate::page::Publisher;
+use choice::{Choice, Next};
 use rhythm::{Beat, Rhythm, next_collection};
 use scene::{Gone, Scene};
 use state::{State, Systemd};
@@ -39,12 +41,11 @@ use wait::Waiting;
 pub use wait::{Command, Remote, Wake};
 
 /// How long libdcgm may try to connect inside one call; the waiting is done outside it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses between attempts to connect. In a long one the engine's door is tried now and then.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const KNOCK: Duration = Duration::from_secs(1);
-const KNOCK_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often the watcher listens for a rhythm in the scrapes.
 const LISTEN: Duration = Duration::from_secs(1);
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
@@ -70,7 +71,8 @@ pub enum Ended {
 enum Leave {
     Stop,
     Lost(Error),
-    /// Another session is wanted at once: the engine needs other modules, or should look for GPUs anew.
+    /// Another session is wanted at once: the engine needs other modules, should look for GPUs anew, or is not the one
+    /// to use any more.
     Restart,
     Release,
     Failed(String),
@@ -78,6 +80,7 @@ enum Leave {
 
 pub struct Watcher {
     config: Config,
+    choice: Choice,
     library: Arc<Library>,
     counters: Counters,
     publisher: Publisher,
@@ -102,6 +105,8 @@ pub struct Watcher {
     should_part: bool,
     /// Something failed since entities were last looked for.
     suspicious: bool,
+    /// It has been said whether there is another engine on the node.
+    said_neighbour: bool,
     no_gpu_pause: Duration,
 }
 
@@ -116,7 +121,7 @@ impl Watcher {
         let (waiting, remote) = Waiting::new(&config.collectors, config.job_map.as_deref())?;
         let hostname = match config.no_hostname {
             true => String::new(),
-            false => hostname::resolve(config.remote.as_ref(), std::env::var("NODE_NAME").ok()),
+            false => hostname::resolve(&config.engine, std::env::var("NODE_NAME").ok()),
         };
         if let Some(directory) = &config.job_map {
             log::info!(directory = directory.display().to_string(); "HPC job mapping is enabled");
@@ -127,8 +132,6 @@ impl Watcher {
         let report = Report {
             library_version: library.version().to_owned(),
             library_path: library.path().display().to_string(),
-            engine_mode: if config.remote.is_some() { "remote" } else { "embedded" },
-            engine_address: config.remote.as_ref().map(ToString::to_string).unwrap_or_default(),
             job_map_errors: config.job_map.is_some().then_some(0),
             state: State::default().name(),
             states: &State::NAMES,
@@ -138,6 +141,7 @@ impl Watcher {
             jobs: config.job_map.is_some().then(JobMap::default),
             events: Events::new(microseconds(), config.xid_window, config.clock_events_window),
             no_gpu_pause: no_gpu_first(config.interval),
+            choice: Choice::new(config.engine.clone(), Instant::now()),
             config,
             library,
             counters,
@@ -157,6 +161,7 @@ impl Watcher {
             grouping: Grouping::default(),
             should_part: false,
             suspicious: false,
+            said_neighbour: false,
         };
         Ok((watcher, remote))
     }
@@ -199,20 +204,46 @@ impl Watcher {
     }
 
     fn connect(&mut self) -> Result<Session, Error> {
-        match &self.config.remote {
-            Some(address) => {
+        match self.choice.next(Instant::now()) {
+            Next::AwaitReturn(address) => {
+                self.set_engine("remote", address.to_string());
+                let text =
+                    "the host engine has gone; if it does not return, an embedded one takes its place".to_owned();
+                Err(Error { call: "dcgmConnect_v2", code: abi::CONNECTION_NOT_VALID, text })
+            }
+            Next::Remote(address) => {
+                self.set_engine("remote", address.to_string());
                 if self.throttle.allows("connect") {
                     log::info!("Attempting to connect to remote hostengine at {address}");
                 }
-                Session::remote(&self.library, address, CONNECT_TIMEOUT)
-            }
-            None => {
-                if self.throttle.allows("connect") {
-                    log::info!("Attempting to initialize DCGM.");
+                let connected = Session::remote(&self.library, &address, CONNECT_TIMEOUT);
+                match &connected {
+                    Ok(_) => self.choice.connected(&address),
+                    Err(error) if self.choice.refused(Instant::now()) => {
+                        log::warn!(
+                            error = error.to_string();
+                            "something listens at {address} but is no host engine that lets us in; using an embedded one"
+                        );
+                        return self.start_embedded();
+                    }
+                    Err(_) => {}
                 }
-                Session::embedded(&self.library, &scene::unneeded_modules(&self.counters, &self.library))
+                connected
             }
+            Next::Embedded => self.start_embedded(),
         }
+    }
+
+    fn start_embedded(&mut self) -> Result<Session, Error> {
+        self.set_engine("embedded", String::new());
+        if self.throttle.allows("connect") {
+            log::info!("Attempting to initialize DCGM.");
+        }
+        Session::embedded(&self.library, &scene::unneeded_modules(&self.counters, &self.library))
+    }
+
+    fn set_engine(&mut self, mode: &'static str, address: String) {
+        (self.report.engine_mode, self.report.engine_address) = (mode, address);
     }
 
     /// Watches and publishes until something ends it. The session ends with it.
@@ -224,7 +255,10 @@ impl Watcher {
         }
         (self.suspicious, self.grouping) = (false, Grouping::default());
         let leave = match self.look_around(&session) {
-            Ok(scene) => self.beat(&session, scene).unwrap_or_else(|leave| leave),
+            Ok(scene) => {
+                self.say_neighbour(&session, &scene);
+                self.beat(&session, scene).unwrap_or_else(|leave| leave)
+            }
             Err(leave) => leave,
         };
         if matches!(leave, Leave::Release) {
@@ -280,6 +314,12 @@ impl Watcher {
                     let took = self.report.collect_duration;
                     due = due.min(next_collection(Instant::now(), collected, self.config.interval, beat, took));
                 }
+            }
+            if session.mode() == Mode::Embedded
+                && let Some(address) = self.choice.has_come(Instant::now())
+            {
+                log::info!("a host engine answers at {address}; leaving the embedded one for it");
+                return Ok(Leave::Restart);
             }
             match self.wait(due.min(looked + self.look_again()).min(Instant::now() + LISTEN)) {
                 Wake::Due => {}
@@ -567,27 +607,12 @@ impl Watcher {
                 return None;
             }
             match self.wait(until.min(now + KNOCK)) {
-                Wake::Due if self.somebody_answers() => return None,
+                Wake::Due if self.choice.answers() => return None,
                 Wake::Due => {}
                 Wake::JobsChanged => self.read_jobs(),
                 Wake::CountersChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(command) => return Some(command),
-            }
-        }
-    }
-
-    /// Whether something listens where the host engine should: cheaper than asking libdcgm, which tries for seconds.
-    fn somebody_answers(&self) -> bool {
-        match &self.config.remote {
-            None => false,
-            Some(Address::Unix(path)) => std::os::unix::net::UnixStream::connect(path).is_ok(),
-            Some(Address::Tcp(address)) => {
-                let with_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-                let address =
-                    if with_port { address.clone() } else { format!("{}:5555", address.trim_end_matches(':')) };
-                let candidates = address.to_socket_addrs().into_iter().flatten();
-                candidates.take(2).any(|to| std::net::TcpStream::connect_timeout(&to, KNOCK_TIMEOUT).is_ok())
             }
         }
     }
@@ -611,27 +636,27 @@ impl Watcher {
         if self.throttle.allows("lost") {
             log::error!(error = error.to_string(); "Could not retrieve metrics: the DCGM engine is gone; connecting again");
         }
+        self.choice.lost(Instant::now());
         self.enter(State::Lost(format!("the DCGM engine is gone ({error})")));
         self.publish_without_samples(self.collected.or_else(|| Some(Instant::now())));
     }
 
     fn say_unreachable(&mut self, error: &Error) {
         self.report.count_error(ErrorKind::Connect);
-        let why = match &self.config.remote {
-            Some(address) => format!("cannot connect to the host engine at {address} ({error})"),
-            None => format!("cannot start the embedded DCGM engine ({error})"),
+        let address = self.report.engine_address.as_str();
+        let why = match address {
+            "" => format!("cannot start the embedded DCGM engine ({error})"),
+            address => format!("cannot connect to the host engine at {address} ({error})"),
         };
         if self.throttle.allows(&format!("unreachable {error}")) {
-            match &self.config.remote {
-                Some(address) => log::error!(
-                    address = address.to_string(),
+            match address {
+                "" => log::error!(error = error.to_string(); "Failed to start the embedded DCGM engine; trying again"),
+                address => log::error!(
+                    address = address,
                     error = error.to_string(),
                     hint = "check that nv-hostengine runs there (systemctl status nvidia-dcgm) and that an IPv6 address stands in brackets";
                     "Failed to connect to remote hostengine; trying again"
                 ),
-                None => {
-                    log::error!(error = error.to_string(); "Failed to start the embedded DCGM engine; trying again")
-                }
             }
         }
         match self.collected {
@@ -640,6 +665,34 @@ impl Watcher {
                 self.enter(State::Reconnecting(why));
                 self.publish_without_samples(Some(taken));
             }
+        }
+    }
+
+    /// An embedded engine may have a neighbour: says once what that means on these GPUs, and how to share it.
+    fn say_neighbour(&mut self, session: &Rc<Session>, scene: &Scene) {
+        if self.config.engine != EngineChoice::Embedded || std::mem::replace(&mut self.said_neighbour, true) {
+            return;
+        }
+        let places = hostengine::usual_places();
+        let Some(address) = hostengine::first_answering(&places) else {
+            let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+            log::info!("no other DCGM engine answers on this node (looked at {})", places.join(" and "));
+            return;
+        };
+        match inventory::oldest_architecture(session, &scene.inventory.gpus) {
+            Some(architecture) if architecture.engines_share_profiling() => log::info!(
+                "a host engine answers at {address} beside the embedded one; on these GPUs ({architecture}) both work, \
+                 profiling included. To use it instead of a second engine: -r auto, or -r {address}"
+            ),
+            architecture => log::warn!(
+                "a host engine answers at {address} beside the embedded one; {} profiling has one owner, so \
+                 DCGM_FI_PROF_* metrics of one of them may be missing. To use it instead of a second engine: -r auto, or \
+                 -r {address}",
+                match architecture {
+                    Some(architecture) => format!("on these GPUs ({architecture})"),
+                    None => "on GPUs before Hopper".to_owned(),
+                }
+            ),
         }
     }
 

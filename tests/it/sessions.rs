@@ -208,3 +208,83 @@ fn a_killed_client_of_a_unix_socket_leaves_the_engine_alone() {
     }
     assert!(engine.is_running());
 }
+
+#[test]
+fn auto_uses_the_nodes_engine_while_there_is_one() {
+    let scratch = Scratch::new();
+    let own = scratch.write("own.json", scenario(&[0]).to_string());
+    let mut other = scenario(&[0]);
+    other["latest_values"][0]["fields"]["150"]["value"] = "77".into();
+    let other = scratch.write("other.json", other.to_string());
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", own)
+            .env("NODE_NAME", "node7")
+            .args(["-c", "100", "-r", &format!("auto,{address}"), "-f"])
+            .arg(counters(&scratch)),
+    );
+    let embedded = |page: &str| page.contains("engine_info{mode=\"embedded\",address=\"\"") && page.contains("} 30\n");
+    let remote = |page: &str| {
+        page.contains(&format!("engine_info{{mode=\"remote\",address=\"{address}\""))
+            && page.contains("hostname=\"node7\"} 77\n")
+    };
+    exporter.page_with("the embedded engine answers", embedded);
+    let engine = HostEngine::start(["--listen", &address], &other);
+    exporter.page_with("the node's engine has taken over", remote);
+    drop(engine);
+    exporter.page_with("the embedded engine answers again", embedded);
+    // A restart of the node's engine does not start an embedded one in the meantime.
+    let engine = HostEngine::start(["--listen", &address], &other);
+    exporter.page_with("the node's engine has taken over", remote);
+    let starts = exporter.log().matches("Attempting to initialize DCGM").count();
+    drop(engine);
+    exporter.page_with("samples are gone", |page| !page.contains("DCGM_FI_DEV_GPU_TEMP"));
+    let _engine = HostEngine::start(["--listen", &address], &other);
+    exporter.page_with("the node's engine is back", remote);
+    assert_eq!(exporter.log().matches("Attempting to initialize DCGM").count(), starts, "{}", exporter.log());
+}
+
+#[test]
+fn auto_does_not_insist_on_somebody_who_is_no_host_engine() {
+    let scratch = Scratch::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", scenario(&[0]).to_string()))
+            .args(["-r", &format!("auto,{address}"), "-f"])
+            .arg(counters(&scratch)),
+    );
+    exporter.page_with("the embedded engine answers", |page| page.contains("engine_info{mode=\"embedded\""));
+    assert!(exporter.log().contains(&format!("something listens at {address}")), "{}", exporter.log());
+}
+
+/// The only test that needs DCGM's own port.
+#[test]
+fn a_host_engine_beside_the_embedded_one_is_said() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("engine.json", scenario(&[0]).to_string());
+    let is_free = std::net::TcpListener::bind("127.0.0.1:5555").is_ok();
+    let _engine = is_free.then(|| HostEngine::start(["--listen", "127.0.0.1:5555"], &plan));
+    const AMPERE: i64 = 8 << 16;
+    const HOPPER: i64 = 9 << 16;
+    for (capability, says) in [
+        (Some(HOPPER), "(Hopper or newer, compute capability 9.0) both work, profiling included"),
+        (Some(AMPERE), "(before Hopper, compute capability 8.0) profiling has one owner"),
+        (None, "on GPUs before Hopper profiling has one owner"),
+    ] {
+        let mut own = scenario(&[0]);
+        if let Some(capability) = capability {
+            own["latest_values"][0]["fields"]["63"] =
+                serde_json::json!({ "type": "int64", "value": capability.to_string() });
+        }
+        let plan = scratch.write("own.json", own.to_string());
+        let mut exporter =
+            Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", plan).arg("-f").arg(counters(&scratch)));
+        exporter.page();
+        let log = exporter.log();
+        let line = log.lines().find(|line| line.contains("a host engine answers at")).expect("it is said");
+        assert!(line.contains(says) && line.contains("-r auto, or -r "), "{line}");
+    }
+}
