@@ -30,6 +30,12 @@ impl JobMap {
     pub fn jobs_of(&self, key: &str) -> &[String] {
         self.jobs.get(key).map(Vec::as_slice).unwrap_or_default()
     }
+
+    /// How much there is, in words.
+    pub fn summary(&self) -> String {
+        let jobs: std::collections::BTreeSet<&String> = self.jobs.values().flatten().collect();
+        format!("{} jobs on {} GPUs or instances", jobs.len(), self.jobs.len())
+    }
 }
 
 /// What a look at the directory found.

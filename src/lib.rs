@@ -13,6 +13,8 @@
 //!  job map directory ─► jobs ────────────┘
 //! ```
 //!
+//! `--check` ([`check`]) walks the same rooms and only reads.
+//!
 //! Data flows to the right. What a module needs from its left comes in as an argument; no module reaches back. One
 //! entity, field or job file that fails costs its own samples and never the page.
 //!
@@ -22,6 +24,7 @@
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod counters;

@@ -93,7 +93,7 @@ impl std::fmt::Display for Quoted<'_> {
 }
 
 /// A JSON string.
-struct Json<'a>(&'a str);
+pub struct Json<'a>(pub &'a str);
 
 impl std::fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

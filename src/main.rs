@@ -1,11 +1,13 @@
 //! Exit codes and wiring: what is told is understood, opened and started, in this order, and stopped on a signal.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use dcgm_exporter::cli::{self, Command, Config, EngineChoice};
+use dcgm_exporter::check::{self, Findings};
+use dcgm_exporter::cli::{self, CheckFormat, Command, Config, EngineChoice};
 use dcgm_exporter::collect::process as usage;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
@@ -32,12 +34,19 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
+            // A check has an answer to wrong settings, too.
+            if let Some(format) = cli::typed_check(std::env::args_os()) {
+                return check(format);
+            }
             eprintln!("dcgm-exporter: {error}");
             return ExitCode::FAILURE;
         }
     };
     if config.check_counters {
         return check_counters(&config);
+    }
+    if let Some(format) = config.check {
+        return check(format);
     }
     if config.dcgm_log && !matches!(config.engine, EngineChoice::Remote(_)) {
         process::log_to_stdout(config.dcgm_log_level);
@@ -54,6 +63,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what keeps this node from having metrics, and leaves with 0, 1 or 2.
+fn check(format: CheckFormat) -> ExitCode {
+    let host = check::Host { root: "/".into() };
+    let typed: Vec<_> = std::env::args_os().skip(1).collect();
+    let Findings { answers, hung } = check::run(&host, &typed, |name| std::env::var_os(name));
+    let text = match format {
+        CheckFormat::Table => answers.table(),
+        CheckFormat::Json => answers.json(),
+    };
+    // Whoever asked may have closed the pipe.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let status = answers.worst() as u8;
+    if hung {
+        process::leave_at_once(i32::from(status));
+    }
+    ExitCode::from(status)
 }
 
 /// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::devices::DeviceOption;
-use super::{Config, EngineChoice, LogFormat, values};
+use super::{CheckFormat, Config, EngineChoice, LogFormat, values};
 use crate::dcgm::{Address, hostengine};
 use crate::server::ListenAddress;
 
@@ -328,6 +328,23 @@ pub static FLAGS: &[Flag] = &[
         variable: "DCGM_EXPORTER_CHECK_COUNTERS",
         help: "Read the counters file, print what is wrong or odd about it, and leave: with 1 if it cannot be used",
         apply: switch!(check_counters),
+        ..FLAG
+    },
+    Flag {
+        long: "check",
+        variable: "DCGM_EXPORTER_CHECK",
+        help: "Look at everything that metrics depend on, print what was found and how to mend it (--check=json for \
+               machines), and leave: with 0 if all is well, 1 after a warning, 2 if something fails. Changes nothing",
+        apply: |config, value| {
+            config.check = match value {
+                "json" => Some(CheckFormat::Json),
+                "table" => Some(CheckFormat::Table),
+                _ => values::boolean(value)
+                    .map_err(|_| "expected nothing, table or json".to_owned())?
+                    .then_some(CheckFormat::Table),
+            };
+            Ok(())
+        },
         ..FLAG
     },
     Flag { long: "debug", variable: "DCGM_EXPORTER_DEBUG", help: "Log at level debug", apply: switch!(debug), ..FLAG },

@@ -50,6 +50,8 @@ pub struct Config {
     pub exporter_metrics: bool,
     /// Say what is wrong with the counters file and leave.
     pub check_counters: bool,
+    /// Say what an administrator would want to know when there are no metrics, and leave.
+    pub check: Option<CheckFormat>,
     /// Things worth a warning once there is a log: flags without effect here, arguments nobody reads.
     pub remarks: Vec<String>,
 }
@@ -83,6 +85,7 @@ impl Default for Config {
             job_map: None,
             exporter_metrics: true,
             check_counters: false,
+            check: None,
             remarks: Vec::new(),
         }
     }
@@ -97,6 +100,13 @@ pub enum EngineChoice {
     Remote(Address),
     /// The node's own host engine while one answers at one of these places, else an embedded one.
     Auto(Vec<Address>),
+}
+
+/// How `--check` prints what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckFormat {
+    Table,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +155,15 @@ pub fn parse(
         }
     }
     Ok(Command::Run(Box::new(config)))
+}
+
+/// Whether a command line that may be wrong in other ways asks for `--check`.
+pub fn typed_check(mut arguments: impl Iterator<Item = OsString>) -> Option<CheckFormat> {
+    arguments.find_map(|argument| match argument.to_str()? {
+        "--check" | "-check" | "--check=table" | "-check=table" => Some(CheckFormat::Table),
+        "--check=json" | "-check=json" => Some(CheckFormat::Json),
+        _ => None,
+    })
 }
 
 enum Typed {

@@ -16,7 +16,7 @@ use crate::inventory::{Inventory, Kind};
 const STILL_LIMIT: u32 = 5;
 
 /// Whether a field's time stamp says that the field was sampled.
-fn is_evidence(field: u16) -> bool {
+pub fn is_evidence(field: u16) -> bool {
     !matches!(field, 0..50 | 156 | 230 | 240..=247 | 310..=399)
 }
 

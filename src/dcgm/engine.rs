@@ -157,6 +157,7 @@ pub struct Session {
     library: Arc<Library>,
     handle: Handle,
     mode: Mode,
+    took_deny_list: bool,
 }
 
 impl Session {
@@ -203,7 +204,11 @@ impl Session {
             }),
             handle => Ok(handle),
         });
-        Session::begin(library, started, Mode::Embedded)
+        let took_deny_list = params.deny_list_count as usize == deny.len().min(params.deny_list.len());
+        Session::begin(library, started, Mode::Embedded).map(|mut session| {
+            session.took_deny_list = took_deny_list;
+            session
+        })
     }
 
     /// Connects to a running host engine. libdcgm retries inside the call until `timeout` is over.
@@ -232,7 +237,7 @@ impl Session {
 
     fn begin(library: &Arc<Library>, handle: Result<Handle>, mode: Mode) -> Result<Session> {
         match handle {
-            Ok(handle) => Ok(Session { library: library.clone(), handle, mode }),
+            Ok(handle) => Ok(Session { library: library.clone(), handle, mode, took_deny_list: true }),
             Err(error) => {
                 // SAFETY: pairs the dcgmInit above.
                 unsafe { (library.symbols.dcgmShutdown)() };
@@ -247,6 +252,11 @@ impl Session {
 
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether the embedded engine was started without the modules it was told to leave out.
+    pub fn took_deny_list(&self) -> bool {
+        self.took_deny_list
     }
 
     /// The engine's own version, which in remote mode may differ from the library's. Empty if it does not say.

@@ -79,6 +79,13 @@ macro_rules! symbols {
         }
 
         impl Symbols {
+            /// Optional symbols that the library lacks.
+            pub fn missing(&self) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$opt.is_none() { missing.push(stringify!($opt)); })*
+                missing
+            }
+
             fn load(dl: &Dl, path: &Path) -> Result<Symbols, OpenError> {
                 Ok(Symbols {
                     // SAFETY: the signatures are those of dcgm_agent.h for every release named in `abi`; the library
@@ -199,6 +206,11 @@ impl Library {
 
     pub fn major(&self) -> Major {
         self.major
+    }
+
+    /// C functions that some metrics need and this library lacks.
+    pub fn missing_symbols(&self) -> Vec<&'static str> {
+        self.symbols.missing()
     }
 
     /// What the library knows of a field id; `None` if it has no such field.

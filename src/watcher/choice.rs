@@ -71,7 +71,7 @@ impl Choice {
         self.left_alone_until = now + self.grudge;
         self.grudge = (self.grudge * 2).min(LONGEST_GRUDGE);
         // One that is starting listens before it serves.
-        !self.awaited.as_ref().is_some_and(|(_, until)| now < *until)
+        self.awaited.as_ref().is_none_or(|(_, until)| now >= *until)
     }
 
     /// A session was lost.

@@ -1,0 +1,122 @@
+//! Answers to the questions of `--check`, as a table for people and as JSON for machines.
+
+use std::fmt::Write;
+
+use crate::logging::Json;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Ok,
+    /// Metrics flow, but not all that there could be, or not for long.
+    Warn,
+    /// No metrics, or wrong ones.
+    Fail,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warn => "warn",
+            Status::Fail => "fail",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub question: &'static str,
+    pub status: Status,
+    pub found: String,
+    /// What to do about it; empty for ok.
+    pub mend: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Answers(Vec<Answer>);
+
+impl Answers {
+    pub fn ok(&mut self, question: &'static str, found: impl Into<String>) {
+        self.put(Answer { question, status: Status::Ok, found: found.into(), mend: String::new() });
+    }
+
+    pub fn warn(&mut self, question: &'static str, found: impl Into<String>, mend: impl Into<String>) {
+        self.put(Answer { question, status: Status::Warn, found: found.into(), mend: mend.into() });
+    }
+
+    pub fn fail(&mut self, question: &'static str, found: impl Into<String>, mend: impl Into<String>) {
+        self.put(Answer { question, status: Status::Fail, found: found.into(), mend: mend.into() });
+    }
+
+    pub fn put(&mut self, answer: Answer) {
+        self.0.push(answer);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Answer> {
+        self.0.iter()
+    }
+
+    /// The worst of all, which is the exit status: 0, 1 or 2.
+    pub fn worst(&self) -> Status {
+        self.0.iter().map(|answer| answer.status).max().unwrap_or(Status::Ok)
+    }
+
+    /// One line an answer, and below it the mend.
+    pub fn table(&self) -> String {
+        let width = self.0.iter().map(|answer| answer.question.len()).max().unwrap_or(0);
+        let mut table = String::new();
+        for Answer { question, status, found, mend } in &self.0 {
+            let _ = writeln!(table, "{:<4}  {question:<width$}  {}", status.name(), one_line(found));
+            if !mend.is_empty() {
+                let _ = writeln!(table, "      {:width$}  -> {}", "", one_line(mend));
+            }
+        }
+        let count = |status| self.0.iter().filter(|answer| answer.status == status).count();
+        let (ok, warn, fail) = (count(Status::Ok), count(Status::Warn), count(Status::Fail));
+        let _ = writeln!(table, "\n{ok} ok, {warn} warn, {fail} fail");
+        table
+    }
+
+    /// `{"status": ..., "answers": [{"question", "status", "found", "mend"}, ...]}` and a line break.
+    pub fn json(&self) -> String {
+        let mut json = format!("{{\"status\":{},\"answers\":[", Json(self.worst().name()));
+        for (index, Answer { question, status, found, mend }) in self.0.iter().enumerate() {
+            let _ = write!(
+                json,
+                "{}{{\"question\":{},\"status\":{},\"found\":{},\"mend\":{}}}",
+                if index == 0 { "" } else { "," },
+                Json(question),
+                Json(status.name()),
+                Json(found),
+                Json(mend)
+            );
+        }
+        json.push_str("]}\n");
+        json
+    }
+}
+
+/// What comes from files or other programs may have line breaks; a row of the table has none.
+fn one_line(text: &str) -> String {
+    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_and_json_of_the_same() {
+        let mut answers = Answers::default();
+        assert_eq!(answers.worst(), Status::Ok);
+        answers.ok("port", "9400 is free");
+        answers.warn("job map", "a \"b\"\nc", "do x");
+        assert_eq!(answers.worst(), Status::Warn);
+        let table =
+            "ok    port     9400 is free\nwarn  job map  a \"b\"; c\n               -> do x\n\n1 ok, 1 warn, 0 fail\n";
+        assert_eq!(answers.table(), table);
+        let json: serde_json::Value = serde_json::from_str(&answers.json()).unwrap();
+        assert_eq!(json["status"], "warn");
+        assert_eq!(json["answers"][1]["found"], "a \"b\"\nc");
+    }
+}

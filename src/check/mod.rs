@@ -1,0 +1,110 @@
+//! `--check`: what an administrator would try by hand when metrics are missing, in one command and as a table.
+//!
+//! Every question is answered by ok, warn or fail, with what was found and the mend. Nothing is changed and no port is
+//! opened, so it may run beside an exporter that serves. The settings are those of the installed unit, unless the
+//! command line or the environment says otherwise: a check with other settings than the service has would mislead.
+//!
+//! - [`answers`]: the table.
+//! - [`unit`]: the installed unit and its settings.
+//! - [`node`]: driver, permissions, other processes, port, job map, hostname.
+//! - [`engine`]: everything that takes DCGM, in a thread of its own, because a driver that hangs is one of the answers.
+
+pub mod answers;
+pub mod engine;
+pub mod node;
+pub mod unit;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::cli::{self, Command, Config};
+use crate::counters::{Counters, types};
+use answers::Answers;
+use unit::Unit;
+
+/// The machine to look at.
+pub struct Host {
+    /// `/`, but for tests that bring a tree of their own.
+    pub root: PathBuf,
+}
+
+/// What was found. `hung` says that a DCGM call has not returned and never may: the process is to be left at once.
+pub struct Findings {
+    pub answers: Answers,
+    pub hung: bool,
+}
+
+/// Asks every question, for a command line (without the program's name) in an environment.
+pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Option<OsString>) -> Findings {
+    let mut answers = Answers::default();
+    let unit = Unit::find(&host.root);
+    let Some(config) = settings(unit.as_ref(), arguments, environment, &mut answers) else {
+        return Findings { answers, hung: false };
+    };
+    let counters = counters(&config, &mut answers);
+    node::driver(host, &config, &mut answers);
+    node::permissions(host, &config, &counters, &mut answers);
+    let hung = engine::ask(&config, &counters, &mut answers);
+    node::exporters(host, &mut answers);
+    node::port(host, &config, &mut answers);
+    node::job_map(&config, &mut answers);
+    unit::installed(host, unit.as_ref(), &mut answers);
+    node::hostname(&config, &mut answers);
+    Findings { answers, hung }
+}
+
+/// What the exporter would be told: the unit's arguments before the typed ones, its variables behind those that are set.
+fn settings(
+    unit: Option<&Unit>,
+    typed: &[OsString],
+    environment: impl Fn(&str) -> Option<OsString>,
+    answers: &mut Answers,
+) -> Option<Config> {
+    const QUESTION: &str = "settings";
+    let of_unit = unit.map(|unit| unit.arguments.as_slice()).unwrap_or_default();
+    let arguments = of_unit.iter().map(OsString::from).chain(typed.iter().cloned());
+    let variable = |name: &str| {
+        let set = environment(name).filter(|value| !value.is_empty());
+        set.or_else(|| unit.and_then(|unit| unit.variable(name)).map(OsString::from))
+    };
+    match cli::parse(arguments, variable) {
+        Ok(Command::Run(config)) => {
+            let from: Vec<String> =
+                unit.iter().flat_map(|unit| &unit.sources).map(|file| file.display().to_string()).collect();
+            let from =
+                if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
+            answers.ok(QUESTION, format!("from {from}"));
+            for remark in &config.remarks {
+                answers.warn(QUESTION, remark.clone(), "leave it out");
+            }
+            Some(*config)
+        }
+        Ok(Command::Print(_)) => None,
+        Err(error) => {
+            answers.fail(QUESTION, error, "correct it; dcgm-exporter --help lists all flags and variables");
+            None
+        }
+    }
+}
+
+/// The counters file; without a usable one, none of its rows.
+fn counters(config: &Config, answers: &mut Answers) -> Counters {
+    const QUESTION: &str = "counters file";
+    let file = config.collectors.display();
+    match Counters::read(&config.collectors) {
+        Ok(counters) => {
+            answers.ok(QUESTION, format!("{file}, {} rows", counters.rows.len()));
+            let remarks = counters.rows.iter().filter_map(|row| Some((row.line, types::remark(row)?)));
+            for (line, what) in remarks.chain(counters.warnings.iter().cloned()) {
+                answers.ok(QUESTION, format!("{file}:{line}: {what}"));
+            }
+            counters
+        }
+        Err(error) => {
+            for line in error.to_string().lines() {
+                answers.fail(QUESTION, line.to_owned(), "correct it; dcgm-exporter --check-counters looks at it alone");
+            }
+            Counters::default()
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! `--check`: every fault that the simulator can play is found and named, and nothing is changed by looking.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::common::*;
+
+const CLOCK: &str = "DCGM_FI_DEV_SM_CLOCK, gauge, c\n";
+
+/// What a check printed, and its exit status.
+struct Checked {
+    status: i32,
+    report: Value,
+}
+
+impl Checked {
+    fn run(command: &mut Command) -> Checked {
+        let output = command.arg("--check=json").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        Checked { status: output.status.code().unwrap(), report }
+    }
+
+    /// Asserts that a question has this answer among its own, and that the exit status is no better.
+    #[track_caller]
+    fn says(&self, question: &str, status: &str, part: &str) {
+        let answers = self.report["answers"].as_array().unwrap();
+        let is_it = |answer: &&Value| {
+            answer["question"] == question
+                && answer["status"] == status
+                && answer["found"].as_str().unwrap().contains(part)
+        };
+        let found = answers.iter().find(is_it);
+        let found = found.unwrap_or_else(|| panic!("no {status} '{part}' for {question}:\n{:#}", self.report));
+        assert_eq!(found["mend"] == "", status == "ok", "{found}");
+        let least = ["ok", "warn", "fail"].iter().position(|known| *known == status).unwrap();
+        assert!(self.status >= least as i32, "exit status {} after {status}", self.status);
+    }
+
+    /// Questions that were not answered by ok, but for those about this machine and the other tests that run on it.
+    fn complaints(&self) -> Vec<&Value> {
+        const OF_MACHINE: [&str; 4] = ["driver", "unit", "other engines", "other exporters"];
+        let answers = self.report["answers"].as_array().unwrap().iter();
+        let is_of_machine = |answer: &&Value| OF_MACHINE.contains(&answer["question"].as_str().unwrap());
+        answers.filter(|answer| answer["status"] != "ok" && !is_of_machine(answer)).collect()
+    }
+}
+
+/// A check of a simulated node whose counters file asks for a temperature and a clock.
+fn check(scratch: &Scratch, scenario: &Value) -> Command {
+    let mut command = exporter();
+    command
+        .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", scenario.to_string()))
+        .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+        .arg("-f")
+        .arg(scratch.write("counters.csv", format!("{GPU_TEMP}{CLOCK}")));
+    command
+}
+
+fn node() -> Value {
+    let mut node = scenario(&[0, 1, 2]);
+    for gpu in 0..3 {
+        node["latest_values"][gpu]["fields"]["100"] = json!({ "type": "int64", "value": "1980" });
+    }
+    node
+}
+
+#[test]
+fn a_node_without_faults() {
+    let scratch = Scratch::new();
+    let checked = Checked::run(&mut check(&scratch, &node()));
+    assert!(checked.complaints().is_empty(), "{:#?}", checked.complaints());
+    checked.says("GPUs", "ok", "3 x NVIDIA H200");
+    checked.says("counters", "ok", "2 of 2 rows have values on NVIDIA H200");
+    let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+    for left in ["sessions", "groups", "field_groups", "watches"] {
+        assert_eq!(stats[left], 0, "{stats}");
+    }
+    assert_eq!(stats["violations"], json!([]));
+    let table = check(&scratch, &node()).arg("--check").output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.lines().any(|line| line.starts_with("ok    GPUs")), "{table}");
+}
+
+#[test]
+fn settings_and_files_that_are_wrong() {
+    let scratch = Scratch::new();
+    let checked = Checked::run(exporter().args(["-c", "10"]));
+    checked.says("settings", "fail", "--collect-interval");
+    assert_eq!(checked.status, 2);
+    let bad = scratch.write("bad.csv", "DCGM_FI_NOPE, gauge, x\nDCGM_FI_DEV_GPU_TEMP, gauge, t\n");
+    Checked::run(exporter().arg("-f").arg(bad)).says("counters file", "fail", "bad.csv:1: ");
+    let text = scratch.write("libdcgm.txt", "not a library");
+    let mut command = bare_exporter();
+    command.arg("-f").arg(scratch.write("counters.csv", GPU_TEMP)).arg("--libdcgm").arg(text);
+    Checked::run(&mut command).says("library", "fail", "libdcgm.txt");
+}
+
+#[test]
+fn a_library_that_lacks_a_symbol() {
+    let scratch = Scratch::new();
+    let mut bytes = std::fs::read(simulator()).unwrap();
+    let name = b"\0dcgmGetGpuStatus\0";
+    let places: Vec<usize> = (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at + 1] = b'x';
+    }
+    let library = scratch.write("libdcgm.so.4", bytes);
+    let mut command = bare_exporter();
+    command.args(["-a", "127.0.0.1:0", "-f"]).arg(scratch.write("counters.csv", GPU_TEMP));
+    let checked = Checked::run(command.arg("--libdcgm").arg(library));
+    checked.says("symbols", "warn", "lacks dcgmGetGpuStatus");
+    checked.says("GPUs", "ok", "8 seen");
+}
+
+#[test]
+fn calls_that_fail() {
+    let scratch = Scratch::new();
+    for (call, code, question, status) in [
+        ("dcgmStartEmbedded_v2", -8, "engine", "fail"),
+        ("dcgmHostengineVersionInfo", -3, "engine version", "warn"),
+        ("dcgmGetEntityGroupEntities", -3, "GPUs", "fail"),
+        ("dcgmGetDeviceAttributes", -18, "GPUs", "warn"),
+        ("dcgmGetGpuStatus", -3, "GPUs", "fail"),
+        ("dcgmGetGpuInstanceHierarchy", -3, "GPUs", "warn"),
+        ("dcgmGroupCreate", -24, "samples", "fail"),
+        ("dcgmFieldGroupCreate", -24, "samples", "fail"),
+        ("dcgmWatchFields", -3, "counters", "warn"),
+        ("dcgmUpdateAllFields", -3, "samples", "fail"),
+        ("dcgmGetLatestValues_v2", -3, "samples", "fail"),
+        ("dcgmGetLatestValues_v2", -21, "samples", "fail"),
+    ] {
+        let mut node = node();
+        node["faults"]["fail"] = json!([{ "call": call, "code": code }]);
+        let part = if question == "engine version" || call == "dcgmWatchFields" { "" } else { call };
+        Checked::run(&mut check(&scratch, &node)).says(question, status, part);
+    }
+}
+
+#[test]
+fn calls_that_hang() {
+    std::thread::scope(|threads| {
+        for call in [
+            "dcgmHostengineVersionInfo",
+            "dcgmGetDeviceAttributes",
+            "dcgmGroupCreate",
+            "dcgmUpdateAllFields",
+            "dcgmGetLatestValues_v2",
+            "dcgmStopEmbedded",
+        ] {
+            threads.spawn(move || {
+                let scratch = Scratch::new();
+                let mut node = node();
+                node["faults"]["hang_ms"][call] = 600_000.into();
+                let checked = Checked::run(&mut check(&scratch, &node));
+                checked.says("engine", "fail", &format!("{call} has not returned"));
+                checked.says("hostname label", "ok", "hostname=");
+            });
+        }
+    });
+}
+
+#[test]
+fn gpus_that_are_lost_stand_still_or_are_not_there() {
+    let scratch = Scratch::new();
+    let with = |faults: Value| {
+        let mut node = node();
+        node["faults"] = faults;
+        Checked::run(&mut check(&scratch, &node))
+    };
+    let lost = with(json!({ "lost_gpus": [1] }));
+    lost.says("GPUs", "fail", "GPU 1 is lost");
+    lost.says("samples", "fail", "GPU 1 (GPU-1): none of its fields has a value");
+    with(json!({ "frozen": [{ "entity": "GPU", "id": 2 }] })).says("samples", "fail", "GPU 2 (GPU-2)");
+    let spoilt = with(json!({ "fail": [{ "call": "latest", "code": -3, "entity": "GPU", "id": 1 }] }));
+    spoilt.says("samples", "fail", "dcgmGetLatestValues_v2");
+    let refused = with(json!({ "fail": [{ "call": "dcgmWatchFields", "code": -3, "field": 100 }] }));
+    refused.says("counters", "warn", "DCGM_FI_DEV_SM_CLOCK: the engine does not watch field 100");
+    let none = Checked::run(&mut check(&scratch, &scenario(&[])));
+    none.says("GPUs", "fail", "DCGM sees none");
+    let unknown_module = {
+        let mut node = node();
+        node["unknown_module"] = 10.into();
+        Checked::run(&mut check(&scratch, &node))
+    };
+    unknown_module.says("engine", "warn", "not without the modules");
+    let mut slow = node();
+    slow["stop_ms"] = 4500.into();
+    Checked::run(&mut check(&scratch, &slow)).says("engine", "warn", "stopping the engine took");
+}
+
+#[test]
+fn values_whose_time_stands_still() {
+    let scratch = Scratch::new();
+    let mut node = node();
+    for field in ["150", "100"] {
+        node["latest_values"][0]["fields"][field] = json!({ "type": "int64", "value": "1", "timestamp": 1_000_000.0 });
+    }
+    Checked::run(&mut check(&scratch, &node)).says("samples", "fail", "GPU 0 (GPU-0): its values do not move");
+}
+
+#[test]
+fn counters_and_profiling_that_a_model_does_not_have() {
+    let scratch = Scratch::new();
+    let mut node = node();
+    node["system"]["gpus"][2]["model"] = "NVIDIA L4".into();
+    node["latest_values"][2]["fields"].as_object_mut().unwrap().remove("100");
+    node["profiling_by_gpu"] = json!({ "0": [1001], "1": [1001], "2": [] });
+    let mut command = check(&scratch, &node);
+    scratch.write(
+        "counters.csv",
+        format!("{GPU_TEMP}{CLOCK}DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, g\nDCGM_FI_DRIVER_VERSION, label, d\n"),
+    );
+    let checked = Checked::run(&mut command);
+    checked.says("profiling", "warn", "GPU 2 has none");
+    checked.says("counters", "warn", "3 of 4 rows have values on NVIDIA H200; none for DCGM_FI_DRIVER_VERSION");
+    let on_l4 = "1 of 4 rows have values on NVIDIA L4; none for DCGM_FI_DEV_SM_CLOCK, DCGM_FI_DRIVER_VERSION, DCGM_FI_PROF_GR_ENGINE_ACTIVE";
+    checked.says("counters", "warn", on_l4);
+    let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+    assert!(stats["calls"]["dcgmWatchFields"].as_u64().unwrap() > 0, "{stats}");
+    let mut old = scenario(&[0]);
+    old["version"] = "3.3.9".into();
+    let mut command = check(&scratch, &old);
+    scratch.write("counters.csv", format!("{GPU_TEMP}DCGM_FI_DEV_NVLINK_PPCNT_PLR_RCV_CODES, counter, newer\n"));
+    Checked::run(&mut command).says("counters", "warn", "libdcgm 3.3.9 does not have this field");
+}
+
+#[test]
+fn host_engines_that_answer_and_that_do_not() {
+    let scratch = Scratch::new();
+    let mut other = node();
+    other["version"] = "4.5.3".into();
+    let plan = scratch.write("other.json", other.to_string());
+    let address = format!("127.0.0.1:{}", free_port());
+    let engine = HostEngine::start(["--listen", &address], &plan);
+    let ask = |address: &str| Checked::run(check(&scratch, &node()).args(["-r", address]));
+    let checked = ask(&address);
+    checked.says("engine", "ok", &address);
+    checked.says("engine version", "warn", "the engine is DCGM 4.5.3-simulated, the library 4.6.0");
+    checked.says("hostname label", "warn", "hostname=\"127.0.0.1\", the same on every node");
+    ask(&format!("auto,{address}")).says("engine", "ok", &address);
+    // Stopped, it still listens.
+    signal_to(engine.pid(), Signal::STOP);
+    ask(&address).says("engine", "fail", "no host engine answers");
+    signal_to(engine.pid(), Signal::CONT);
+    drop(engine);
+    let checked = ask(&address);
+    checked.says("engine", "fail", "no host engine answers");
+    ask(&format!("auto,{address}")).says("engine", "ok", "an embedded one starts");
+}
+
+#[test]
+fn the_port_and_the_exporter_behind_it() {
+    let scratch = Scratch::new();
+    let ask = |scratch: &Scratch, port: u16| {
+        let other = Scratch::new();
+        let checked = Checked::run(check(&other, &node()).args(["-a", &format!("127.0.0.1:{port}")]));
+        assert!(scratch.path("").exists());
+        checked
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in taken.incoming() {
+            drop(client);
+        }
+    });
+    ask(&scratch, port).says("port", "fail", &format!("{port} is taken by another program"));
+    Checked::run(check(&scratch, &node()).args(["-a", "192.0.2.1:9400"])).says(
+        "port",
+        "fail",
+        "192.0.2.1 is no address",
+    );
+
+    let mut node = node();
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", node.to_string()))
+            .args(["-c", "100", "--stale-after", "2s", "-f"])
+            .arg(scratch.write("counters.csv", GPU_TEMP)),
+    );
+    exporter.page();
+    let checked = ask(&scratch, exporter.port);
+    checked.says("port", "ok", &format!("served by this exporter, version {}", env!("CARGO_PKG_VERSION")));
+    checked.says("running exporter", "ok", "running");
+    node["faults"]["silent_fields"] = json!([150]);
+    node["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 1 }]);
+    scratch.write("scenario.json", node.to_string());
+    exporter.until("it is degraded", |exporter| exporter.get("/health").body.contains("stopped moving").then_some(()));
+    ask(&scratch, exporter.port).says("running exporter", "warn", "its values have stopped moving");
+    node["faults"] = json!({ "hang_ms": { "dcgmUpdateAllFields": 600_000 } });
+    scratch.write("scenario.json", node.to_string());
+    exporter.until("it is stale", |exporter| (exporter.get("/health").status == 503).then_some(()));
+    ask(&scratch, exporter.port).says("running exporter", "fail", "dcgmUpdateAllFields was called");
+    assert_eq!(exporter.get("/metrics").status, 503, "it was asked, not ended");
+}
+
+#[test]
+fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    let ask = |path: &Path| Checked::run(check(&scratch, &node()).arg("--hpc-job-mapping-dir").arg(path));
+    ask(&jobs).says("job map", "warn", "No such file");
+    ask(&scratch.write("file", "")).says("job map", "fail", "is no directory");
+    std::fs::create_dir(&jobs).unwrap();
+    std::fs::write(jobs.join("0"), "17\n18\n").unwrap();
+    ask(&jobs).says("job map", "ok", "2 jobs on 1 GPUs");
+    std::fs::set_permissions(&jobs, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::create_dir(jobs.join("1")).unwrap();
+    let checked = ask(&jobs);
+    checked.says("job map", "warn", "mode 0777");
+    checked.says("job map", "warn", "not a regular file");
+}
