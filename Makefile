@@ -8,14 +8,13 @@ DESTDIR     ?=
 CARGO       ?= cargo
 # A release tarball brings the binary; a checkout builds it.
 BINARY      ?= $(firstword $(wildcard bin/dcgm-exporter) target/release/dcgm-exporter)
-TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
-MANDIR      ?= $(PREFIX)/share/man/man1
-COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+ENABLE      ?= yes
+MACHINE     ?= x86_64
 SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint unit e2e footprint bench hostile soak fuzz install uninstall dist clean simulator
+.PHONY: build run test check-format lint unit e2e footprint bench hostile soak fuzz install uninstall dist image clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -71,32 +70,26 @@ fuzz:
 bench: build simulator
 	$(CARGO) bench --locked --bench page
 
-# Files that an administrator may have changed are left alone. Into an image: make install DESTDIR=/cm/images/NAME
+# On this node, or into an image: make install DESTDIR=/cm/images/NAME
+PLACES = PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" UNITDIR="$(UNITDIR)" DESTDIR="$(DESTDIR)" ENABLE="$(ENABLE)"
+
 install: $(if $(wildcard $(BINARY)),,build)
-	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dcgm-exporter
-	@for file in counters/*.csv dist/systemd/environment; do \
-		target="$(DESTDIR)$(SYSCONFDIR)/dcgm-exporter/$${file##*/}"; \
-		if [ -e "$$target" ] && ! cmp -s "$$file" "$$target"; then \
-			echo "$$target was changed and is kept; the new one is $$target.new"; target="$$target.new"; fi; \
-		install -D -m 0644 "$$file" "$$target"; done
-	@install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(MANDIR) $(DESTDIR)$(COMPLETIONS)
-	@sed 's|@PREFIX@|$(PREFIX)|g; s|@SYSCONFDIR@|$(SYSCONFDIR)|g' dist/systemd/dcgm-exporter.service \
-		> $(DESTDIR)$(UNITDIR)/dcgm-exporter.service
-	@chmod 0644 $(DESTDIR)$(UNITDIR)/dcgm-exporter.service
-	install -D -m 0644 dist/systemd/dcgm-exporter.socket $(DESTDIR)$(UNITDIR)/dcgm-exporter.socket
-	install -D -m 0644 dist/tmpfiles/dcgm-exporter.conf $(DESTDIR)$(TMPFILESDIR)/dcgm-exporter.conf
-	@$(BINARY) --generate man > $(DESTDIR)$(MANDIR)/dcgm-exporter.1
-	@$(BINARY) --generate bash > $(DESTDIR)$(COMPLETIONS)/dcgm-exporter
+	@BINARY="$(BINARY)" $(PLACES) dist/install.sh
 
-# What an administrator may have changed stays.
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/dcgm-exporter $(DESTDIR)$(UNITDIR)/dcgm-exporter.service \
-		$(DESTDIR)$(UNITDIR)/dcgm-exporter.socket $(DESTDIR)$(TMPFILESDIR)/dcgm-exporter.conf \
-		$(DESTDIR)$(MANDIR)/dcgm-exporter.1 $(DESTDIR)$(COMPLETIONS)/dcgm-exporter
+	@$(PLACES) dist/uninstall.sh
 
-# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later.
+# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later. For Grace:
+# rustup target add aarch64-unknown-linux-gnu; make dist MACHINE=aarch64
 dist:
+	dist/package.sh $(MACHINE)
+
+# The packages and the tarball in a fresh Debian, with a systemd of its own. Needs root.
+image:
+	tests/e2e/packages.sh debootstrap rpm python3-venv binutils shellcheck
 	dist/package.sh
+	$(CARGO) build --release --locked --package dcgm-simulator
+	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 1
 
 clean:
 	$(CARGO) clean

@@ -1,11 +1,20 @@
 //! The value of the hostname label.
 
-use crate::cli::EngineChoice;
+use crate::cli::{Config, EngineChoice};
 use crate::dcgm::Address;
+
+/// What the label says with these settings; empty leaves it out.
+pub fn of(config: &Config) -> String {
+    match &config.hostname {
+        _ if config.no_hostname => String::new(),
+        Some(name) => name.clone(),
+        None => resolve(&config.engine, std::env::var("NODE_NAME").ok()),
+    }
+}
 
 /// The node's name for samples of an engine on this node (embedded, behind a Unix socket, or whichever of them `auto`
 /// finds); for a remote engine the host part of its address, as dcgm-exporter has it. `NODE_NAME`, if set, wins locally.
-pub fn resolve(engine: &EngineChoice, node_name: Option<String>) -> String {
+fn resolve(engine: &EngineChoice, node_name: Option<String>) -> String {
     match engine {
         EngineChoice::Remote(Address::Tcp(address)) => host_of(address),
         EngineChoice::Remote(Address::Unix(_)) | EngineChoice::Embedded | EngineChoice::Auto(_) => node_name

@@ -44,7 +44,7 @@ pub fn driver(host: &Host, config: &Config, answers: &mut Answers) {
     let information = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("information")).unwrap_or_default();
     let gpus: Vec<String> =
         fs::read_dir(directory.join("gpus")).into_iter().flatten().flatten().map(information).collect();
-    let excluded = gpus.iter().filter(|text| text.lines().any(|line| is_excluded(line))).count();
+    let excluded = gpus.iter().filter(|text| text.lines().any(is_excluded)).count();
     match (gpus.len(), excluded) {
         (0, _) => answers.fail(
             QUESTION,
@@ -316,7 +316,7 @@ pub fn hostname(config: &Config, answers: &mut Answers) {
         answers.ok(QUESTION, "left out (--no-hostname)");
         return;
     }
-    let name = hostname::resolve(&config.engine, std::env::var("NODE_NAME").ok());
+    let name = hostname::of(config);
     let is_loopback = name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match name.as_str() {
         "" => answers.warn(QUESTION, "it would be empty", "give the engine's address with its host: -r HOST:5555"),
@@ -328,7 +328,7 @@ pub fn hostname(config: &Config, answers: &mut Answers) {
 
 fn same_everywhere(config: &Config, name: &str, answers: &mut Answers) {
     let mend = match is_elsewhere(config) {
-        true => "reach the node's engine by -r auto or its socket (-r unix:///run/nvidia-dcgm/nv-hostengine.sock)",
+        true => "give the node's name with --hostname, or reach its engine by -r auto",
         false => "give the node a name (hostnamectl hostname NAME), or set NODE_NAME",
     };
     answers.warn("hostname label", format!("{}=\"{name}\", the same on every node", config.hostname_label), mend);

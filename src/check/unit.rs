@@ -64,7 +64,9 @@ impl Unit {
     }
 
     fn read(&mut self, text: &str, root: &Path, files: &mut Vec<PathBuf>) {
-        let joined = text.replace("\\\n", " ");
+        // Of systemd's specifiers the one that our own drop-in has.
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let joined = text.replace("\\\n", " ").replace("%H", &node);
         let mut section = "";
         for line in joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
             if line.starts_with('[') {

@@ -260,6 +260,19 @@ pub static FLAGS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "hostname",
+        variable: "DCGM_EXPORTER_HOSTNAME",
+        kind: Kind::Value("NAME"),
+        default: "",
+        help: "Value of the hostname label, instead of the node's name or, with a host engine over TCP, the host of its \
+               address",
+        apply: |config, value| {
+            config.hostname = (!value.is_empty()).then(|| value.to_owned());
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
         long: "use-old-namespace",
         short: Some("o"),
         variable: "DCGM_EXPORTER_USE_OLD_NAMESPACE",

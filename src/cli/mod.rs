@@ -35,6 +35,8 @@ pub struct Config {
     pub old_namespace: bool,
     pub no_hostname: bool,
     pub hostname_label: &'static str,
+    /// The value of that label, where it is not to follow from the engine's place.
+    pub hostname: Option<String>,
     pub replace_blanks_in_model_name: bool,
     pub engine: EngineChoice,
     pub libdcgm: Option<PathBuf>,
@@ -72,6 +74,7 @@ impl Default for Config {
             old_namespace: false,
             no_hostname: false,
             hostname_label: "",
+            hostname: None,
             replace_blanks_in_model_name: false,
             engine: EngineChoice::Embedded,
             libdcgm: None,

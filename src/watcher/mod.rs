@@ -119,10 +119,6 @@ impl Watcher {
         publisher: Publisher,
     ) -> std::io::Result<(Watcher, Remote)> {
         let (waiting, remote) = Waiting::new(&config.collectors, config.job_map.as_deref())?;
-        let hostname = match config.no_hostname {
-            true => String::new(),
-            false => hostname::resolve(&config.engine, std::env::var("NODE_NAME").ok()),
-        };
         if let Some(directory) = &config.job_map {
             log::info!(directory = directory.display().to_string(); "HPC job mapping is enabled");
             if !directory.is_dir() {
@@ -142,12 +138,12 @@ impl Watcher {
             events: Events::new(microseconds(), config.xid_window, config.clock_events_window),
             no_gpu_pause: no_gpu_first(config.interval),
             choice: Choice::new(config.engine.clone(), Instant::now()),
+            hostname: hostname::of(&config),
             config,
             library,
             counters,
             publisher,
             waiting,
-            hostname,
             report,
             state: State::default(),
             systemd: Systemd::new(),
@@ -330,6 +326,8 @@ impl Watcher {
                 }
                 Wake::CountersChanged | Wake::Command(Command::Reload) => {
                     if !self.reload() {
+                        // Whoever asked for it wants to see the outcome before the next collection.
+                        self.publish_again(&mut scene);
                         continue;
                     }
                     let denied = scene::unneeded_modules(&self.counters, &self.library);

@@ -18,14 +18,22 @@ fn a_host_engine_over_tcp_and_over_a_unix_socket() {
     let _tcp = HostEngine::start(["--listen", &address], &plan);
     let _unix = HostEngine::start(["--socket", &socket], &plan);
     for (remote, hostname) in [(address, "127.0.0.1"), (format!("unix://{socket}"), "node7")] {
-        let mut exporter =
-            Exporter::start(exporter().args(["-r", &remote, "-f"]).arg(counters(&scratch)).env("NODE_NAME", "node7"));
+        let mut exporter = Exporter::start(&mut exporter_of(&scratch, &remote));
         let page = exporter.page();
         assert!(page.contains(&format!("hostname=\"{hostname}\"}} 31\n")), "{page}");
         assert!(page.contains(&format!("dcgm_exporter_engine_info{{mode=\"remote\",address=\"{remote}\"")), "{page}");
         let (status, took) = exporter.stop();
         assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+        let mut named = exporter_of(&scratch, &remote);
+        let mut named = Exporter::start(named.env("DCGM_EXPORTER_HOSTNAME", "node8"));
+        assert!(named.page().contains("hostname=\"node8\"} 31\n"));
     }
+}
+
+fn exporter_of(scratch: &Scratch, remote: &str) -> std::process::Command {
+    let mut command = exporter();
+    command.args(["-r", remote, "-f"]).arg(counters(scratch)).env("NODE_NAME", "node7");
+    command
 }
 
 #[test]

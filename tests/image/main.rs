@@ -1,0 +1,362 @@
+//! The release files in a fresh Debian, with a real systemd that runs the real unit. Run by `make image`, as root.
+//!
+//! Debian comes from debootstrap, once; every test boots a copy of it in namespaces of its own. Its libdcgm is the
+//! simulated one, installed where the real one would be.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PACKAGES: &str = "systemd,systemd-sysv,make,curl";
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn work() -> PathBuf {
+    project().join("target/image")
+}
+
+#[track_caller]
+fn check(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", text(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn text(output: &Output) -> String {
+    format!("{} {}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The release file with this ending.
+fn release(ending: &str) -> PathBuf {
+    let files = std::fs::read_dir(project().join("target/dist/x86_64")).expect("dist/package.sh made release files");
+    let found = files.map(|file| file.unwrap().path()).find(|file| file.display().to_string().ends_with(ending));
+    found.unwrap_or_else(|| panic!("no release file ends with {ending}"))
+}
+
+/// A Debian with nothing of ours but the simulated library.
+fn base() -> &'static Path {
+    static BASE: OnceLock<PathBuf> = OnceLock::new();
+    BASE.get_or_init(|| {
+        assert!(rustix::process::geteuid().is_root(), "make image needs root, for debootstrap and namespaces");
+        let (base, made) = (work().join("debian"), work().join("debian/.made-for"));
+        if std::fs::read_to_string(&made).is_ok_and(|made| made == PACKAGES) {
+            return base;
+        }
+        let _ = std::fs::remove_dir_all(&base);
+        std::fs::create_dir_all(work()).unwrap();
+        let include = format!("--include={PACKAGES}");
+        check(Command::new("debootstrap").args(["--variant=minbase", &include, "bookworm"]).arg(&base));
+        std::fs::write(made, PACKAGES).unwrap();
+        base
+    })
+}
+
+/// A tree of a test's own; removed when dropped.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(name: &str) -> Tree {
+        let tree = work().join(name);
+        let _ = std::fs::remove_dir_all(&tree);
+        check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(base()).arg(&tree));
+        let library = tree.join("usr/lib/x86_64-linux-gnu/libdcgm.so.4");
+        std::fs::copy(project().join("target/release/libdcgm_simulator.so"), library).unwrap();
+        check(Command::new("ldconfig").arg("-r").arg(&tree));
+        std::fs::write(tree.join("etc/hostname"), "gpu-node-1\n").unwrap();
+        Tree(tree)
+    }
+
+    fn put(&self, file: &Path, at: &str) {
+        std::fs::copy(file, self.0.join(at.trim_start_matches('/'))).unwrap();
+    }
+
+    fn boot(self) -> Node {
+        Node::boot(self)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A booted tree; killed when dropped.
+struct Node {
+    unshare: Child,
+    init: u32,
+    cgroup: PathBuf,
+    _tree: Tree,
+}
+
+impl Node {
+    fn boot(tree: Tree) -> Node {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let cgroup = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|mount| mount[2] == "cgroup2");
+        let cgroup = Path::new(cgroup.expect("a cgroup2 hierarchy is mounted")[1])
+            .join(format!("dcgm-exporter-test-{}", std::process::id()));
+        let mut unshare = Command::new(project().join("tests/image/boot.sh"));
+        let unshare = unshare.arg(&tree.0).arg(&cgroup).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let mut node = Node { unshare, init: 0, cgroup, _tree: tree };
+        let end = Instant::now() + PATIENCE;
+        // The child of unshare is the script at first, and systemd then.
+        while node.init == 0 {
+            assert!(Instant::now() < end && node.unshare.try_wait().unwrap().is_none(), "it does not boot");
+            std::thread::sleep(Duration::from_millis(20));
+            let child = std::fs::read_to_string(&children).unwrap_or_default().trim().parse().unwrap_or(0);
+            let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+            if name.trim_end() == "systemd" {
+                node.init = child;
+            }
+        }
+        node.until("systemd answers", "systemctl is-system-running --wait; test -S /run/systemd/private");
+        node
+    }
+
+    fn output(&self, script: &str) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init.to_string(), "--all", "--", "/bin/sh", "-c", script]);
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        command.output().expect("nsenter runs")
+    }
+
+    #[track_caller]
+    fn run(&self, script: &str) -> String {
+        let output = self.output(script);
+        assert!(output.status.success(), "{script}: {}\n{}", text(&output), self.journal());
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, script: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let output = self.output(script);
+            if output.status.success() {
+                return String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            }
+            assert!(Instant::now() < end, "waited in vain until {what}: {}\n{}", text(&output), self.journal());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn journal(&self) -> String {
+        text(
+            &self.output(
+                "systemctl status dcgm-exporter --no-pager; journalctl --no-pager -u dcgm-exporter | tail -n 40",
+            ),
+        )
+    }
+
+    /// The page, once it is served and has this in it.
+    #[track_caller]
+    fn page_with(&self, part: &str) -> String {
+        self.until(part, &format!("curl --silent --fail localhost:9400/metrics >/tmp/page && grep -q -F '{part}' /tmp/page && cat /tmp/page"))
+    }
+
+    fn main_pid(&self) -> String {
+        self.run("systemctl show -P MainPID dcgm-exporter")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The first process of the namespace takes all others with it.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        let _ = std::fs::write(self.cgroup.join("cgroup.kill"), "1");
+        let end = Instant::now() + PATIENCE;
+        let populated = || {
+            std::fs::read_to_string(self.cgroup.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
+        };
+        while populated() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        remove_cgroups(&self.cgroup);
+    }
+}
+
+fn remove_cgroups(cgroup: &Path) {
+    let entries = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
+    for child in entries.map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        remove_cgroups(&child);
+    }
+    let _ = std::fs::remove_dir(cgroup);
+}
+
+/// The service runs as it is meant to, whichever way it came.
+fn works(node: &Node) {
+    assert_eq!(node.until("it runs", "systemctl is-active dcgm-exporter"), "active");
+    assert_eq!(node.run("systemctl is-enabled dcgm-exporter"), "enabled");
+    assert_eq!(node.run("stat -c '%a %U' /run/dcgm-job-map"), "755 root");
+    let page = node.page_with("DCGM_FI_DEV_GPU_TEMP{");
+    assert!(page.contains("hostname=\"gpu-node-1\"") && page.contains("engine_info{mode=\"embedded\""), "{page}");
+    assert!(page.contains("DCGM_FI_PROF_GR_ENGINE_ACTIVE{"), "profiling fields are there: {page}");
+    assert!(node.run("systemctl show -P StatusText dcgm-exporter").starts_with("running"));
+    node.run("journalctl --no-pager -u dcgm-exporter | grep -q 'Starting dcgm-exporter'");
+    let report = node.output("dcgm-exporter --check=json");
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let answers = report["answers"].as_array().unwrap();
+    let found = |question: &str| {
+        let answer = answers.iter().find(|answer| answer["question"] == question).unwrap();
+        (answer["status"].as_str().unwrap(), answer["found"].as_str().unwrap())
+    };
+    assert!(found("unit").0 == "ok" && found("unit").1.contains("enabled by dcgm-exporter.service"), "{report:#}");
+    assert!(found("settings").1.contains("dcgm-exporter.service"), "{report:#}");
+    assert!(found("port").0 == "ok" && found("port").1.contains("served by this exporter"), "{report:#}");
+    assert_eq!(found("running exporter").0, "ok", "{report:#}");
+    node.run("systemd-analyze verify dcgm-exporter.service dcgm-exporter.socket");
+    let security = node
+        .run("systemd-analyze security --offline=true --threshold=30 $(systemctl show -P FragmentPath dcgm-exporter)");
+    println!("{}", security.lines().last().unwrap());
+
+    let before = node.main_pid();
+    node.run("systemctl reload dcgm-exporter");
+    node.until(
+        "it has read its file again",
+        "curl --silent localhost:9400/metrics | grep -q 'reloads_total{outcome=\"taken\"} 1'",
+    );
+    assert_eq!(node.main_pid(), before);
+    node.run(&format!("kill -9 {before}"));
+    node.until("it runs again", &format!("test $(systemctl show -P MainPID dcgm-exporter) -gt 0 && test $(systemctl show -P MainPID dcgm-exporter) != {before}"));
+    node.page_with("DCGM_FI_DEV_GPU_TEMP{");
+    let stop = Instant::now();
+    node.run("systemctl stop dcgm-exporter");
+    assert!(stop.elapsed() < Duration::from_secs(5), "{:?}", stop.elapsed());
+    assert_eq!(node.run("systemctl show -P Result dcgm-exporter"), "success");
+    node.run("systemctl start dcgm-exporter");
+}
+
+/// A client of the node's host engine, as nobody and without a device.
+fn works_remotely(node: &Node, share: &str) {
+    node.run(
+        "printf '[Service]\\nExecStart=/root/hostengine --listen 127.0.0.1:5555\\n' >/etc/systemd/system/nvidia-dcgm.service; \
+         systemctl daemon-reload; systemctl start nvidia-dcgm",
+    );
+    node.run("systemctl restart dcgm-exporter");
+    node.page_with("DCGM_FI_DEV_GPU_TEMP{");
+    node.run("journalctl --no-pager -u dcgm-exporter | grep -q 'a host engine answers at 127.0.0.1:5555 beside the embedded one'");
+    node.run(&format!(
+        "install -D -m 0644 {share}/remote.conf /etc/systemd/system/dcgm-exporter.service.d/remote.conf; \
+         systemctl daemon-reload; systemctl restart dcgm-exporter"
+    ));
+    let page = node.page_with("engine_info{mode=\"remote\",address=\"127.0.0.1:5555\"");
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{") && page.contains("hostname=\"gpu-node-1\""), "{page}");
+    let pid = node.main_pid();
+    assert_ne!(node.run(&format!("stat -c %u /proc/{pid}")), "0", "not root");
+    node.run("systemd-analyze verify dcgm-exporter.service");
+    node.run("systemctl restart nvidia-dcgm");
+    node.page_with("reconnects_total 1");
+    node.run(
+        "rm -r /etc/systemd/system/dcgm-exporter.service.d; systemctl daemon-reload; systemctl restart dcgm-exporter",
+    );
+}
+
+/// systemd holds the port, and the exporter takes it from there.
+fn works_by_socket(node: &Node) {
+    node.run(
+        "systemctl stop dcgm-exporter; echo DCGM_EXPORTER_SYSTEMD_SOCKET=true >>/etc/dcgm-exporter/environment; \
+         systemctl enable --now dcgm-exporter.socket",
+    );
+    assert_ne!(node.output("systemctl is-active dcgm-exporter").status.code(), Some(0), "nobody has asked yet");
+    node.page_with("DCGM_FI_DEV_GPU_TEMP{");
+    node.run("systemctl disable --now dcgm-exporter.socket; sed -i /SYSTEMD_SOCKET/d /etc/dcgm-exporter/environment; systemctl restart dcgm-exporter");
+    node.page_with("DCGM_FI_DEV_GPU_TEMP{");
+}
+
+#[test]
+#[ignore = "needs root and debootstrap: make image"]
+fn the_deb_in_an_image_and_on_the_node() {
+    let tree = Tree::new("deb");
+    tree.put(&release(".deb"), "root/exporter.deb");
+    tree.put(&project().join("target/release/dcgm-simulator-hostengine"), "root/hostengine");
+    // As into an image: no systemd runs.
+    check(Command::new("chroot").arg(&tree.0).args(["dpkg", "-i", "/root/exporter.deb"]));
+    let node = tree.boot();
+    works(&node);
+    works_remotely(&node, "/usr/share/dcgm-exporter");
+    works_by_socket(&node);
+    node.run("echo '# mine' >>/etc/dcgm-exporter/default-counters.csv");
+    let before = node.main_pid();
+    node.run("dpkg -i /root/exporter.deb");
+    assert_ne!(node.main_pid(), before, "an upgrade restarts it");
+    node.run("grep -q '# mine' /etc/dcgm-exporter/default-counters.csv");
+    node.run("dpkg --purge dcgm-exporter");
+    assert!(!node.output("systemctl is-active dcgm-exporter").status.success());
+    assert_eq!(node.run("find / -xdev -name '*dcgm-exporter*' -not -path '/root/*' -not -path '/proc/*' -not -path '/var/lib/systemd/*' -not -path '/run/*'"), "");
+}
+
+#[test]
+#[ignore = "needs root and debootstrap: make image"]
+fn the_tarball_on_the_node() {
+    let tree = Tree::new("tarball");
+    tree.put(&release(".tar.gz"), "root/exporter.tar.gz");
+    tree.put(&project().join("target/release/dcgm-simulator-hostengine"), "root/hostengine");
+    let node = tree.boot();
+    node.run("cd /root && tar xzf exporter.tar.gz && make -C dcgm-exporter-* install");
+    works(&node);
+    works_remotely(&node, "/usr/local/share/dcgm-exporter");
+    let before = node.main_pid();
+    let again = node.run("make --no-print-directory -C /root/dcgm-exporter-* install");
+    assert!(again.ends_with("nothing has changed"), "{again}");
+    assert_eq!(node.main_pid(), before, "it was left alone");
+    node.run("make -C /root/dcgm-exporter-* uninstall");
+    assert!(!node.output("systemctl is-active dcgm-exporter").status.success());
+}
+
+#[test]
+#[ignore = "needs root and debootstrap: make image"]
+fn the_tarball_into_an_image() {
+    let tree = Tree::new("image");
+    let unpacked = work().join("unpacked");
+    let _ = std::fs::remove_dir_all(&unpacked);
+    std::fs::create_dir_all(&unpacked).unwrap();
+    check(Command::new("tar").arg("-xzf").arg(release(".tar.gz")).arg("-C").arg(&unpacked).arg("--strip-components=1"));
+    let destination = format!("DESTDIR={}", tree.0.display());
+    // Neither cargo nor a network is at hand on a head node.
+    check(
+        Command::new("unshare")
+            .args(["--net", "make", "install", &destination])
+            .current_dir(&unpacked)
+            .env("CARGO", "/bin/false"),
+    );
+    works(&tree.boot());
+    std::fs::remove_dir_all(&unpacked).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and debootstrap: make image"]
+fn the_rpm_into_an_image() {
+    let tree = Tree::new("rpm");
+    let rpm = |arguments: &[&str]| {
+        let mut command = Command::new("rpm");
+        // What it needs is there, but dpkg brought it.
+        check(command.arg("--root").arg(&tree.0).arg("--nodeps").args(arguments));
+    };
+    rpm(&["--install", &release(".rpm").display().to_string()]);
+    assert!(tree.0.join("etc/systemd/system/multi-user.target.wants/dcgm-exporter.service").is_symlink());
+    let edited = tree.0.join("etc/dcgm-exporter/environment");
+    std::fs::write(&edited, "# mine\n").unwrap();
+    rpm(&["--install", "--replacepkgs", &release(".rpm").display().to_string()]);
+    assert_eq!(std::fs::read_to_string(&edited).unwrap(), "# mine\n");
+    let node = tree.boot();
+    works(&node);
+}
+
+#[test]
+#[ignore = "needs shellcheck: make image"]
+fn scripts_are_clean() {
+    let listed = check(Command::new("git").args(["ls-files", "dist", "tests", ".ci"]).current_dir(project()));
+    let is_script = |file: &&str| {
+        let text = std::fs::read_to_string(project().join(file)).unwrap_or_default();
+        text.starts_with("#!/bin/sh") || text.starts_with("#!/usr/bin/env bash") || file.ends_with(".sh")
+    };
+    let scripts: Vec<&str> = listed.lines().filter(is_script).collect();
+    assert!(scripts.len() >= 5, "{scripts:?}");
+    check(Command::new("shellcheck").args(&scripts).current_dir(project()));
+}
