@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dcgm_exporter::cli::JobLabels;
 use dcgm_exporter::cli::devices::DeviceOption;
 use dcgm_exporter::collect::computed::{ComputedSamples, Events};
 use dcgm_exporter::collect::plan::Plan;
@@ -18,7 +19,7 @@ use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
-use dcgm_exporter::inventory::{self, Inventory, Naming, Scope};
+use dcgm_exporter::inventory::{self, Inventory, Minors, Naming, Scope};
 use dcgm_exporter::jobs;
 use dcgm_exporter::page::{Board, Publisher};
 use dcgm_exporter::server::{self, ListenAddress, listen};
@@ -93,6 +94,7 @@ impl Node {
             switches: DeviceOption::Flex,
             cpus: DeviceOption::Flex,
             kinds: Plan::kinds(&counters, &library),
+            minors: false,
             names: Naming {
                 old_namespace: false,
                 hostname_label: "hostname",
@@ -101,7 +103,7 @@ impl Node {
                 fake_gpus: false,
             },
         };
-        let inventory = inventory::discover(&session, &scope).unwrap();
+        let inventory = inventory::discover(&session, &scope, &mut Minors::default()).unwrap();
         let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
         let plan = Plan::new(&counters, &library, profiling);
         let mut events = Events::new(NOW, Duration::from_secs(300), Duration::from_secs(300));
@@ -203,7 +205,7 @@ fn relabel(bencher: Bencher) {
     }
     bencher.bench_local(|| {
         let scan = jobs::scan(&directory);
-        node.exposition.set_jobs(&scan.map);
+        node.exposition.set_jobs(&scan.map, JobLabels::OnSamples);
         node.render()
     });
     std::fs::remove_dir_all(&directory).unwrap();

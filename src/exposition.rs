@@ -4,6 +4,7 @@
 //! parts with numbers between them, written into a buffer that is used again. Values are numbers as dcgm-exporter
 //! prints them: integers plain, doubles with six decimals.
 
+use crate::cli::JobLabels;
 use crate::collect::computed::{Attribution, ComputedSample, ComputedSamples};
 use crate::collect::exporter::Sink;
 use crate::collect::plan::{FIELD_XID, Metric, MetricSource, Plan};
@@ -11,6 +12,7 @@ use crate::collect::table::{Number, Table};
 use crate::collect::xid;
 use crate::counters::Computed;
 use crate::fixed;
+use crate::gpu_name::GpuName;
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
 
@@ -20,6 +22,8 @@ pub struct Exposition {
     entities: Vec<EntityText>,
     /// Kinds that are present, in the order of the page.
     kinds: Vec<KindText>,
+    /// The metrics of the job map; they change only with it.
+    jobs: String,
 }
 
 struct MetricText {
@@ -46,23 +50,25 @@ struct EntityText {
     identity: String,
     /// `,hpc_job="17"} ` for each job, or one `} `.
     endings: Vec<String>,
-    job_key: Option<String>,
+    /// Under which a job map may have it.
+    names: Vec<GpuName>,
 }
 
 const NO_JOB: &str = "} ";
+/// The label that names a job, wherever it is.
+const JOB: &str = "hpc_job";
 
 impl Exposition {
     pub fn new(plan: &Plan, inventory: &Inventory) -> Exposition {
         let metrics = plan.metrics.iter().map(metric_text).collect();
         let entities = inventory.entities.iter().map(|entity| {
             let fixed = fixed_labels(entity);
-            let job_key = entity.job_key();
             EntityText {
                 labels: fixed.clone(),
                 identity: identity(entity),
                 fixed,
                 endings: vec![NO_JOB.to_owned()],
-                job_key,
+                names: entity.names.clone(),
             }
         });
         let kinds = Kind::ALL.into_iter().filter_map(|kind| {
@@ -72,13 +78,16 @@ impl Exposition {
             let metrics = plan.metrics.iter().enumerate().filter(can_have).map(|(index, _)| index).collect();
             Some(KindText { kind, entities: first..first + count, metrics })
         });
-        Exposition { metrics, kinds: kinds.collect(), entities: entities.collect() }
+        Exposition { metrics, kinds: kinds.collect(), entities: entities.collect(), jobs: String::new() }
     }
 
-    /// Labels the samples of each GPU and instance with the jobs that have it.
-    pub fn set_jobs(&mut self, jobs: &JobMap) {
+    /// Takes up a job map: labels the samples of each GPU and instance with its jobs, if they are to be there.
+    pub fn set_jobs(&mut self, jobs: &JobMap, labels: JobLabels) {
         for entity in &mut self.entities {
-            let ids = entity.job_key.as_deref().map(|key| jobs.jobs_of(key)).unwrap_or_default();
+            let ids = match labels {
+                JobLabels::OnSamples => jobs.jobs_of(&entity.names),
+                JobLabels::InfoOnly => Vec::new(),
+            };
             entity.endings.clear();
             entity.endings.extend(ids.iter().map(|id| {
                 let mut ending = String::new();
@@ -89,6 +98,43 @@ impl Exposition {
                 entity.endings.push(NO_JOB.to_owned());
             }
         }
+        self.jobs = self.job_metrics(jobs);
+    }
+
+    /// Appends the metrics of the job map: which GPU is allocated, to whom, and what is known of each job.
+    pub fn render_jobs(&self, out: &mut String) {
+        out.push_str(&self.jobs);
+    }
+
+    fn job_metrics(&self, jobs: &JobMap) -> String {
+        let of_gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu);
+        let gpus: Vec<&EntityText> = of_gpus.flat_map(|kind| &self.entities[kind.entities.clone()]).collect();
+        let mut out = String::new();
+        let mut allocated =
+            Family::new("dcgm_exporter_gpu_allocated", "1 if a job has a GPU or instance, busy or idle");
+        for gpu in &gpus {
+            let is_allocated = !jobs.jobs_of(&gpu.names).is_empty();
+            allocated.sample(&mut out, &gpu.identity, &[], Number::Int(is_allocated.into()));
+        }
+        let mut held = Family::new("dcgm_exporter_gpu_job", "A job that has a GPU or instance; always 1");
+        for gpu in &gpus {
+            for job in jobs.jobs_of(&gpu.names) {
+                held.sample(&mut out, &gpu.identity, &[(JOB, job)], Number::Int(1));
+            }
+        }
+        let mut info = Family::new("dcgm_exporter_job_info", "What the job map knows of a job; always 1");
+        for (job, facts) in jobs.facts() {
+            let facts = facts.labels.iter().map(|(name, value)| (*name, value.as_str()));
+            let labels: Vec<(&str, &str)> = std::iter::once((JOB, job)).chain(facts).collect();
+            info.sample(&mut out, "{", &labels, Number::Int(1));
+        }
+        let mut start = Family::new("dcgm_exporter_job_start_time_seconds", "When a job's prolog ran here, since 1970");
+        for (job, facts) in jobs.facts() {
+            if let Some(seconds) = facts.start_time {
+                start.sample(&mut out, "{", &[(JOB, job)], Number::Double(seconds));
+            }
+        }
+        out
     }
 
     /// Appends all samples of the table to `out`.
@@ -219,7 +265,7 @@ fn render_computed(
 }
 
 fn push_job(out: &mut String, job: &str) {
-    push_label(out, "hpc_job", job);
+    push_label(out, JOB, job);
     out.push_str(NO_JOB);
 }
 
@@ -227,6 +273,35 @@ fn begin(begun: &mut bool, text: &MetricText, out: &mut String) {
     if !*begun {
         out.push_str(&text.head);
         *begun = true;
+    }
+}
+
+/// A gauge of our own, announced before its first sample.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    begun: bool,
+}
+
+impl Family {
+    fn new(name: &'static str, help: &'static str) -> Family {
+        Family { name, help, begun: false }
+    }
+
+    /// Adds a sample with `fixed`, which is an open brace and labels, and more labels.
+    fn sample(&mut self, out: &mut String, fixed: &str, more: &[(&str, &str)], value: Number) {
+        if !self.begun {
+            push_head(out, self.name, "gauge", self.help);
+            self.begun = true;
+        }
+        out.push_str(self.name);
+        out.push_str(fixed);
+        for (name, value) in more {
+            push_label(out, name, value);
+        }
+        out.push_str(NO_JOB);
+        push_number(out, value);
+        out.push('\n');
     }
 }
 

@@ -3,6 +3,7 @@
 //! Absence is normal: an x86 node has no CPU module, an H100 PCIe has no switch. What cannot be enumerated is left out
 //! with the reason beside it, and leaves the other kinds alone. Samples are not known here.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use crate::cli::devices::{DeviceOption, Selection};
 use crate::dcgm::engine::{FieldGroup, Group, Keep, LinkStates, MigInstance};
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
+use crate::gpu_name::{GpuName, PciAddress};
 
 /// DCGM field 50 on an instance is its profile, such as `1g.18gb`.
 const FIELD_NAME: u16 = 50;
@@ -17,6 +19,8 @@ const FIELD_NAME: u16 = 50;
 const FIELD_UUID: u16 = 54;
 /// DCGM field 63: CUDA compute capability, major in the upper half and minor in the lower.
 const FIELD_COMPUTE_CAPABILITY: u16 = 63;
+/// DCGM field 55 is N of `/dev/nvidiaN`.
+const FIELD_MINOR: u16 = 55;
 const LINK_UP: u32 = 3;
 
 /// The kinds of entity that samples are of, in the order in which they stand on the page. GPU instances are of kind
@@ -58,22 +62,14 @@ pub struct Entity {
     pub kind: Kind,
     /// In the order of the page; none is empty.
     pub labels: Vec<(&'static str, String)>,
-    /// The GPU that a job map names: the GPU itself, an instance's, a link's.
+    /// The GPU itself, an instance's, a link's.
     pub gpu: Option<u32>,
-    /// NVML's id of a GPU instance, with which a job map names it.
+    /// NVML's id of a GPU instance.
     pub gpu_instance: Option<u32>,
+    /// Under which a job map may have it.
+    pub names: Vec<GpuName>,
     /// Of an instance: its own UUID; else the GPU's.
     pub uuid: String,
-}
-
-impl Entity {
-    /// The name under which a job map has this entity's jobs.
-    pub fn job_key(&self) -> Option<String> {
-        self.gpu.map(|gpu| match self.gpu_instance {
-            Some(instance) => format!("{gpu}.{instance}"),
-            None => gpu.to_string(),
-        })
-    }
 }
 
 /// What is here now.
@@ -111,6 +107,8 @@ pub struct Scope {
     pub cpus: DeviceOption,
     /// Kinds that some row of the counters file could print a sample of; the others are not looked for.
     pub kinds: Vec<Kind>,
+    /// Ask for minor numbers, too.
+    pub minors: bool,
     pub names: Naming,
 }
 
@@ -132,15 +130,27 @@ struct Gpu {
     uuid: String,
     model: String,
     pci_bus_id: String,
+    minor: Option<u32>,
 }
+
+impl Gpu {
+    fn names(&self) -> Vec<GpuName> {
+        let pci = PciAddress::parse(&self.pci_bus_id).map(GpuName::Pci);
+        let others = [GpuName::uuid(&self.uuid), pci, self.minor.map(GpuName::Minor)];
+        std::iter::once(GpuName::Index(self.id)).chain(others.into_iter().flatten()).collect()
+    }
+}
+
+/// Minor numbers of GPUs by UUID. They do not change while the driver is loaded, and asking for them takes a watch.
+pub type Minors = HashMap<String, u32>;
 
 /// Looks around.
 ///
 /// Errors: only a lost connection; all else costs no more than what it is about.
-pub fn discover(session: &Rc<Session>, scope: &Scope) -> Result<Inventory> {
+pub fn discover(session: &Rc<Session>, scope: &Scope, minors: &mut Minors) -> Result<Inventory> {
     let mut inventory = Inventory::default();
     let wanted = |kind| scope.kinds.contains(&kind);
-    let gpus = match survey_gpus(session, scope, &mut inventory) {
+    let gpus = match survey_gpus(session, scope, minors, &mut inventory) {
         Ok(gpus) => gpus,
         Err(error) => {
             fail(&mut inventory, Kind::Gpu, error)?;
@@ -189,8 +199,13 @@ fn fail(inventory: &mut Inventory, kind: Kind, error: Error) -> Result<()> {
     Ok(())
 }
 
-fn survey_gpus(session: &Session, scope: &Scope, inventory: &mut Inventory) -> Result<Vec<Gpu>> {
-    let mut gpus = Vec::new();
+fn survey_gpus(
+    session: &Rc<Session>,
+    scope: &Scope,
+    minors: &mut Minors,
+    inventory: &mut Inventory,
+) -> Result<Vec<Gpu>> {
+    let mut gpus: Vec<Gpu> = Vec::new();
     for id in session.entities(EntityGroup::Gpu)? {
         let attributes = match session.device_attributes(id) {
             Err(error) if error.is_connection_lost() => return Err(error),
@@ -200,14 +215,48 @@ fn survey_gpus(session: &Session, scope: &Scope, inventory: &mut Inventory) -> R
             Err(error) => Err(error.to_string()),
         };
         match attributes {
-            Ok(found) => gpus.push(Gpu { id, uuid: found.uuid, model: found.name, pci_bus_id: found.pci_bus_id }),
+            Ok(found) => {
+                let (uuid, pci_bus_id) = (found.uuid, found.pci_bus_id);
+                gpus.push(Gpu { id, uuid, model: found.name, pci_bus_id, minor: None });
+            }
             Err(_) if scope.names.fake_gpus => {
-                gpus.push(Gpu { id, uuid: format!("fake{id}"), model: String::new(), pci_bus_id: String::new() });
+                let uuid = format!("fake{id}");
+                gpus.push(Gpu { id, uuid, model: String::new(), pci_bus_id: String::new(), minor: None });
             }
             Err(reason) => inventory.warnings.push(format!("GPU {id} cannot be named and is left out: {reason}")),
         }
     }
+    if scope.minors {
+        learn_minors(session, &gpus, minors, inventory)?;
+        for gpu in &mut gpus {
+            gpu.minor = minors.get(&gpu.uuid).copied();
+        }
+    }
     Ok(gpus)
+}
+
+fn learn_minors(session: &Rc<Session>, gpus: &[Gpu], minors: &mut Minors, inventory: &mut Inventory) -> Result<()> {
+    let unknown = gpus.iter().filter(|gpu| !minors.contains_key(&gpu.uuid));
+    let unknown: Vec<EntityId> = unknown.map(|gpu| EntityId::new(EntityGroup::Gpu, gpu.id)).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let read = read_once(session, &unknown, &[FIELD_MINOR], &mut |entity, _, value| {
+        let gpu = gpus.iter().find(|gpu| gpu.id == entity.id);
+        if let (Some(gpu), Value::Int(minor)) = (gpu, value)
+            && let Ok(minor) = u32::try_from(*minor)
+        {
+            minors.insert(gpu.uuid.clone(), minor);
+        }
+    });
+    match read {
+        Err(error) if error.is_connection_lost() => Err(error),
+        Err(error) => {
+            inventory.warnings.push(format!("minor numbers of GPUs cannot be read: {error}"));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn add_gpus(session: &Rc<Session>, scope: &Scope, gpus: &[Gpu], inventory: &mut Inventory) -> Result<()> {
@@ -373,6 +422,13 @@ fn gpu_entity(gpu: &Gpu, instance: Option<(MigInstance, String, String)>, names:
         labels,
         gpu: Some(gpu.id),
         gpu_instance: instance.as_ref().map(|(instance, ..)| instance.nvml_id),
+        names: match &instance {
+            Some((instance, _, uuid)) => {
+                let by_ids = GpuName::Instance(gpu.id, instance.nvml_id);
+                std::iter::once(by_ids).chain(GpuName::uuid(uuid)).collect()
+            }
+            None => gpu.names(),
+        },
         uuid: instance.map_or_else(|| gpu.uuid.clone(), |(_, _, uuid)| uuid),
     }
 }
@@ -404,7 +460,8 @@ fn other_entity(
     names: &Naming,
 ) -> Entity {
     add_hostname(&mut labels, names);
-    Entity { id: EntityId::new(group, id), kind, labels, gpu: None, gpu_instance: None, uuid: String::new() }
+    let (id, names) = (EntityId::new(group, id), Vec::new());
+    Entity { id, kind, labels, gpu: None, gpu_instance: None, names, uuid: String::new() }
 }
 
 fn warn_missing(inventory: &mut Inventory, flag: &str, what: &str, selection: &Selection, present: &[u32]) {
@@ -490,7 +547,7 @@ fn gpu_link(gpu: &Gpu, number: u32, names: &Naming) -> Entity {
     labels.extend(optional.into_iter().filter(|(_, value)| !value.is_empty()));
     let id = link_id(EntityId::new(EntityGroup::Gpu, gpu.id), number);
     let entity = other_entity(EntityGroup::Link, id, Kind::Link, labels, names);
-    Entity { gpu: Some(gpu.id), uuid: gpu.uuid.clone(), ..entity }
+    Entity { gpu: Some(gpu.id), names: gpu.names(), uuid: gpu.uuid.clone(), ..entity }
 }
 
 fn add_cpus(session: &Session, scope: &Scope, inventory: &mut Inventory) -> Result<()> {

@@ -33,6 +33,7 @@ pub mod dcgm;
 pub mod directory;
 pub mod exposition;
 pub mod fixed;
+pub mod gpu_name;
 pub mod hostname;
 pub mod inventory;
 pub mod jobs;

@@ -21,7 +21,9 @@ use crate::collect::table::{Number, Table};
 use crate::collect::{Collector, Grouping, profiling_support};
 use crate::counters::{Counters, MetricType, PROFILING, Source};
 use crate::dcgm::{Address, EntityGroup, Library, Session, hostengine, inflight};
-use crate::inventory::{self, Inventory, Kind};
+use crate::gpu_name::GpuName;
+use crate::inventory::{self, Inventory, Kind, Minors};
+use crate::jobs;
 use crate::watcher::{CONNECT_TIMEOUT, scene};
 
 /// A call of a healthy driver is done in a second or two, stopping an engine included.
@@ -91,13 +93,14 @@ impl Asker {
         let Some(session) = self.session(&library) else { return };
         let session = Rc::new(session);
         self.version(&library, &session);
-        let inventory = match scene::discover(&session, &self.config, &self.counters, "") {
+        let inventory = match scene::discover(&session, &self.config, &self.counters, "", &mut Minors::default()) {
             Ok(inventory) => inventory,
             Err(error) => {
                 return self.fail("GPUs", error.to_string(), "the engine went away while it was asked; try again");
             }
         };
         self.gpus(&session, &inventory);
+        self.job_names(&inventory);
         let supported = self.profiling(&session, &inventory);
         self.samples(&session, &inventory, &supported);
         self.neighbours(&session, &inventory);
@@ -255,6 +258,20 @@ impl Asker {
                 .map(|(model, of_model)| format!("{} x {model}", of_model.len()))
                 .collect();
             self.ok(QUESTION, format!("{} seen; reported: {}", ids.len(), models.join(", ")));
+        }
+    }
+
+    /// Whether the job map speaks of GPUs that are here.
+    fn job_names(&self, inventory: &Inventory) {
+        let Some(directory) = &self.config.job_map else { return };
+        let map = jobs::scan(directory).map;
+        let is_here = |name: &&GpuName| inventory.entities.iter().any(|entity| entity.names.contains(name));
+        for name in map.names().filter(|name| !is_here(name)) {
+            self.warn(
+                "job map",
+                format!("it names a GPU '{name}', which is not here or not reported: the job's label is nowhere"),
+                "see DCGM_JOB_MAP_GRES in the prolog, if gres.conf does not count as nvidia-smi",
+            );
         }
     }
 

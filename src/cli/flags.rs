@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::devices::DeviceOption;
-use super::{CheckFormat, Config, EngineChoice, LogFormat, values};
+use super::{CheckFormat, Config, EngineChoice, JobLabels, LogFormat, values};
 use crate::dcgm::{Address, hostengine};
 use crate::server::ListenAddress;
 
@@ -293,10 +293,27 @@ pub static FLAGS: &[Flag] = &[
         variable: "DCGM_HPC_JOB_MAPPING_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory of job map files: one a GPU, named by its index (or <gpu>.<instance>), with a job id a line; \
-               samples get the label hpc_job",
+        help: "Directory of job map files: one a GPU, named by its index, <gpu>.<instance>, UUID, PCI bus id or minor<N>, \
+               with a job id a line; samples get the label hpc_job",
         apply: |config, value| {
             config.job_map = if value.is_empty() { None } else { Some(absolute(value)?) };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-labels",
+        variable: "DCGM_EXPORTER_JOB_LABELS",
+        kind: Kind::Value("WHERE"),
+        default: "on-samples",
+        help: "Where jobs are shown: on-samples (the label hpc_job), or info-only (only in dcgm_exporter_gpu_job and \
+               dcgm_exporter_job_info, so that a job that comes or goes leaves all other series alone)",
+        apply: |config, value| {
+            config.job_labels = match value {
+                "on-samples" => JobLabels::OnSamples,
+                "info-only" => JobLabels::InfoOnly,
+                _ => return Err(Refusal::Value("expected on-samples or info-only".to_owned())),
+            };
             Ok(())
         },
         ..FLAG

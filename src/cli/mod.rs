@@ -49,6 +49,7 @@ pub struct Config {
     pub dcgm_log: bool,
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
+    pub job_labels: JobLabels,
     pub exporter_metrics: bool,
     /// Say what is wrong with the counters file and leave.
     pub check_counters: bool,
@@ -86,6 +87,7 @@ impl Default for Config {
             dcgm_log: false,
             dcgm_log_level: "",
             job_map: None,
+            job_labels: JobLabels::OnSamples,
             exporter_metrics: true,
             check_counters: false,
             check: None,
@@ -103,6 +105,15 @@ pub enum EngineChoice {
     Remote(Address),
     /// The node's own host engine while one answers at one of these places, else an embedded one.
     Auto(Vec<Address>),
+}
+
+/// Where the job map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobLabels {
+    /// As `hpc_job` on every sample of a GPU that has a job, besides the info metrics.
+    OnSamples,
+    /// In the info metrics alone, so that samples keep their identity.
+    InfoOnly,
 }
 
 /// How `--check` prints what it found.

@@ -80,7 +80,7 @@ impl Events {
     }
 
     /// Notes who has an entity from now on.
-    pub fn set_jobs(&mut self, now: i64, entity: EntityId, jobs: &[String]) {
+    pub fn set_jobs(&mut self, now: i64, entity: EntityId, jobs: &[&str]) {
         self.jobs.set(now, entity, jobs);
     }
 }
@@ -97,14 +97,14 @@ impl JobTimeline {
     /// Events are read within seconds, so a few changes back are all that is ever asked for.
     const LONGEST: usize = 64;
 
-    fn set(&mut self, now: i64, entity: EntityId, jobs: &[String]) {
+    fn set(&mut self, now: i64, entity: EntityId, jobs: &[&str]) {
         let changes = self.changes.entry(entity).or_default();
         let same = match changes.back() {
-            Some((_, last)) => last.iter().map(|job| &**job).eq(jobs.iter().map(String::as_str)),
+            Some((_, last)) => last.iter().map(|job| &**job).eq(jobs.iter().copied()),
             None => jobs.is_empty(),
         };
         if !same {
-            changes.push_back((now, jobs.iter().map(|job| Arc::from(job.as_str())).collect()));
+            changes.push_back((now, jobs.iter().map(|job| Arc::from(*job)).collect()));
             if changes.len() > JobTimeline::LONGEST {
                 changes.pop_front();
             }

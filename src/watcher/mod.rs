@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::cli::{Config, EngineChoice};
+use crate::cli::{Config, EngineChoice, JobLabels};
 use crate::collect::computed::Events;
 use crate::collect::exporter::{ErrorKind, Report};
 use crate::collect::freshness::Freshness;
@@ -29,7 +29,7 @@ use crate::dcgm::engine::Mode;
 use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::hostname;
-use crate::inventory::{self, Inventory, Kind};
+use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs::{self, JobMap};
 use crate::logging::Throttle;
 use crate::page::Publisher;
@@ -87,6 +87,7 @@ pub struct Watcher {
     waiting: Waiting,
     hostname: String,
     jobs: Option<JobMap>,
+    minors: Minors,
     report: Report,
     state: State,
     systemd: Systemd,
@@ -144,6 +145,7 @@ impl Watcher {
             counters,
             publisher,
             waiting,
+            minors: Minors::default(),
             report,
             state: State::default(),
             systemd: Systemd::new(),
@@ -421,7 +423,7 @@ impl Watcher {
     }
 
     fn discover(&mut self, session: &Rc<Session>) -> Result<Inventory, Leave> {
-        let found = scene::discover(session, &self.config, &self.counters, &self.hostname);
+        let found = scene::discover(session, &self.config, &self.counters, &self.hostname, &mut self.minors);
         let inventory = found.map_err(|error| self.failed(ErrorKind::Discover, error))?;
         self.gone.update(&inventory);
         Ok(inventory)
@@ -480,6 +482,7 @@ impl Watcher {
         scene.exposition.render(table, computed, &mut self.text);
         if self.config.exporter_metrics {
             scene.exposition.render_up(&scene.judgement.up, &self.gone.gone, &mut self.text);
+            scene.exposition.render_jobs(&mut self.text);
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
@@ -536,11 +539,11 @@ impl Watcher {
 
     fn relabel(&mut self, scene: &mut Scene) {
         let Some(jobs) = &self.jobs else { return };
-        scene.exposition.set_jobs(jobs);
-        let now = microseconds();
-        for entity in &scene.inventory.entities {
-            if let Some(key) = entity.job_key() {
-                self.events.set_jobs(now, entity.id, jobs.jobs_of(&key));
+        scene.exposition.set_jobs(jobs, self.config.job_labels);
+        if self.config.job_labels == JobLabels::OnSamples {
+            let now = microseconds();
+            for entity in scene.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
+                self.events.set_jobs(now, entity.id, &jobs.jobs_of(&entity.names));
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::collect::{Collector, Grouping, profiling_support};
 use crate::counters::{Computed, Counters};
 use crate::dcgm::{Error, Library, Major, Result, Session, abi};
 use crate::exposition::Exposition;
-use crate::inventory::{self, Entity, Inventory, Kind, Naming, Scope};
+use crate::inventory::{self, Entity, Inventory, Kind, Minors, Naming, Scope};
 
 pub struct Scene {
     pub inventory: Inventory,
@@ -49,12 +49,19 @@ impl Scene {
 }
 
 /// Looks for entities that rows of the counters file can have samples of.
-pub fn discover(session: &Rc<Session>, config: &Config, counters: &Counters, hostname: &str) -> Result<Inventory> {
+pub fn discover(
+    session: &Rc<Session>,
+    config: &Config,
+    counters: &Counters,
+    hostname: &str,
+    minors: &mut Minors,
+) -> Result<Inventory> {
     let scope = Scope {
         gpus: config.gpus.clone(),
         switches: config.switches.clone(),
         cpus: config.cpus.clone(),
         kinds: Plan::kinds(counters, session.library()),
+        minors: config.job_map.is_some(),
         names: Naming {
             old_namespace: config.old_namespace,
             hostname_label: config.hostname_label,
@@ -63,7 +70,7 @@ pub fn discover(session: &Rc<Session>, config: &Config, counters: &Counters, hos
             fake_gpus: config.fake_gpus,
         },
     };
-    inventory::discover(session, &scope)
+    inventory::discover(session, &scope, minors)
 }
 
 /// Modules that no row of the counters file asks for. Each one loaded costs threads, memory and wake-ups.

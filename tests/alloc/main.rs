@@ -20,7 +20,7 @@ use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, OwnMetrics};
-use dcgm_exporter::inventory::{self, Naming, Scope};
+use dcgm_exporter::inventory::{self, Minors, Naming, Scope};
 use dcgm_exporter::page::{Board, Publisher};
 
 thread_local! {
@@ -69,6 +69,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
         switches: DeviceOption::Flex,
         cpus: DeviceOption::Flex,
         kinds: Plan::kinds(&counters, &library),
+        minors: false,
         names: Naming {
             old_namespace: false,
             hostname_label: "hostname",
@@ -77,7 +78,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
             fake_gpus: false,
         },
     };
-    let inventory = inventory::discover(&session, &scope).unwrap();
+    let inventory = inventory::discover(&session, &scope, &mut Minors::default()).unwrap();
     let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
     let plan = Plan::new(&counters, &library, profiling);
     let mut events = Events::new(0, Duration::from_secs(300), Duration::from_secs(300));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use dcgm_exporter::cli;
 use dcgm_exporter::cli::devices::{DeviceOption, Selection};
 use dcgm_exporter::counters::Counters;
+use dcgm_exporter::gpu_name::GpuName;
 use dcgm_exporter::jobs;
 use dcgm_exporter::server::ListenAddress;
 use dcgm_exporter::server::request::{Verdict, judge};
@@ -116,11 +117,15 @@ fn job_map_directory() {
     std::fs::create_dir_all(&directory).unwrap();
     fuzz("jobs", |input| {
         std::fs::write(directory.join("0"), input).unwrap();
+        std::fs::write(directory.join("job.1"), input).unwrap();
         let scan = jobs::scan(&directory);
-        let ids = scan.map.jobs_of("0");
+        let ids = scan.map.jobs_of(&[GpuName::Index(0)]);
         assert!(ids.len() <= 256);
         for (index, id) in ids.iter().enumerate() {
-            assert!(!id.is_empty() && id.trim() == id && id.len() <= 1024 && !ids[..index].contains(id), "{id:?}");
+            assert!(!id.is_empty() && id.trim() == *id && id.len() <= 1024 && !ids[..index].contains(id), "{id:?}");
+        }
+        for (_, facts) in scan.map.facts() {
+            assert!(facts.labels.iter().all(|(_, value)| !value.is_empty() && value.len() <= 256), "{facts:?}");
         }
     });
     std::fs::remove_dir_all(&directory).unwrap();

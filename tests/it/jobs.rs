@@ -112,3 +112,69 @@ fn ten_thousand_changes_never_cost_a_page() {
     std::fs::write(jobs.join("0"), "42\n").unwrap();
     exporter.page_with("the map is right in the end", |page| page.contains("hpc_job=\"42\"} 30\n"));
 }
+
+#[test]
+fn whose_a_job_is_and_a_gpu_that_is_held_but_idle() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let mut exporter = start(&scratch);
+    let page = exporter.page();
+    let allocated = |gpu: u32, value: u32| {
+        let (start, end) =
+            (format!("dcgm_exporter_gpu_allocated{{gpu=\"{gpu}\",UUID=\"GPU-{gpu}\""), format!("}} {value}"));
+        move |page: &str| page.lines().any(|line| line.starts_with(&start) && line.ends_with(&end))
+    };
+    assert!(allocated(0, 0)(&page) && allocated(1, 0)(&page), "{page}");
+    let text = "user=o\"neil\\\naccount=physics\npartition=gpu\nstart_time=1700000000\nunknown=x\n";
+    std::fs::write(jobs.join("job.17"), text).unwrap();
+    std::fs::write(jobs.join("1"), "17\n").unwrap();
+    // The GPU does nothing, and is taken all the same.
+    let page = exporter.page_with("it is allocated", allocated(1, 1));
+    assert!(allocated(0, 0)(&page), "{page}");
+    for line in [
+        "dcgm_exporter_job_info{hpc_job=\"17\",user=\"o\\\"neil\\\\\",account=\"physics\",partition=\"gpu\"} 1\n",
+        "dcgm_exporter_job_start_time_seconds{hpc_job=\"17\"} 1700000000.000000\n",
+        "hpc_job=\"17\"} 31\n",
+    ] {
+        assert!(page.contains(line), "{line} is not in {page}");
+    }
+    assert_eq!(page.matches("dcgm_exporter_gpu_job{gpu=\"1\"").count(), 1, "{page}");
+    std::fs::remove_file(jobs.join("1")).unwrap();
+    std::fs::remove_file(jobs.join("job.17")).unwrap();
+    exporter.page_with("it is free", |page| allocated(1, 0)(page) && !page.contains("hpc_job"));
+}
+
+#[test]
+fn samples_keep_their_identity_where_jobs_are_info_only() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let mut plan = scenario(&[0, 1]);
+    plan["events"] = serde_json::json!([
+        { "entity": "GPU", "id": 1, "field_id": 230, "value": 79, "count": 3, "every_ms": 100, "after_ms": 0 },
+    ]);
+    let counters = format!("{GPU_TEMP}DCGM_EXP_XID_ERRORS_TOTAL, counter, x\n");
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .args(["-c", "100", "--job-labels", "info-only", "-f"])
+            .arg(scratch.write("counters.csv", counters))
+            .arg("--hpc-job-mapping-dir")
+            .arg(&jobs),
+    );
+    let series = |page: &str| -> std::collections::BTreeSet<String> {
+        let samples = page.lines().filter(|line| line.starts_with("DCGM_"));
+        samples.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+    };
+    let before = series(&exporter.page());
+    std::fs::write(jobs.join("1"), "17\n18\n").unwrap();
+    std::fs::write(jobs.join("job.17"), "user=me\n").unwrap();
+    let page = exporter.page_with("the jobs and the events are there", |page| {
+        page.matches("dcgm_exporter_gpu_job{gpu=\"1\"").count() == 2
+            && page.contains("xid=\"79\"")
+            && page.contains("} 3\n")
+    });
+    assert_eq!(series(&page), before);
+    assert!(page.contains("dcgm_exporter_job_info{hpc_job=\"17\",user=\"me\"} 1\n"), "{page}");
+}

@@ -9,4 +9,6 @@ mod install;
 mod jobs;
 mod refusals;
 mod resilience;
+mod scripts;
 mod sessions;
+mod slurm;
