@@ -1,8 +1,11 @@
-//! The real binary, scraped by a real Prometheus and a real VictoriaMetrics. Run by `make e2e`.
+//! The real binary, scraped by a real Prometheus and a real VictoriaMetrics, and told by a real Slurm. Run by `make e2e`.
 
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
 mod common;
+#[path = "../it/scripts.rs"]
+mod scripts;
+mod slurm;
 
 use std::collections::BTreeSet;
 use std::io::Write;
