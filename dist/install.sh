@@ -69,6 +69,13 @@ put 644 "$work/filled" "$UNITDIR/dcgm-exporter.service"
 put 644 dist/systemd/dcgm-exporter.socket "$UNITDIR/dcgm-exporter.socket"
 put 644 dist/tmpfiles/dcgm-exporter.conf "$TMPFILESDIR/dcgm-exporter.conf"
 put 644 dist/systemd/remote.conf "$DATADIR/remote.conf"
+put 755 dist/slurm/job-map.sh "$DATADIR/slurm/job-map.sh"
+for role in prolog epilog; do
+    if [ ! -L "$DESTDIR$DATADIR/slurm/$role.sh" ]; then
+        ln -sf job-map.sh "$DESTDIR$DATADIR/slurm/$role.sh"
+        changed=yes
+    fi
+done
 # A release brings these; elsewhere the binary writes them.
 if [ -f share/dcgm-exporter.1 ]; then
     cp share/dcgm-exporter.1 share/dcgm-exporter.bash "$work/"

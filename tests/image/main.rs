@@ -85,6 +85,15 @@ impl Drop for Tree {
     }
 }
 
+/// The release tarball as a head node has it.
+fn unpacked() -> Tree {
+    let unpacked = work().join("unpacked");
+    let _ = std::fs::remove_dir_all(&unpacked);
+    std::fs::create_dir_all(&unpacked).unwrap();
+    check(Command::new("tar").arg("-xzf").arg(release(".tar.gz")).arg("-C").arg(&unpacked).arg("--strip-components=1"));
+    Tree(unpacked)
+}
+
 /// A booted tree; killed when dropped.
 struct Node {
     unshare: Child,
@@ -313,20 +322,16 @@ fn the_tarball_on_the_node() {
 #[ignore = "needs root and debootstrap: make image"]
 fn the_tarball_into_an_image() {
     let tree = Tree::new("image");
-    let unpacked = work().join("unpacked");
-    let _ = std::fs::remove_dir_all(&unpacked);
-    std::fs::create_dir_all(&unpacked).unwrap();
-    check(Command::new("tar").arg("-xzf").arg(release(".tar.gz")).arg("-C").arg(&unpacked).arg("--strip-components=1"));
+    let unpacked = unpacked();
     let destination = format!("DESTDIR={}", tree.0.display());
     // Neither cargo nor a network is at hand on a head node.
     check(
         Command::new("unshare")
             .args(["--net", "make", "install", &destination])
-            .current_dir(&unpacked)
+            .current_dir(&unpacked.0)
             .env("CARGO", "/bin/false"),
     );
     works(&tree.boot());
-    std::fs::remove_dir_all(&unpacked).unwrap();
 }
 
 #[test]
@@ -346,6 +351,59 @@ fn the_rpm_into_an_image() {
     assert_eq!(std::fs::read_to_string(&edited).unwrap(), "# mine\n");
     let node = tree.boot();
     works(&node);
+}
+
+/// Blocks of the guide of one kind, in their order.
+fn guide(kind: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(project().join("dist/bcm/README.md")).unwrap();
+    let fence = format!("```sh {kind}\n");
+    let blocks: Vec<String> =
+        text.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect();
+    assert!(!blocks.is_empty(), "the guide has no blocks for {kind}");
+    blocks
+}
+
+#[test]
+#[ignore = "needs root and debootstrap: make image"]
+fn the_guide_for_bcm() {
+    let tree = Tree::new("bcm");
+    let unpacked = unpacked();
+    let targets = tree.0.join("targets");
+    let on_head = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-eu", "-c", script]).current_dir(&unpacked.0).env("CARGO", "/bin/false");
+        check(shell.env("IMAGE", &tree.0).env("TARGETS", &targets).env("NODES", "dgx-01 dgx-02"))
+    };
+    let (head, node, undo) = (guide("head"), guide("node").concat(), guide("undo").concat());
+    let (names, head) = (head[0].clone(), head.concat());
+    let said = on_head(&head);
+    assert!(
+        said.contains("libdcgm.so.4") && said.contains(&format!("dcgm-exporter {}", env!("CARGO_PKG_VERSION"))),
+        "{said}"
+    );
+    let target: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(targets.join("dgx-02.json")).unwrap()).unwrap();
+    assert_eq!(target[0]["targets"][0], "dgx-02:9400");
+    on_head(&format!("{names}{undo}"));
+    let left = check(Command::new("find").arg(&tree.0).args(["-name", "*dcgm-exporter*"]));
+    assert_eq!(left.trim(), tree.0.join("etc/dcgm-exporter").display().to_string());
+    // And once more, as an administrator who is not sure would.
+    on_head(&head);
+    on_head(&head);
+    let settings = std::fs::read_to_string(tree.0.join("etc/dcgm-exporter/environment")).unwrap();
+    assert_eq!(settings.matches("\nDCGM_HPC_JOB_MAPPING_DIR=").count(), 1, "{settings}");
+
+    let booted = tree.boot();
+    booted.page_with("DCGM_FI_DEV_GPU_TEMP{");
+    booted.run(&format!("set -eu\n{node}"));
+    let run = |role: &str| {
+        booted
+            .run(&format!("env -i SLURM_JOB_ID=17 SLURM_JOB_GPUS=3 /cm/local/apps/slurm/var/{role}s/60-{role}-dcgm.sh"))
+    };
+    assert!(run("prolog").contains("job 17 has 3"));
+    booted.page_with("hpc_job=\"17\"");
+    run("epilog");
+    booted.until("the label is gone", "! curl --silent --fail localhost:9400/metrics | grep -q hpc_job=");
 }
 
 #[test]

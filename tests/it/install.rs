@@ -44,7 +44,7 @@ fn names(image: &Path) -> Vec<(String, u32)> {
 
 const LINK: &str = "etc/systemd/system/multi-user.target.wants/dcgm-exporter.service";
 
-const INSTALLED: [(&str, u32); 13] = [
+const INSTALLED: [(&str, u32); 16] = [
     ("etc/dcgm-exporter/1.x-compatibility-metrics.csv", 0o644),
     ("etc/dcgm-exporter/dcp-metrics-included.csv", 0o644),
     ("etc/dcgm-exporter/default-counters.csv", 0o644),
@@ -57,6 +57,9 @@ const INSTALLED: [(&str, u32); 13] = [
     ("usr/local/share/bash-completion/completions/dcgm-exporter", 0o644),
     ("usr/local/share/dcgm-exporter/config.sha256", 0o644),
     ("usr/local/share/dcgm-exporter/remote.conf", 0o644),
+    ("usr/local/share/dcgm-exporter/slurm/epilog.sh", 0),
+    ("usr/local/share/dcgm-exporter/slurm/job-map.sh", 0o755),
+    ("usr/local/share/dcgm-exporter/slurm/prolog.sh", 0),
     ("usr/local/share/man/man1/dcgm-exporter.1", 0o644),
 ];
 
