@@ -39,8 +39,10 @@ fn man() -> String {
     page.push_str(
         ".SH SIGNALS\n.TP\nSIGHUP\nReads the counters file again.\n.TP\nSIGUSR1\nLets the GPUs go, for a reset or a driver \
          reload.\n.TP\nSIGUSR2\nTakes them up again.\n.TP\nSIGTERM, SIGINT, SIGQUIT\nReleases everything and ends.\n.SH EXIT \
-         STATUS\n0 after a signal to end, 1 for anything that kept it from starting or ending well.\n.SH FILES\n.TP\n\
-         /etc/dcgm\\-exporter/default\\-counters.csv\nWhich fields to export: name, type, help.\n",
+         STATUS\n0 after a signal to end, 1 for anything that kept it from starting or ending well. Of \\-\\-check: 0 if \
+         all is well, 1 after a warning, 2 if something fails.\n.SH FILES\n.TP\n\
+         /etc/dcgm\\-exporter/default\\-counters.csv\nWhich fields to export: name, type, help.\n.TP\n\
+         /etc/dcgm\\-exporter/environment\nVariables of the service, of the prolog and of the epilog.\n",
     );
     page
 }

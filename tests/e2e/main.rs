@@ -126,14 +126,7 @@ fn scraped_by_prometheus_and_victoria_metrics() {
     }
     check_with_promtool(&page);
 
-    let config = scratch.write(
-        "scrape.yml",
-        format!(
-            "global:\n  scrape_interval: {INTERVAL}\n  scrape_timeout: {INTERVAL}\nscrape_configs:\n- job_name: gpus\n  \
-             static_configs:\n  - targets: ['127.0.0.1:{}']\n",
-            exporter.port
-        ),
-    );
+    let config = scrape_every_second(&scratch, exporter.port);
     let mut databases = [Database::prometheus(&scratch, &config), Database::victoria_metrics(&scratch, &config)];
     for database in &mut databases {
         database
@@ -202,6 +195,79 @@ fn samples_are_young_at_the_scrape() {
         println!("scraped every {seconds} s, samples were {ages:.3?} s old");
         assert!(ages.iter().all(|age| *age <= 1.0), "{ages:?}\n{}", exporter.log());
     }
+}
+
+/// The README's PromQL, both ways of showing jobs: each query answers what its row says it does.
+#[test]
+#[ignore = "needs prometheus: make e2e"]
+fn promql_of_the_readme() {
+    let readme = include_str!("../../README.md");
+    let rows = readme.lines().skip_while(|line| !line.contains("| `on-samples` | `info-only` |")).skip(2);
+    let rows: Vec<Vec<&str>> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect())
+        .collect();
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    for (column, labels) in [(1, "on-samples"), (2, "info-only")] {
+        let scratch = Scratch::new();
+        let jobs = scratch.path("jobs");
+        std::fs::create_dir(&jobs).unwrap();
+        // GPU 0 works for one job, GPU 1 idles for another, GPU 2 has none.
+        for (name, text) in [
+            ("0", "17\n"),
+            ("1", "18\n"),
+            ("job.17", "user=me\naccount=physics\n"),
+            ("job.18", "user=me\naccount=physics\n"),
+        ] {
+            std::fs::write(jobs.join(name), text).unwrap();
+        }
+        let mut node = scenario(&[0, 1, 2]);
+        for (gpu, (util, power)) in [("50", "300"), ("0", "100"), ("90", "70")].into_iter().enumerate() {
+            node["latest_values"][gpu]["fields"]["203"] = serde_json::json!({ "type": "int64", "value": util });
+            node["latest_values"][gpu]["fields"]["155"] = serde_json::json!({ "type": "double", "value": power });
+        }
+        let counters =
+            scratch.write("counters.csv", "DCGM_FI_DEV_GPU_UTIL, gauge, u\nDCGM_FI_DEV_POWER_USAGE, gauge, p\n");
+        let mut exporter = Exporter::start(
+            exporter()
+                .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", node.to_string()))
+                .args(["-c", INTERVAL, "--job-labels", labels, "-f"])
+                .arg(counters)
+                .arg("--hpc-job-mapping-dir")
+                .arg(&jobs),
+        );
+        exporter.page();
+        let mut database = Database::prometheus(&scratch, &scrape_every_second(&scratch, exporter.port));
+        // What is said of an hour holds of a few seconds, too.
+        let query = |row: usize| match rows[row][column] {
+            "the same" => rows[row][1].replace("[1h]", "[4s]"),
+            other => other.replace("[1h]", "[4s]"),
+        };
+        type Series = (serde_json::Map<String, serde_json::Value>, f64);
+        let mut answers = |row: usize, is: &dyn Fn(&Series) -> bool| {
+            let query = query(row);
+            database.until(&format!("{labels}: {}", rows[row][0]), |database| {
+                let answered = database.query(&query);
+                answered.len() == 1 && is(&answered[0])
+            });
+        };
+        answers(0, &|(of, value)| of["hpc_job"] == "17" && of["UUID"] == "GPU-0" && *value == 50.0);
+        answers(1, &|(of, value)| of["user"] == "me" && *value == 25.0);
+        answers(2, &|(of, _)| of["UUID"] == "GPU-1");
+        answers(3, &|(of, value)| of["account"] == "physics" && *value == 400.0);
+        check_with_promtool(&exporter.page());
+    }
+}
+
+/// A configuration that scrapes this exporter and nothing else.
+fn scrape_every_second(scratch: &Scratch, port: u16) -> std::path::PathBuf {
+    scratch.write(
+        "scrape.yml",
+        format!(
+            "global:\n  scrape_interval: {INTERVAL}\n  scrape_timeout: {INTERVAL}\nscrape_configs:\n- job_name: gpus\n  \
+             static_configs:\n  - targets: ['127.0.0.1:{port}']\n"
+        ),
+    )
 }
 
 /// `promtool check metrics` may complain of names inherited from DCGM, and of nothing else.

@@ -309,6 +309,9 @@ fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
     std::fs::create_dir(&jobs).unwrap();
     std::fs::write(jobs.join("0"), "17\n18\n").unwrap();
     ask(&jobs).says("job map", "ok", "2 jobs on 1 GPUs");
+    std::fs::write(jobs.join("minor9"), "17\n").unwrap();
+    ask(&jobs).says("job map", "warn", "names a GPU 'minor9', which is not here");
+    std::fs::remove_file(jobs.join("minor9")).unwrap();
     std::fs::set_permissions(&jobs, PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::create_dir(jobs.join("1")).unwrap();
     let checked = ask(&jobs);
