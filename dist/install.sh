@@ -69,7 +69,8 @@ put 644 "$work/filled" "$UNITDIR/dcgm-exporter.service"
 put 644 dist/systemd/dcgm-exporter.socket "$UNITDIR/dcgm-exporter.socket"
 put 644 dist/tmpfiles/dcgm-exporter.conf "$TMPFILESDIR/dcgm-exporter.conf"
 put 644 dist/systemd/remote.conf "$DATADIR/remote.conf"
-put 755 dist/slurm/job-map.sh "$DATADIR/slurm/job-map.sh"
+sed "s|/etc/dcgm-exporter/|$SYSCONFDIR/dcgm-exporter/|g" dist/slurm/job-map.sh >"$work/job-map.sh"
+put 755 "$work/job-map.sh" "$DATADIR/slurm/job-map.sh"
 for role in prolog epilog; do
     if [ ! -L "$DESTDIR$DATADIR/slurm/$role.sh" ]; then
         ln -sf job-map.sh "$DESTDIR$DATADIR/slurm/$role.sh"

@@ -8,8 +8,9 @@
 # Settings are read from /etc/dcgm-exporter/environment, which the exporter reads, too:
 #   DCGM_HPC_JOB_MAPPING_DIR  the directory; /run/dcgm-job-map by default
 #   DCGM_JOB_MAP_GRES         how gres.conf counts. 'index' (the default): in the order of nvidia-smi, as AutoDetect=nvml
-#                             has it. Else the device files in the order of gres.conf, separated by blanks:
-#                             DCGM_JOB_MAP_GRES="/dev/nvidia3 /dev/nvidia2 /dev/nvidia[0-1]"
+#                             has it without MIG. 'uuid': by the UUIDs in CUDA_VISIBLE_DEVICES, which Slurm has there for
+#                             MIG and, since 25.11, for GPUs. Else the device files in the order of gres.conf, separated
+#                             by blanks: DCGM_JOB_MAP_GRES="/dev/nvidia3 /dev/nvidia2 /dev/nvidia[0-1]"
 #   DCGM_JOB_MAP_MAX_DAYS     jobs older than this have lost their epilog and go; 30 by default, 0 is never
 #
 # It never fails a job or drains a node: it exits with 0 whatever happens, starts nothing that stays, and says in one line
@@ -104,6 +105,10 @@ numbers() {
 gpus() {
     # Global ids first. CUDA_VISIBLE_DEVICES is what the job will see, which may be counted anew within its cgroup.
     wanted=${SLURM_JOB_GPUS:-${SLURM_STEP_GPUS:-${GPU_DEVICE_ORDINAL:-${CUDA_VISIBLE_DEVICES:-}}}}
+    case $gres,${CUDA_VISIBLE_DEVICES:-} in
+        uuid,GPU-* | uuid,MIG-*) wanted=$CUDA_VISIBLE_DEVICES ;;
+        uuid,*) gres=index ;;
+    esac
     while [ -n "$wanted" ]; do
         one=${wanted%%,*}
         case $wanted in

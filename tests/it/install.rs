@@ -125,6 +125,8 @@ fn other_places_and_not_enabled() {
     let unit = std::fs::read_to_string(image.join("usr/lib/systemd/system/dcgm-exporter.service")).unwrap();
     assert!(unit.contains("ExecStart=/opt/x/bin/dcgm-exporter\n"), "{unit}");
     assert!(unit.contains("/opt/x/etc/dcgm-exporter/default-counters.csv"), "{unit}");
+    let script = std::fs::read_to_string(image.join("opt/x/share/dcgm-exporter/slurm/job-map.sh")).unwrap();
+    assert!(script.contains(":-/opt/x/etc/dcgm-exporter/environment}"), "{script}");
     assert!(image.join("opt/x/etc/dcgm-exporter/environment").is_file() && !image.join(LINK).is_symlink());
     make("uninstall", &image, &places);
     let left = names(&image);

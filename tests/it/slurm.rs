@@ -161,6 +161,23 @@ fn settings_come_from_the_exporters_file() {
 }
 
 #[test]
+fn uuids_where_positions_say_nothing() {
+    let scratch = Scratch::new();
+    for (visible, expected) in [
+        ("MIG-aa-1,MIG-bb-2", &["MIG-aa-1", "MIG-bb-2", "job.1"][..]),
+        ("GPU-cc-3", &["GPU-cc-3", "job.1"]),
+        ("0", &["5", "job.1"]),
+        ("", &["5", "job.1"]),
+    ] {
+        let map = scratch.path(&format!("map of {visible}"));
+        let mut variables = job("1", "5").to_vec();
+        variables.extend([("CUDA_VISIBLE_DEVICES", visible), ("DCGM_JOB_MAP_GRES", "uuid")]);
+        run(&mut script(PROLOG, &map, &variables));
+        assert_eq!(names(&map), expected);
+    }
+}
+
+#[test]
 fn the_role_is_told_or_named() {
     let scratch = Scratch::new();
     let map = scratch.path("map");
