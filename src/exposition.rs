@@ -177,16 +177,9 @@ impl Exposition {
         let gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone());
         let present = gpus.filter_map(|index| Some((&self.entities[index].identity, *up.get(index)?)));
         let gone: Vec<String> = gone.iter().map(identity).collect();
-        let mut begun = false;
+        let mut family = Family::new("dcgm_exporter_entity_up", "1 if a GPU or instance answers, 0 if it is lost");
         for (labels, up) in present.chain(gone.iter().map(|labels| (labels, false))) {
-            if !begun {
-                push_head(out, "dcgm_exporter_entity_up", "gauge", "1 if a GPU or instance answers, 0 if it is lost");
-                begun = true;
-            }
-            out.push_str("dcgm_exporter_entity_up");
-            out.push_str(labels);
-            out.push_str(NO_JOB);
-            out.push_str(if up { "1\n" } else { "0\n" });
+            family.sample(out, labels, &[], Number::Int(up.into()));
         }
     }
 

@@ -39,14 +39,30 @@ pub fn ask(config: &Config, counters: &Counters, answers: &mut Answers) -> bool 
         let asker = Asker { config, counters, tell };
         asker.ask();
     });
-    if let Err(error) = spawned {
-        answers.fail("engine", format!("no thread is to be had: {error}"), "end what uses up this user's processes");
-        return false;
-    }
+    let asking = match spawned {
+        Ok(asking) => asking,
+        Err(error) => {
+            answers.fail(
+                "engine",
+                format!("no thread is to be had: {error}"),
+                "end what uses up this user's processes",
+            );
+            return false;
+        }
+    };
     loop {
         match told.recv_timeout(Duration::from_millis(50)) {
             Ok(answer) => answers.put(answer),
-            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Disconnected) => {
+                if asking.join().is_err() {
+                    answers.fail(
+                        "engine",
+                        "the check itself went wrong",
+                        "this is a bug; please report what it printed",
+                    );
+                }
+                return false;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some((call, since)) = inflight::current()
                     && since.elapsed() > LIMIT

@@ -182,6 +182,11 @@ pub fn port(host: &Host, config: &Config, answers: &mut Answers) {
         }
         return;
     };
+    // Asking would have systemd start the exporter.
+    if config.systemd_socket && processes(&host.root, "dcgm-exporter").is_empty() {
+        answers.ok(QUESTION, format!("systemd holds {port} until somebody asks for metrics"));
+        return;
+    }
     let target = if ip.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { ip };
     let target = SocketAddr::new(target, port);
     let page = get(target, "/metrics").unwrap_or_default();

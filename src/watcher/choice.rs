@@ -51,7 +51,10 @@ impl Choice {
                 match (found, &self.awaited) {
                     (Some(address), _) => Next::Remote(address.clone()),
                     (None, Some((address, until))) if now < *until => Next::AwaitReturn(address.clone()),
-                    (None, _) => Next::Embedded,
+                    (None, _) => {
+                        self.awaited = None;
+                        Next::Embedded
+                    }
                 }
             }
         }
@@ -68,10 +71,14 @@ impl Choice {
     /// A host engine that listens did not let us in. Says whether an embedded engine is to be used instead.
     pub fn refused(&mut self, now: Instant) -> bool {
         let EngineChoice::Auto(_) = self.engine else { return false };
+        if self.awaited.as_ref().is_some_and(|(_, until)| now < *until) {
+            // One that is starting listens before it serves.
+            return false;
+        }
+        self.awaited = None;
         self.left_alone_until = now + self.grudge;
         self.grudge = (self.grudge * 2).min(LONGEST_GRUDGE);
-        // One that is starting listens before it serves.
-        self.awaited.as_ref().is_none_or(|(_, until)| now >= *until)
+        true
     }
 
     /// A session was lost.
@@ -122,7 +129,10 @@ mod tests {
         drop(engine);
         choice.lost(now);
         assert_eq!(choice.next(now + RETURN / 2), Next::AwaitReturn(address.clone()));
+        assert!(!choice.refused(now + RETURN / 2), "it may be starting");
         assert_eq!(choice.next(now + RETURN), Next::Embedded);
+        choice.lost(now + RETURN);
+        assert_eq!(choice.next(now + RETURN), Next::Embedded, "nobody waits for an engine of our own");
         assert_eq!(choice.has_come(now + RETURN * 3), None);
     }
 

@@ -273,6 +273,8 @@ fn works_by_socket(node: &Node) {
          systemctl enable --now dcgm-exporter.socket",
     );
     assert_ne!(node.output("systemctl is-active dcgm-exporter").status.code(), Some(0), "nobody has asked yet");
+    let said = node.output("dcgm-exporter --check; systemctl is-active dcgm-exporter");
+    assert!(text(&said).contains("systemd holds 9400") && !said.status.success(), "{}", text(&said));
     node.page_with("DCGM_FI_DEV_GPU_TEMP{");
     node.run("systemctl disable --now dcgm-exporter.socket; sed -i /SYSTEMD_SOCKET/d /etc/dcgm-exporter/environment; systemctl restart dcgm-exporter");
     node.page_with("DCGM_FI_DEV_GPU_TEMP{");
