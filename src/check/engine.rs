@@ -31,12 +31,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Time between the two looks that show whether values move.
 const PACE: Duration = Duration::from_millis(300);
 
-/// Asks everything. Returns whether a call hangs.
-pub fn ask(config: &Config, counters: &Counters, answers: &mut Answers) -> bool {
+/// Asks everything, the driver having so many GPUs if that is known. Returns whether a call hangs.
+pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, answers: &mut Answers) -> bool {
     let (tell, told) = channel();
     let (config, counters) = (config.clone(), counters.clone());
     let spawned = std::thread::Builder::new().name("check".to_owned()).stack_size(8 * 1024 * 1024).spawn(move || {
-        let asker = Asker { config, counters, tell };
+        let asker = Asker { config, counters, driver_gpus, tell };
         asker.ask();
     });
     let asking = match spawned {
@@ -83,6 +83,7 @@ pub fn ask(config: &Config, counters: &Counters, answers: &mut Answers) -> bool 
 struct Asker {
     config: Config,
     counters: Counters,
+    driver_gpus: Option<usize>,
     tell: Sender<Answer>,
 }
 
@@ -241,6 +242,15 @@ impl Asker {
                 QUESTION,
                 "DCGM sees none",
                 "see nvidia-smi; an engine that started before the driver is to be restarted",
+            );
+        }
+        // An engine behind an address may be another node's.
+        let is_here = !matches!(self.config.engine, EngineChoice::Remote(Address::Tcp(_)));
+        if let Some(count) = self.driver_gpus.filter(|count| is_here && *count != ids.len()) {
+            self.fail(
+                QUESTION,
+                format!("DCGM sees {}, the driver has {count}", ids.len()),
+                "see nvidia-smi; an engine that started before a GPU came is to be restarted",
             );
         }
         for gpu in &ids {

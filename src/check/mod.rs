@@ -42,9 +42,9 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
         return Findings { answers, hung: false };
     };
     let counters = counters(&config, &mut answers);
-    node::driver(host, &config, &mut answers);
+    let driver_gpus = node::driver(host, &config, &mut answers);
     node::permissions(host, &config, &counters, &mut answers);
-    let hung = engine::ask(&config, &counters, &mut answers);
+    let hung = engine::ask(&config, &counters, driver_gpus, &mut answers);
     node::exporters(host, &mut answers);
     node::port(host, &config, &mut answers);
     node::job_map(&config, &mut answers);

@@ -24,8 +24,8 @@ fn is_elsewhere(config: &Config) -> bool {
     matches!(config.engine, EngineChoice::Remote(_))
 }
 
-/// Whether the kernel has NVIDIA's driver, and how many GPUs it has.
-pub fn driver(host: &Host, config: &Config, answers: &mut Answers) {
+/// Whether the kernel has NVIDIA's driver. Returns how many GPUs it has for use, where that can be told.
+pub fn driver(host: &Host, config: &Config, answers: &mut Answers) -> Option<usize> {
     const QUESTION: &str = "driver";
     let directory = host.root.join("proc/driver/nvidia");
     let version = fs::read_to_string(directory.join("version")).ok().and_then(|text| driver_version(&text));
@@ -33,13 +33,17 @@ pub fn driver(host: &Host, config: &Config, answers: &mut Answers) {
         let found = "no NVIDIA driver is loaded (/proc/driver/nvidia/version is not there)";
         match is_elsewhere(config) {
             true => {
-                answers.ok(QUESTION, format!("{found}; the engine is a host engine's, which may be on another node"))
+                answers.ok(QUESTION, format!("{found}; the engine is a host engine's, which may be on another node"));
             }
             false => {
-                answers.fail(QUESTION, found, "install it, or load it: modprobe nvidia; then nvidia-smi shows the GPUs")
+                answers.fail(
+                    QUESTION,
+                    found,
+                    "install it, or load it: modprobe nvidia; then nvidia-smi shows the GPUs",
+                );
             }
         }
-        return;
+        return None;
     };
     let information = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("information")).unwrap_or_default();
     let gpus: Vec<String> =
@@ -51,13 +55,14 @@ pub fn driver(host: &Host, config: &Config, answers: &mut Answers) {
             format!("{version}, but it has no GPU"),
             "look for the reason in the kernel log: dmesg | grep -i nvrm",
         ),
-        (all, 0) => answers.ok(QUESTION, format!("{version}, {all} GPUs")),
+        (all, 0) => answers.ok(QUESTION, format!("{version}; GPUs: {all}")),
         (all, excluded) => answers.warn(
             QUESTION,
-            format!("{version}, {excluded} of {all} GPUs are excluded"),
+            format!("{version}; GPUs: {all}, of which {excluded} are excluded"),
             "they were excluded on purpose (NVreg_ExcludedGpus); DCGM does not see them",
         ),
     }
+    Some(gpus.len() - excluded)
 }
 
 /// `NVRM version: NVIDIA UNIX ... 580.65.06 ...`: the first word that is digits and dots.

@@ -318,3 +318,46 @@ fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
     checked.says("job map", "warn", "mode 0777");
     checked.says("job map", "warn", "not a regular file");
 }
+
+/// What the machine itself would have to show, in a tree of the test's own.
+#[test]
+fn a_machine_with_driver_unit_and_settings() {
+    use dcgm_exporter::check::{self, Host};
+    let scratch = Scratch::new();
+    let root = scratch.path("root");
+    let write = |file: &str, text: &str| {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let ask = || {
+        let host = Host { root: root.clone() };
+        let typed = ["--libdcgm".into(), simulator().into()];
+        check::run(&host, &typed, |_| None).answers
+    };
+    let found = |answers: &check::answers::Answers, question: &str, part: &str| {
+        let answer = answers.iter().find(|answer| answer.question == question && answer.found.contains(part));
+        answer.unwrap_or_else(|| panic!("no '{part}' for {question}: {}", answers.table())).status.name()
+    };
+    write(
+        "proc/driver/nvidia/version",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release\n",
+    );
+    let answers = ask();
+    assert_eq!(found(&answers, "driver", "580.65.06, but it has no GPU"), "fail");
+    for gpu in 0..8 {
+        let excluded = if gpu == 7 { "Yes" } else { "No" };
+        let text = format!("Device Minor: \t {gpu}\nGPU Excluded:\t {excluded}\n");
+        write(&format!("proc/driver/nvidia/gpus/0000:0{gpu}:00.0/information"), &text);
+    }
+    write("etc/systemd/system/dcgm-exporter.service", "[Service]\nEnvironmentFile=-/etc/dcgm-exporter/environment\n");
+    write("etc/dcgm-exporter/environment", &format!("DCGM_EXPORTER_COLLECTORS={}\n", counters.display()));
+    let answers = ask();
+    assert_eq!(found(&answers, "driver", "GPUs: 8, of which 1 are excluded"), "warn");
+    // The simulated node has eight.
+    assert_eq!(found(&answers, "GPUs", "DCGM sees 8, the driver has 7"), "fail");
+    assert_eq!(found(&answers, "settings", "/etc/dcgm-exporter/environment"), "ok");
+    assert_eq!(found(&answers, "counters file", "counters.csv, 1 rows"), "ok");
+    assert_eq!(found(&answers, "unit", "is not enabled"), "warn");
+}
