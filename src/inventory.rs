@@ -141,8 +141,9 @@ impl Gpu {
     }
 }
 
-/// Minor numbers of GPUs by UUID. They do not change while the driver is loaded, and asking for them takes a watch.
-pub type Minors = HashMap<String, u32>;
+/// Minor numbers of GPUs by UUID, `None` for one that does not tell. They do not change while the driver is loaded, and
+/// asking for them takes a watch.
+pub type Minors = HashMap<String, Option<u32>>;
 
 /// Looks around.
 ///
@@ -229,7 +230,7 @@ fn survey_gpus(
     if scope.minors {
         learn_minors(session, &gpus, minors, inventory)?;
         for gpu in &mut gpus {
-            gpu.minor = minors.get(&gpu.uuid).copied();
+            gpu.minor = minors.get(&gpu.uuid).copied().flatten();
         }
     }
     Ok(gpus)
@@ -242,10 +243,11 @@ fn learn_minors(session: &Rc<Session>, gpus: &[Gpu], minors: &mut Minors, invent
         return Ok(());
     }
     let read = read_once(session, &unknown, &[FIELD_MINOR], &mut |entity, _, value| {
-        let gpu = gpus.iter().find(|gpu| gpu.id == entity.id);
-        if let (Some(gpu), Value::Int(minor)) = (gpu, value)
-            && let Ok(minor) = u32::try_from(*minor)
-        {
+        if let Some(gpu) = gpus.iter().find(|gpu| gpu.id == entity.id) {
+            let minor = match value {
+                Value::Int(minor) => u32::try_from(*minor).ok(),
+                _ => None,
+            };
             minors.insert(gpu.uuid.clone(), minor);
         }
     });
