@@ -23,9 +23,10 @@ umask 022
 set -f
 trap 'exit 0' EXIT HUP INT TERM
 
-role=${1:-${SLURM_SCRIPT_CONTEXT:-${0##*/}}}
-case $role in
-    *epilog*) role=epilog ;;
+# Whoever runs several scripts may give them arguments of its own.
+case ${1:-},${SLURM_SCRIPT_CONTEXT:-${0##*/}} in
+    prolog,* | epilog,*) role=$1 ;;
+    *,*epilog*) role=epilog ;;
     *) role=prolog ;;
 esac
 id=${SLURM_JOB_ID:-${SLURM_JOBID:-}}
@@ -34,10 +35,11 @@ unused=''
 nl='
 '
 
-# say TEXT: to the system's log and to whoever runs this, which is slurmd's log.
+# say TEXT: to the system's log and to whoever runs this, which is slurmd's log. A system's log that does not listen any
+# more holds neither a job nor the lock.
 say() {
     printf 'dcgm-exporter %s: %s\n' "$role" "$1"
-    logger -t dcgm-exporter -- "$role: $1" 2>/dev/null
+    timeout 1 logger -t dcgm-exporter -- "$role: $1" 9>&- 2>/dev/null
     return 0
 }
 

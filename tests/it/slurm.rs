@@ -193,6 +193,10 @@ fn the_role_is_told_or_named() {
     assert_eq!(names(&map), ["0", "job.2"], "Slurm knows best");
     run(script(PROLOG, &map, &variables).arg("epilog"));
     assert_eq!(names(&map), Vec::<String>::new());
+    variables.pop();
+    run(&mut script(PROLOG, &map, &variables));
+    run(script(link.to_str().unwrap(), &map, &variables).arg("start"));
+    assert_eq!(names(&map), Vec::<String>::new(), "an argument that says nothing is none");
 }
 
 #[test]
