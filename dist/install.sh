@@ -6,21 +6,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+. dist/package/places.sh
 BINARY=${BINARY:?the binary to install}
-DESTDIR=${DESTDIR:-}
-PREFIX=${PREFIX:-/usr/local}
-SYSCONFDIR=${SYSCONFDIR:-/etc}
-UNITDIR=${UNITDIR:-$SYSCONFDIR/systemd/system}
-TMPFILESDIR=${TMPFILESDIR:-$PREFIX/lib/tmpfiles.d}
-MANDIR=${MANDIR:-$PREFIX/share/man/man1}
-COMPLETIONS=${COMPLETIONS:-$PREFIX/share/bash-completion/completions}
-DATADIR=${DATADIR:-$PREFIX/share/dcgm-exporter}
 ENABLE=${ENABLE:-yes}
 
-case $DESTDIR in
-    '' | /) DESTDIR='' ;;
-    *) [ -d "$DESTDIR" ] || mkdir -p "$DESTDIR" ;;
-esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 changed=no

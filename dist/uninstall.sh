@@ -3,17 +3,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-DESTDIR=${DESTDIR:-}
-PREFIX=${PREFIX:-/usr/local}
-SYSCONFDIR=${SYSCONFDIR:-/etc}
-UNITDIR=${UNITDIR:-$SYSCONFDIR/systemd/system}
-
-sh dist/package/before-remove.sh "${DESTDIR%/}"
+. dist/package/places.sh
+sh dist/package/before-remove.sh "$DESTDIR"
 for file in "$PREFIX/bin/dcgm-exporter" "$UNITDIR/dcgm-exporter.service" "$UNITDIR/dcgm-exporter.socket" \
-    "${TMPFILESDIR:-$PREFIX/lib/tmpfiles.d}/dcgm-exporter.conf" "${MANDIR:-$PREFIX/share/man/man1}/dcgm-exporter.1" \
-    "${COMPLETIONS:-$PREFIX/share/bash-completion/completions}/dcgm-exporter"; do
+    "$TMPFILESDIR/dcgm-exporter.conf" "$MANDIR/dcgm-exporter.1" "$COMPLETIONS/dcgm-exporter"; do
     rm -f "$DESTDIR$file"
 done
-rm -rf "$DESTDIR${DATADIR:-$PREFIX/share/dcgm-exporter}"
+rm -rf "$DESTDIR$DATADIR"
 if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 echo "$DESTDIR$SYSCONFDIR/dcgm-exporter is kept; remove it if nobody needs it"

@@ -22,8 +22,6 @@ use signal_hook::iterator::Signals;
 const STOP_LIMIT: Duration = Duration::from_millis(4300);
 /// An attempt to connect does not hold it longer than this.
 const CONNECT_LIMIT: Duration = Duration::from_millis(200);
-/// libdcgm runs on this stack, and its health response alone is a megabyte. What is not touched costs nothing.
-const WATCHER_STACK: usize = 8 * 1024 * 1024;
 
 fn main() -> ExitCode {
     process::tune_allocator();
@@ -92,10 +90,7 @@ fn check_counters(config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(counters) => {
-            let remarks = counters.rows.iter().filter_map(|row| Some((row.line, types::remark(row)?)));
-            let mut lines: Vec<(u64, String)> = remarks.chain(counters.warnings.clone()).collect();
-            lines.sort();
-            for (line, what) in &lines {
+            for (line, what) in types::remarks(&counters) {
                 println!("{file}:{line}: {what}");
             }
             println!("{file}: {} rows can be used", counters.rows.len());
@@ -133,7 +128,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     let (ended, end) = channel();
     std::thread::Builder::new()
         .name("watcher".to_owned())
-        .stack_size(WATCHER_STACK)
+        .stack_size(process::STACK)
         .spawn({
             let signals = signals.handle();
             move || {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::answers::{Answer, Answers, Status};
 use super::node;
@@ -20,11 +20,11 @@ use crate::collect::plan::{FIELD_XID, MetricSource, Plan};
 use crate::collect::table::{Number, Table};
 use crate::collect::{Collector, Grouping, profiling_support};
 use crate::counters::{Counters, MetricType, PROFILING, Source};
-use crate::dcgm::{Address, EntityGroup, Library, Session, hostengine, inflight};
+use crate::dcgm::{Address, EntityGroup, Library, Session, hostengine, inflight, process};
 use crate::gpu_name::GpuName;
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs;
-use crate::watcher::{CONNECT_TIMEOUT, scene};
+use crate::watcher::{CONNECT_TIMEOUT, microseconds, scene};
 
 /// A call of a healthy driver is done in a second or two, stopping an engine included.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const PACE: Duration = Duration::from_millis(300);
 pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, answers: &mut Answers) -> bool {
     let (tell, told) = channel();
     let (config, counters) = (config.clone(), counters.clone());
-    let spawned = std::thread::Builder::new().name("check".to_owned()).stack_size(8 * 1024 * 1024).spawn(move || {
+    let spawned = std::thread::Builder::new().name("check".to_owned()).stack_size(process::STACK).spawn(move || {
         let asker = Asker { config, counters, driver_gpus, tell };
         asker.ask();
     });
@@ -219,10 +219,10 @@ impl Asker {
     fn version(&self, library: &Library, session: &Session) {
         const QUESTION: &str = "engine version";
         let engine = session.engine_version();
-        let release = |version: &str| version.split(['.', '-']).take(2).map(str::to_owned).collect::<Vec<_>>();
+        let is_release_of = |a: &str, b: &str| a.split(['.', '-']).take(2).eq(b.split(['.', '-']).take(2));
         match engine.as_str() {
             "" => self.warn(QUESTION, "the engine does not say its version", "give it and this node the same DCGM"),
-            engine if release(engine) == release(library.version()) => self.ok(QUESTION, format!("DCGM {engine}")),
+            engine if is_release_of(engine, library.version()) => self.ok(QUESTION, format!("DCGM {engine}")),
             engine => self.warn(
                 QUESTION,
                 format!("the engine is DCGM {engine}, the library {}", library.version()),
@@ -340,7 +340,6 @@ impl Asker {
     fn samples(&self, session: &Rc<Session>, inventory: &Inventory, profiling: &HashMap<u32, Vec<u16>>) {
         const QUESTION: &str = "samples";
         let plan = Plan::new(&self.counters, session.library(), HashMap::new());
-        let microseconds = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let mut events = Events::new(microseconds(), self.config.xid_window, self.config.clock_events_window);
         let collector = Collector::new(session, &plan, inventory, PACE, &events, Grouping::Together);
         let mut collector = match collector {

@@ -94,8 +94,7 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
     match Counters::read(&config.collectors) {
         Ok(counters) => {
             answers.ok(QUESTION, format!("{file}, {} rows", counters.rows.len()));
-            let remarks = counters.rows.iter().filter_map(|row| Some((row.line, types::remark(row)?)));
-            for (line, what) in remarks.chain(counters.warnings.iter().cloned()) {
+            for (line, what) in types::remarks(&counters) {
                 answers.ok(QUESTION, format!("{file}:{line}: {what}"));
             }
             counters

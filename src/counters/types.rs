@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{MetricType, Row, Source};
+use super::{Counters, MetricType, Row, Source};
 
 /// Ids, the type they are, and why.
 const TYPES: &[(RangeInclusive<u16>, MetricType, &str)] = {
@@ -43,12 +43,20 @@ const TYPES: &[(RangeInclusive<u16>, MetricType, &str)] = {
 };
 
 /// What a row's type should be, if it is a gauge for a counter or a counter for a gauge.
-pub fn remark(row: &Row) -> Option<String> {
+fn remark(row: &Row) -> Option<String> {
     let Source::Field(field) = row.source else { return None };
     let (_, right, why) = TYPES.iter().find(|(ids, ..)| ids.contains(&field.id))?;
     let is_number = matches!(row.kind, MetricType::Gauge | MetricType::Counter);
     (is_number && row.kind != *right)
         .then(|| format!("{} is typed {} but is a {}: {why}", row.name, row.kind.as_str(), right.as_str()))
+}
+
+/// Everything odd about a counters file that can be used, by line.
+pub fn remarks(counters: &Counters) -> Vec<(u64, String)> {
+    let of_rows = counters.rows.iter().filter_map(|row| Some((row.line, remark(row)?)));
+    let mut remarks: Vec<(u64, String)> = of_rows.chain(counters.warnings.iter().cloned()).collect();
+    remarks.sort();
+    remarks
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@
 //! **Logging.** An embedded engine logs only where these variables say; any other way it opens
 //! `/var/log/nv-hostengine.log`, which belongs to somebody else.
 
+/// For a thread that calls libdcgm, whose health response alone is a megabyte. What is not touched costs nothing.
+pub const STACK: usize = 8 * 1024 * 1024;
+
 /// Pins the allocator's thresholds. Somebody who sets glibc's own variables (`MALLOC_...`) is left alone.
 pub fn tune_allocator() {
     if std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("MALLOC_")) {

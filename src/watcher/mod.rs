@@ -740,7 +740,8 @@ fn no_gpu_first(interval: Duration) -> Duration {
     (interval * LOOK_AGAIN_COLLECTIONS).clamp(LOOK_AGAIN_SOONEST, NO_GPU_FIRST)
 }
 
-fn microseconds() -> i64 {
+/// Now, as DCGM counts: since 1970.
+pub fn microseconds() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 

@@ -271,6 +271,18 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A linear congruential generator is random enough, and the same every time.
+#[allow(dead_code)]
+pub struct Random(pub u64);
+
+#[allow(dead_code)]
+impl Random {
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
 pub const GPU_TEMP: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, t\n";
 
 /// A scenario of GPUs with a temperature each, to which a test adds what it is about.

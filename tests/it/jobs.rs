@@ -73,16 +73,11 @@ fn ten_thousand_changes_never_cost_a_page() {
     let writer = std::thread::spawn({
         let jobs = jobs.clone();
         move || {
-            // A linear congruential generator is random enough, and the same every time.
-            let mut state = 1u64;
-            let mut random = |below: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % below
-            };
+            let mut random = Random(1);
             for number in 0..10_000 {
-                let path = jobs.join(random(4).to_string());
+                let path = jobs.join(random.below(4).to_string());
                 // Each of these may fail, because another one came before it.
-                let _ = match random(7) {
+                let _ = match random.below(7) {
                     0 => std::fs::remove_file(&path),
                     1 => std::fs::write(&path, format!("{number}\n")),
                     2 => std::fs::write(&path, "\n\n  \n"),

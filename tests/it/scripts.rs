@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use crate::common::Random;
+
 pub const PROLOG: &str = "prolog.sh";
 pub const EPILOG: &str = "epilog.sh";
 
@@ -124,15 +126,13 @@ pub fn random_jobs(map: &Path, jobs: u64, workers: usize, seed: u64) -> usize {
     ran.into_inner().unwrap()
 }
 
-/// A linear congruential generator is random enough, and the same every time.
-struct Random(u64);
+/// What a scheduler hands out.
+trait Allocations {
+    fn gpus(&mut self) -> Vec<String>;
+    fn with_rubbish(&mut self, gpus: &[String]) -> String;
+}
 
-impl Random {
-    fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-
+impl Allocations for Random {
     /// One to eight of eight GPUs, sometimes by UUID.
     fn gpus(&mut self) -> Vec<String> {
         let (first, count) = (self.below(8), self.below(8) + 1);
