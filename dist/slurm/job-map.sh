@@ -32,6 +32,7 @@ esac
 id=${SLURM_JOB_ID:-${SLURM_JOBID:-}}
 names=''
 unused=''
+full=''
 nl='
 '
 
@@ -190,14 +191,15 @@ bus_id() {
     add "minor$1"
 }
 
-# without FILE ID: the lines of a file but this one, to standard output. Returns 0 if the line was there.
+# without FILE ID: the lines of a file but this one, to standard output. Returns 0 if the line was there and the others
+# were written.
 without() {
     was_there=1
     while read -r line || [ -n "$line" ]; do
         case $line in
             "$2") was_there=0 ;;
             '') ;;
-            *) printf '%s\n' "$line" ;;
+            *) printf '%s\n' "$line" 2>/dev/null || return 2 ;;
         esac
     done <"$1"
     return "$was_there"
@@ -215,13 +217,16 @@ forget() {
         case $name in
             job.*) continue ;;
         esac
-        if ! without "$path" "$1" >"$new/$name"; then
-            drop="$drop$new/$name$nl"
-        elif [ -s "$new/$name" ]; then
-            kept=yes
-        else
-            drop="$drop$new/$name$nl$path$nl"
-        fi
+        without "$path" "$1" >"$new/$name"
+        case $? in
+            0) if [ -s "$new/$name" ]; then kept=yes; else drop="$drop$new/$name$nl$path$nl"; fi ;;
+            1) drop="$drop$new/$name$nl" ;;
+            *)
+                # The others of that file matter more.
+                drop="$drop$new/$name$nl"
+                full=", but there is no room to write $path without it"
+                ;;
+        esac
     done
     set -f
     IFS=$nl
@@ -235,7 +240,9 @@ forget() {
 in_place() {
     set +f
     mv -f "$new"/* "$dir"/
+    moved=$?
     set -f
+    return "$moved"
 }
 
 # fact KEY VALUE: a line of job.<id>. A value is one line, and not endless.
@@ -268,11 +275,14 @@ remember() {
             continue
         fi
         {
-            if [ -f "$dir/$name" ] && [ ! -L "$dir/$name" ]; then without "$dir/$name" "$id"; fi
-            printf '%s\n' "$id"
+            if [ -f "$dir/$name" ] && [ ! -L "$dir/$name" ]; then
+                without "$dir/$name" "$id"
+                [ $? -ne 2 ] || return 1
+            fi
+            printf '%s\n' "$id" 2>/dev/null
         } >"$new/$name" || return 1
     done
-    facts >"$new/job.$id" || return 1
+    facts >"$new/job.$id" 2>/dev/null || return 1
     in_place
 }
 
@@ -332,7 +342,7 @@ main() {
     if [ "$role" = epilog ]; then
         forget "$id"
         rmdir "$new"
-        say "job $id is over"
+        say "job $id is over$full"
     else
         old_jobs
         if remember; then

@@ -393,6 +393,40 @@ fn ten_thousand_prologs_and_epilogs() {
     });
 }
 
+/// A directory that is full takes no job away from anybody.
+#[test]
+#[ignore = "needs root, to mount: make e2e"]
+fn a_full_directory_loses_nobody() {
+    struct Mounted(PathBuf);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(&self.0).status();
+        }
+    }
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    std::fs::create_dir(&map).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200", "tmpfs"]).arg(&map).status();
+    assert!(mounted.unwrap().success(), "a tmpfs can be mounted");
+    let _mounted = Mounted(map.clone());
+    let tell = |name: &str, job: &str, gpus: &str| {
+        run(&mut script(name, &map, &[("SLURM_JOB_ID", job), ("SLURM_JOB_GPUS", gpus)]))
+    };
+    tell(PROLOG, "1", "0");
+    tell(PROLOG, "2", "0");
+    std::fs::write(map.join("hog"), vec![0; 60_000]).unwrap_err();
+    let said = tell(PROLOG, "3", "0,1");
+    assert!(said.contains("cannot be written; nothing is changed"), "{said}");
+    let said = tell(EPILOG, "1", "");
+    assert!(said.contains("there is no room to write"), "{said}");
+    let of = |gpu: &str| files(&map).remove(gpu).unwrap_or_default().into_iter().collect::<Vec<_>>();
+    assert_eq!((of("0"), of("1")), (vec!["1".to_owned(), "2".to_owned()], vec![]));
+    std::fs::remove_file(map.join("hog")).unwrap();
+    tell(EPILOG, "1", "");
+    assert_eq!(of("0"), ["2"]);
+}
+
 /// Not a test of time, which says nothing on a loaded machine: the figure is for the README.
 #[test]
 #[ignore = "prints what the scripts take: make e2e"]
