@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use tiny_http::{Request, Server};
@@ -17,6 +18,8 @@ use crate::page::Board;
 
 /// An answer takes microseconds; after this long something is broken.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The shortest time between two replacements of a tiny_http.
+const RENEW_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_REPLY: usize = 16 * 1024;
 /// Serving needs little: a request's head, and words.
 const STACK: usize = 128 * 1024;
@@ -60,6 +63,14 @@ pub struct BackRoom {
     stream: Option<UnixStream>,
     board: Arc<Board>,
     decide: Decide,
+    running: Running,
+    renewed: Option<Instant>,
+}
+
+/// A tiny_http and the thread that answers its requests.
+struct Running {
+    server: Arc<Server>,
+    worker: JoinHandle<()>,
 }
 
 impl BackRoom {
@@ -67,8 +78,8 @@ impl BackRoom {
     ///
     /// Errors: no directory for a socket, no descriptor, no thread.
     pub fn open(board: Arc<Board>, decide: Decide) -> io::Result<BackRoom> {
-        let socket = start(&board, decide)?;
-        Ok(BackRoom { socket, stream: None, board, decide })
+        let (socket, running) = start(&board, decide)?;
+        Ok(BackRoom { socket, stream: None, board, decide, running, renewed: None })
     }
 
     /// Hands a complete head over and waits for the answer. One connection serves all requests, one after the other, so
@@ -118,12 +129,40 @@ impl BackRoom {
         }
     }
 
-    /// Starts another tiny_http in place of one that no longer accepts.
+    /// Replaces a tiny_http that has stopped answering; at most once a minute. No request can be the reason, because
+    /// every head that it gets is written here; so this is a bug, and one at a time is enough.
     pub fn renew(&mut self) {
-        match start(&self.board, self.decide) {
-            Ok(socket) => (self.socket, self.stream) = (socket, None),
-            Err(error) => log::error!("tiny_http cannot be started: {error}"),
+        let now = Instant::now();
+        if self.renewed.is_some_and(|renewed| now < renewed + RENEW_PAUSE) {
+            return;
         }
+        self.renewed = Some(now);
+        match start(&self.board, self.decide) {
+            Ok((socket, running)) => {
+                log::warn!("the HTTP server did not answer; it has been replaced");
+                self.stream = None;
+                let old = std::mem::replace(&mut self.running, running);
+                old.end(&std::mem::replace(&mut self.socket, socket));
+            }
+            Err(error) => log::error!("the HTTP server did not answer and cannot be replaced: {error}"),
+        }
+    }
+}
+
+impl Running {
+    /// Ends its threads: the worker by unblocking it, the accepting one by a last connection, since dropping the server
+    /// asks it to end but cannot reach a socket whose name is gone. A worker that hangs is left behind.
+    fn end(self, socket: &OwnedFd) {
+        self.server.unblock();
+        let give_up = Instant::now() + PATIENCE;
+        while !self.worker.is_finished() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.worker.is_finished() {
+            let _ = self.worker.join();
+        }
+        drop(self.server);
+        let _ = UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()));
     }
 }
 
@@ -138,26 +177,26 @@ fn length_of(response: &[u8], is_head: bool) -> Option<usize> {
     Some(end + if is_head { 0 } else { length.unwrap_or(0) })
 }
 
-fn start(board: &Arc<Board>, decide: Decide) -> io::Result<OwnedFd> {
+fn start(board: &Arc<Board>, decide: Decide) -> io::Result<(OwnedFd, Running)> {
     let (listener, socket) = private_socket()?;
-    let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
-    let board = board.clone();
-    std::thread::Builder::new().name("http".to_owned()).stack_size(STACK).spawn(move || {
+    let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
+    let (board, served) = (board.clone(), server.clone());
+    let worker = std::thread::Builder::new().name("http".to_owned()).stack_size(STACK).spawn(move || {
         loop {
-            match server.recv() {
+            match served.recv() {
                 // A front door that went away is being replaced.
                 Ok(request) => {
                     let reply = decide(&request, &board);
                     let _ = reply.send(request);
                 }
                 Err(error) => {
-                    log::warn!("tiny_http has stopped accepting: {error}");
+                    log::debug!("tiny_http has ended: {error}");
                     return;
                 }
             }
         }
     })?;
-    Ok(socket)
+    Ok((socket, Running { server, worker }))
 }
 
 /// A listening socket that only this process can reach: it is bound in a directory of its own, held open, and taken out

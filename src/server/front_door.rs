@@ -215,7 +215,7 @@ impl FrontDoor {
                 Verdict::Refused(status) => {
                     State::sending(Answer::Text(super::text(status, super::PLAIN, status, false)))
                 }
-                Verdict::Forward(head) => State::sending(self.ask(&head, index)),
+                Verdict::Complete { request, .. } => State::sending(self.ask(request.canonical().as_bytes(), index)),
             },
             State::Sending { answer, sent } if *sent == answer.bytes().len() => {
                 // The other side may be gone already.
@@ -243,7 +243,7 @@ impl FrontDoor {
             Ok(Reply::PageGzip) => self.board.page().map(Answer::PageGzip),
             Ok(Reply::PageHead) => self.board.page().map(Answer::PageHead),
             Err(error) => {
-                log::warn!("tiny_http does not answer ({error}); starting it anew");
+                log::debug!("tiny_http does not answer: {error}");
                 self.back_room.renew();
                 None
             }

@@ -47,7 +47,9 @@ fn decide(request: &Request, board: &Board) -> Reply {
             board.count_scrape();
             match board.health() {
                 Health::Present { .. } if is_head => return Reply::PageHead,
-                Health::Present { .. } if takes_gzip(request) => {
+                Health::Present { .. }
+                    if request.headers().iter().any(|header| header.field.equiv("Accept-Encoding")) =>
+                {
                     board.want_gzip();
                     return Reply::PageGzip;
                 }
@@ -65,17 +67,6 @@ fn decide(request: &Request, board: &Board) -> Reply {
         _ => ("404 Not Found", PLAIN, "404 page not found".to_owned()),
     };
     Reply::Text(text(status, content_type, &body, is_head))
-}
-
-/// Whether `Accept-Encoding` names gzip, and not only to decline it.
-fn takes_gzip(request: &Request) -> bool {
-    let accepted = request.headers().iter().filter(|header| header.field.equiv("Accept-Encoding"));
-    let mut encodings = accepted.flat_map(|header| header.value.as_str().split(','));
-    encodings.any(|encoding| {
-        let (name, quality) = encoding.split_once(';').unwrap_or((encoding, ""));
-        let declined = quality.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0);
-        name.trim().eq_ignore_ascii_case("gzip") && !declined
-    })
 }
 
 const INDEX: &str = "<!doctype html>\n<html><head><title>GPU Exporter</title></head><body><h1>GPU Exporter</h1>\n\

@@ -84,7 +84,7 @@ fn requests_that_would_cost_are_refused() {
         ("POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 413),
         (format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(9000)), 431),
         ("nonsense\r\n\r\n".to_owned(), 400),
-        ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), 505),
     ] {
         let answer = request(exporter.port, &text).unwrap();
         assert_eq!(answer.status, status, "{text:.60}");
@@ -155,4 +155,27 @@ fn log_lines_as_json() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         assert!(line["time"].is_string() && line["level"].is_string() && line["msg"].is_string(), "{line}");
     }
+}
+
+/// Heads that tiny_http answers with silence, or reads as another request than the one that was sent.
+#[test]
+fn odd_heads_are_answered_at_once_and_cost_no_thread() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", exporter.pid())).unwrap().count();
+    let before = threads();
+    for _ in 0..50 {
+        for (head, status) in [
+            ("GET / HTTP/1.1\r\nUser-Agent: \u{fc}\r\n\r\n", 400),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+            ("GET / HTTP/3.0\r\n\r\n", 505),
+            (" HEAD / HTTP/1.1\r\n\r\n", 400),
+            ("\tGET / HTTP/1.1\r\n\r\n", 400),
+        ] {
+            assert_eq!(request(exporter.port, head).unwrap().status, status, "{head:?}");
+        }
+    }
+    assert_eq!(threads(), before);
+    assert_eq!(exporter.get("/metrics").status, 200);
+    assert!(!exporter.log().contains("WARN"), "{}", exporter.log());
 }
