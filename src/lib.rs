@@ -7,7 +7,7 @@
 //!  counters file ─► counters ─┐
 //!  flags, env ────► cli ──────┤
 //!                             ▼
-//!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► collect ─► exposition ─► page ─► server ─► scraper
+//!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► collect ─► exposition ─► publish ─► server ─► scraper
 //!                engine   who is here  the clock  numbers     text       arc-swap  bytes
 //!                                        ▲
 //!  job map directory ─► jobs ────────────┘
@@ -18,8 +18,8 @@
 //! Data flows to the right. What a module needs from its left comes in as an argument; no module reaches back. One
 //! entity, field or job file that fails costs its own samples and never the page.
 //!
-//! Threads: main (signals), the watcher (the only one that calls DCGM), the front door (the public sockets), and
-//! tiny_http behind it.
+//! Threads: main (signals and supervision: a thread that ends, ends the process), the watcher (the only one that calls
+//! DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for passwords.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
@@ -27,6 +27,7 @@
 pub mod check;
 pub mod cli;
 pub mod collect;
+pub mod config;
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod dcgm;
@@ -38,6 +39,7 @@ pub mod hostname;
 pub mod inventory;
 pub mod jobs;
 pub mod logging;
-pub mod page;
+pub mod publish;
 pub mod server;
+pub mod system;
 pub mod watcher;

@@ -9,10 +9,14 @@ use std::time::Duration;
 use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, CheckFormat, Command, Config, EngineChoice};
 use dcgm_exporter::collect::process as usage;
+use dcgm_exporter::config::listen::ListenAddress;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
-use dcgm_exporter::page::{Board, Publisher};
-use dcgm_exporter::server;
+use dcgm_exporter::publish::{PublishedPage, Publisher};
+use dcgm_exporter::server::listen::Listener;
+use dcgm_exporter::server::{self, Web};
+use dcgm_exporter::system::systemd;
+use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::watcher::{self, Ended, Watcher};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -22,6 +26,8 @@ use signal_hook::iterator::Signals;
 const STOP_LIMIT: Duration = Duration::from_millis(4300);
 /// An attempt to connect does not hold it longer than this.
 const CONNECT_LIMIT: Duration = Duration::from_millis(200);
+/// The exit status after a bug of ours, as sysexits.h has it.
+const EX_SOFTWARE: i32 = 70;
 
 fn main() -> ExitCode {
     process::tune_allocator();
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         process::log_to_stdout(config.dcgm_log_level);
     }
     dcgm_exporter::logging::start(config.log_format, config.debug);
+    log_panics();
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
     match run(config) {
         Ok(code) => code,
@@ -111,31 +118,40 @@ fn run(config: Config) -> Result<ExitCode, String> {
     }
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
-    let sockets = match config.systemd_socket {
+    let web = Web::open(config.web_config.as_deref())?;
+    let listeners = Arc::new(match config.systemd_socket {
         true => server::listen::from_systemd()?,
-        false => vec![server::listen::open(&config.listen)?],
-    };
-    let board = Arc::new(Board::new(config.interval, config.stale_after));
-    for socket in &sockets {
-        log::info!(address = socket.address(); "Listening on");
+        false => open_all(&config.listen)?,
+    });
+    let (supervisor, ends) = Supervisor::new({
+        let signals = signals.handle();
+        move || signals.close()
+    });
+    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let has_tls = web.has_tls();
+    server::start(listeners.clone(), &published, config.timeouts, web, &supervisor)
+        .map_err(|error| format!("cannot serve: {error}"))?;
+    for listener in listeners.iter() {
+        log::info!(address = listener.address(); "Listening on");
     }
-    server::start(sockets, &board).map_err(|error| format!("cannot serve: {error}"))?;
-
+    if has_tls {
+        log::info!("TLS is enabled");
+    }
+    systemd::ready();
     usage::own_all_threads("serving");
 
-    let (watcher, remote) = Watcher::new(config, Arc::new(library), counters, Publisher::new(board))
+    let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
     let (ended, end) = channel();
-    std::thread::Builder::new()
-        .name("watcher".to_owned())
-        .stack_size(process::STACK)
-        .spawn({
+    supervisor
+        .spawn("watcher", process::STACK, {
             let signals = signals.handle();
             move || {
                 usage::own_this_thread("watching");
                 // The main thread may have left already.
                 let _ = ended.send(watcher.run());
                 signals.close();
+                Ok(())
             }
         })
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
@@ -143,36 +159,60 @@ fn run(config: Config) -> Result<ExitCode, String> {
     for signal in signals.forever() {
         log::info!(signal = signal_hook::low_level::signal_name(signal).unwrap_or("?"); "Received signal");
         match signal {
-            SIGHUP => remote.send(watcher::Command::Reload),
-            SIGUSR1 => remote.send(watcher::Command::Release),
-            SIGUSR2 => remote.send(watcher::Command::Resume),
+            SIGHUP => handle.send(watcher::Command::Reload),
+            SIGUSR1 => handle.send(watcher::Command::Release),
+            SIGUSR2 => handle.send(watcher::Command::Resume),
             _ => {
                 log::info!("shutting down");
-                remote.send(watcher::Command::Stop);
                 break;
             }
         }
     }
+    // Whatever ended the wait for signals: the engine is to be stopped, if there is still somebody to stop it.
+    handle.send(watcher::Command::Stop);
     let ended = match end.recv_timeout(CONNECT_LIMIT) {
         // While it only tries to connect there is nothing to give back, and it may try for seconds.
         Err(RecvTimeoutError::Timeout) if inflight::current().is_some_and(|(call, _)| call == "dcgmConnect_v2") => {
-            log::info!("Shutdown complete");
-            process::leave_at_once(0);
+            Ok(Ended::Stopped)
         }
         Err(RecvTimeoutError::Timeout) => end.recv_timeout(STOP_LIMIT),
         ended => ended,
     };
+    listeners.iter().for_each(Listener::close);
+    if let Ok(Unexpected { thread, why }) = ends.try_recv() {
+        log::error!(thread = thread, reason = why; "a thread of the exporter has ended; this is a bug, please report it");
+        process::leave_at_once(EX_SOFTWARE);
+    }
     match ended {
         Ok(Ended::Stopped) => {
             log::info!("Shutdown complete");
-            Ok(ExitCode::SUCCESS)
+            process::leave_at_once(0)
         }
         Ok(Ended::Failed(why)) => Err(why),
-        Err(RecvTimeoutError::Disconnected) => Err("the watcher ended without a word; this is a bug".to_owned()),
-        Err(RecvTimeoutError::Timeout) => {
+        Err(error) => {
             let call = inflight::current().map_or("no DCGM call", |(call, _)| call);
-            log::error!(call = call; "DCGM does not let go; leaving without it");
+            log::error!(call = call, error = error.to_string(); "DCGM did not stop in time; exiting anyway");
             process::leave_at_once(1)
         }
     }
+}
+
+/// Opens every address.
+///
+/// Errors: the first that cannot be had.
+fn open_all(addresses: &[ListenAddress]) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.extend(server::listen::open(address)?);
+    }
+    Ok(listeners)
+}
+
+/// Logs a panic as one line instead of the usual two on standard error.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        log::error!(thread = thread.name().unwrap_or("?"), place = place; "panicked: {}", panic.payload_as_str().unwrap_or("no message"));
+    }));
 }

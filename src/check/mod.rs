@@ -46,7 +46,8 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     node::permissions(host, &config, &counters, &mut answers);
     let hung = engine::ask(&config, &counters, driver_gpus, &mut answers);
     node::exporters(host, &mut answers);
-    node::port(host, &config, &mut answers);
+    node::web(&config, &mut answers);
+    node::addresses(host, &config, &mut answers);
     node::job_map(&config, &mut answers);
     unit::installed(host, unit.as_ref(), &mut answers);
     node::hostname(&config, &mut answers);

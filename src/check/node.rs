@@ -4,13 +4,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use super::Host;
 use super::answers::Answers;
 use crate::cli::{Config, EngineChoice};
+use crate::config::listen::ListenAddress;
 use crate::counters::{Counters, PROFILING, Source};
+use crate::server::tls;
+use crate::server::web_config::WebConfig;
 use crate::{hostname, jobs};
 
 /// Capability 21 lets a process read profiling fields.
@@ -159,11 +163,58 @@ pub fn exporters(host: &Host, answers: &mut Answers) {
     }
 }
 
-/// Whether the port is free or ours, and what the exporter there says of itself.
-pub fn port(host: &Host, config: &Config, answers: &mut Answers) {
+/// Whether the web configuration can be used.
+pub fn web(config: &Config, answers: &mut Answers) {
+    const QUESTION: &str = "web configuration";
+    let Some(file) = &config.web_config else { return };
+    match WebConfig::read(file) {
+        Ok(web) => {
+            for warning in &web.warnings {
+                answers.warn(QUESTION, warning.clone(), "leave it out, or see the README on TLS");
+            }
+            let scheme = if web.tls.is_some() { "HTTPS" } else { "HTTP" };
+            answers.ok(QUESTION, format!("{}: {scheme}, users: {}", file.display(), web.users.len()));
+        }
+        Err(problems) => {
+            for problem in problems {
+                answers.fail(QUESTION, problem, "correct it; the format is exporter-toolkit's");
+            }
+        }
+    }
+}
+
+/// Whether each address is free or served by this exporter, and what the exporter there says of itself.
+pub fn addresses(host: &Host, config: &Config, answers: &mut Answers) {
+    for address in &config.listen {
+        match address {
+            ListenAddress::Tcp { host: name, port } => tcp_port(host, config, (address, name, *port), answers),
+            ListenAddress::Unix { path, .. } => unix_socket(path, answers),
+        }
+    }
+}
+
+fn unix_socket(path: &Path, answers: &mut Answers) {
+    const QUESTION: &str = "socket";
+    let shown = path.display();
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => answers.ok(QUESTION, format!("{shown} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            answers.ok(QUESTION, format!("{shown} is left from a process that has ended; it is replaced at the start"));
+        }
+        Err(error) => answers.warn(QUESTION, format!("{shown}: {error}"), "run the check as root"),
+        Ok(stream) => match exchange(stream, "/health", "localhost") {
+            Some(health) if is_health(&health) => {
+                answers.ok(QUESTION, format!("{shown} is served by this exporter"));
+                running(&health, answers);
+            }
+            _ => answers.warn(QUESTION, format!("{shown} is served, but does not say by whom"), "stop what serves it"),
+        },
+    }
+}
+
+fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress, &str, u16), answers: &mut Answers) {
     const QUESTION: &str = "port";
-    let address = &config.listen;
-    let (Some(ip), port) = (local_ip(&address.host), address.port) else {
+    let Some(ip) = local_ip(name) else {
         answers.fail(QUESTION, format!("the host of {address} has no address"), "correct --address");
         return;
     };
@@ -196,18 +247,24 @@ pub fn port(host: &Host, config: &Config, answers: &mut Answers) {
     let target = SocketAddr::new(target, port);
     let page = get(target, "/metrics").unwrap_or_default();
     let health = get(target, "/health").unwrap_or_default();
-    let holder = owner(&host.root, socket).map_or_else(String::new, |owner| format!(" ({owner})"));
+    let owner = owner(&host.root, socket);
+    let holder = owner.as_ref().map_or_else(String::new, |owner| format!(" ({owner})"));
     let version =
         page.lines().find_map(|line| line.strip_prefix("dcgm_exporter_build_info{version=\"")?.strip_suffix("\"} 1"));
+    let is_guarded = page == tls::HTTP_TO_HTTPS || page == "Unauthorized\n";
     match version {
         Some(version) => {
             answers.ok(QUESTION, format!("{port} is served by this exporter, version {version}{holder}"));
             running(&health, answers);
         }
         // A page that is stale is not shown, but health speaks all the same.
-        None if STATES.iter().any(|state| health.trim_start_matches("OK\n").starts_with(state)) => {
+        None if is_health(&health) => {
             answers.ok(QUESTION, format!("{port} is served by this exporter{holder}"));
             running(&health, answers);
+        }
+        None if is_guarded && owner.is_some_and(|owner| owner.starts_with("dcgm-exporter,")) => {
+            answers
+                .ok(QUESTION, format!("{port} is served with TLS or a password{holder}; its state was not asked for"));
         }
         None => answers.fail(
             QUESTION,
@@ -215,6 +272,10 @@ pub fn port(host: &Host, config: &Config, answers: &mut Answers) {
             format!("stop it ('ss -ltnp sport = :{port}' names it), or give another port with --address"),
         ),
     }
+}
+
+fn is_health(text: &str) -> bool {
+    STATES.iter().any(|state| text.trim_start_matches("OK\n").starts_with(state))
 }
 
 /// How `/health` begins in each state.
@@ -235,6 +296,7 @@ fn local_ip(host: &str) -> Option<IpAddr> {
     use std::net::ToSocketAddrs;
     match host {
         "" => Some(IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+        "localhost" => Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
         host => (host, 0).to_socket_addrs().ok()?.next().map(|address| address.ip()),
     }
 }
@@ -268,10 +330,14 @@ fn owner(root: &Path, inode: u64) -> Option<String> {
 
 /// The body that a path answers, of any status.
 fn get(target: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&target, HTTP_TIMEOUT).ok()?;
+    let stream = TcpStream::connect_timeout(&target, HTTP_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(HTTP_TIMEOUT)).ok()?;
     stream.set_write_timeout(Some(HTTP_TIMEOUT)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {target}\r\n\r\n").as_bytes()).ok()?;
+    exchange(stream, path, &target.to_string())
+}
+
+fn exchange(mut stream: impl Read + Write, path: &str, host: &str) -> Option<String> {
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.take(LONGEST_PAGE).read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8(answer).ok()?;

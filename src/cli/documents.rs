@@ -27,7 +27,7 @@ fn man() -> String {
         if let Some(short) = flag.short {
             let _ = write!(page, ", \\fB\\-{short}\\fR");
         }
-        if let Kind::Value(what) = flag.kind {
+        if let Kind::Value(what) | Kind::List(what) = flag.kind {
             let _ = write!(page, " \\fI{}\\fR", escaped(what));
         }
         let _ = write!(page, "\n{} Variable: {}.", sentence(flag.help), flag.variable);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::devices::DeviceOption;
 use super::{CheckFormat, Config, EngineChoice, JobLabels, LogFormat, values};
+use crate::config::duration;
+use crate::config::listen::ListenAddress;
 use crate::dcgm::{Address, hostengine};
-use crate::server::ListenAddress;
 
 /// One flag.
 pub struct Flag {
@@ -29,6 +30,8 @@ pub enum Kind {
     Switch,
     /// Needs a value; the text names it in the help.
     Value(&'static str),
+    /// The same, and may be given more than once: its values reach `apply` as one text, with commas between them.
+    List(&'static str),
 }
 
 pub enum Effect {
@@ -123,11 +126,13 @@ pub static FLAGS: &[Flag] = &[
         long: "address",
         short: Some("a"),
         variable: "DCGM_EXPORTER_LISTEN",
-        kind: Kind::Value("[HOST]:PORT"),
+        kind: Kind::List("ADDRESS"),
         default: ":9400",
-        help: "Address to serve on; an IPv6 address stands in brackets",
+        help: "Address to serve on: [HOST]:PORT, [V6]:PORT or unix:///PATH (mode 0660; ?mode= and ?group= set others). May \
+               be given more than once; a variable takes a list with commas",
         apply: |config, value| {
-            config.listen = ListenAddress::parse(value)?;
+            let addresses = value.split(',').map(|address| ListenAddress::parse(address.trim()));
+            config.listen = addresses.collect::<Result<_, String>>()?;
             Ok(())
         },
         ..FLAG
@@ -426,14 +431,35 @@ pub static FLAGS: &[Flag] = &[
         variable: "DCGM_EXPORTER_WEB_CONFIG_FILE",
         kind: Kind::Value("FILE"),
         default: "",
-        help: "TLS and basic authentication: not built in, so a file is refused rather than ignored",
-        apply: |_, value| match value {
-            "" => Ok(()),
-            _ => Err(Refusal::Flag(
-                "asks for TLS or authentication, which this exporter does not have: put a proxy in front and bind \
-                 --address to 127.0.0.1, or leave the flag out"
-                    .to_owned(),
-            )),
+        help: "TLS, passwords, headers and a rate limit for all addresses, in the format of Prometheus' exporter-toolkit; \
+               read again when it or a certificate changes",
+        apply: |config, value| {
+            config.web_config = if value.is_empty() { None } else { Some(absolute(value)?) };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "web-read-timeout",
+        variable: "DCGM_EXPORTER_WEB_READ_TIMEOUT",
+        kind: Kind::Value("TIME"),
+        default: "10s",
+        help: "How long a client may take to send a request",
+        apply: |config, value| {
+            config.timeouts.read = web_timeout(value)?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "web-write-timeout",
+        variable: "DCGM_EXPORTER_WEB_WRITE_TIMEOUT",
+        kind: Kind::Value("TIME"),
+        default: "30s",
+        help: "How long a client may take to read an answer",
+        apply: |config, value| {
+            config.timeouts.write = web_timeout(value)?;
+            Ok(())
         },
         ..FLAG
     },
@@ -566,6 +592,17 @@ fn absolute(path: &str) -> Result<PathBuf, Refusal> {
     std::path::absolute(path).map_err(|error| Refusal::Value(format!("expected a path ({error})")))
 }
 
+/// Go takes 0 for "no limit"; here a client's time always has one.
+fn web_timeout(text: &str) -> Result<Duration, Refusal> {
+    const LONGEST: Duration = Duration::from_secs(60 * 60);
+    match duration::parse_go(text) {
+        Some(Duration::ZERO) => Ok(LONGEST),
+        Some(time) if time <= LONGEST => Ok(time),
+        Some(_) => Err(Refusal::Value("expected at most 1h".to_owned())),
+        None => Err(Refusal::Value("expected a time with its unit, such as 10s or 500ms".to_owned())),
+    }
+}
+
 fn window(text: &str) -> Result<Duration, Refusal> {
     match values::duration(text)? {
         Duration::ZERO => {
@@ -653,7 +690,7 @@ fn describe(text: &mut String, flag: &Flag) {
     if let Some(short) = flag.short {
         let _ = write!(text, ", -{short}");
     }
-    if let Kind::Value(what) = flag.kind {
+    if let Kind::Value(what) | Kind::List(what) = flag.kind {
         let _ = write!(text, " {what}");
     }
     let _ = write!(text, "  [{}]", flag.variable);

@@ -13,8 +13,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::listen::ListenAddress;
 use crate::dcgm::Address;
-use crate::server::ListenAddress;
+use crate::server::Timeouts;
 use devices::DeviceOption;
 use flags::{FLAGS, Flag, Kind};
 
@@ -22,9 +23,13 @@ use flags::{FLAGS, Flag, Kind};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub collectors: PathBuf,
-    pub listen: ListenAddress,
+    /// At least one.
+    pub listen: Vec<ListenAddress>,
     /// Take the listening sockets from systemd instead of opening `listen`.
     pub systemd_socket: bool,
+    /// TLS, users and headers, in exporter-toolkit's format.
+    pub web_config: Option<PathBuf>,
+    pub timeouts: Timeouts,
     pub interval: Duration,
     /// Age at which a page is no longer shown; `None` follows from the interval.
     pub stale_after: Option<Duration>,
@@ -65,8 +70,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             collectors: PathBuf::new(),
-            listen: ListenAddress { host: String::new(), port: 0 },
+            listen: Vec::new(),
             systemd_socket: false,
+            web_config: None,
+            timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
             interval: Duration::ZERO,
             stale_after: None,
             gpus: DeviceOption::Flex,
@@ -222,11 +229,15 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
         let flag = &FLAGS[index];
         let value = match flag.kind {
             Kind::Switch => parser.optional_value().unwrap_or_else(|| OsString::from("true")),
-            Kind::Value(what) => {
+            Kind::Value(what) | Kind::List(what) => {
                 parser.value().map_err(|_| format!("--{} needs a value: --{} {what}", flag.long, flag.long))?
             }
         };
-        typed.values[index] = Some(text(value, &format!("--{}", flag.long))?);
+        let value = text(value, &format!("--{}", flag.long))?;
+        typed.values[index] = Some(match (&flag.kind, typed.values[index].take()) {
+            (Kind::List(_), Some(before)) => format!("{before},{value}"),
+            _ => value,
+        });
     }
     Ok(Typed::Values(typed))
 }
@@ -280,7 +291,8 @@ mod tests {
     fn defaults_are_the_peers() {
         let config = run(&[], &[]).unwrap();
         assert_eq!(config.collectors, PathBuf::from("/etc/dcgm-exporter/default-counters.csv"));
-        assert_eq!(config.listen, ListenAddress { host: String::new(), port: 9400 });
+        assert_eq!(config.listen, [ListenAddress::parse(":9400").unwrap()]);
+        assert_eq!((config.timeouts.read, config.timeouts.write), (Duration::from_secs(10), Duration::from_secs(30)));
         assert_eq!(config.interval, Duration::from_secs(30));
         assert_eq!((config.engine, config.hostname_label), (EngineChoice::Embedded, "hostname"));
         assert_eq!(
@@ -309,6 +321,15 @@ mod tests {
             assert!(run(arguments, &[]).unwrap().replace_blanks_in_model_name, "{arguments:?}");
         }
         assert!(!run(&["-n=false"], &[("DCGM_EXPORTER_NO_HOSTNAME", "true")]).unwrap().no_hostname);
+    }
+
+    #[test]
+    fn several_addresses() {
+        let parse = |text: &str| ListenAddress::parse(text).unwrap();
+        let (port, socket) = ("127.0.0.1:9400", "unix:///run/x.sock?mode=0600");
+        let both = [parse(port), parse(socket)];
+        assert_eq!(run(&["-a", port, "--address", socket], &[]).unwrap().listen, both);
+        assert_eq!(run(&[], &[("DCGM_EXPORTER_LISTEN", &format!("{port}, {socket}"))]).unwrap().listen, both);
     }
 
     #[test]
@@ -363,7 +384,8 @@ mod tests {
             (&["-n=maybe"], &["--no-hostname", "'maybe'", "true"]),
             (&["-r", "host:0x"], &["--remote-hostengine-info", "'host:0x'", "port"]),
             (&["--hostname-label", "host"], &["--hostname-label", "'host'", "Hostname"]),
-            (&["--web-config-file", "x.yml"], &["--web-config-file", "TLS"]),
+            (&["-a", ":9400", "-a", "unix://x"], &["--address", "unix:///PATH"]),
+            (&["--web-read-timeout", "30000"], &["--web-read-timeout", "'30000'", "10s"]),
         ] {
             let error = run(arguments, &[]).unwrap_err();
             assert!(!error.contains('\n'), "{error}");

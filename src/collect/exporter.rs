@@ -45,6 +45,7 @@ pub struct Report {
     /// `None` without a job map.
     pub job_map_errors: Option<u64>,
     pub scrapes: u64,
+    pub http_restarts: u64,
     /// The watcher's state, among all it can be in.
     pub state: &'static str,
     pub states: &'static [&'static str],
@@ -123,6 +124,12 @@ impl Report {
         }
         sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
         sink.sample(&[], int(self.scrapes));
+        sink.metric(
+            "dcgm_exporter_http_restarts_total",
+            "counter",
+            "Times the HTTP server was replaced because it did not answer; more than 0 is a bug",
+        );
+        sink.sample(&[], int(self.http_restarts));
         sink.metric(
             "dcgm_exporter_own_cpu_seconds_total",
             "counter",

@@ -1,166 +1,291 @@
-//! Listening sockets: opened by us, or passed by systemd.
+//! Listening sockets: opened here, or passed by systemd.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
-/// `HOST:PORT`; an empty host is every address of the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenAddress {
-    /// Without brackets.
-    pub host: String,
-    pub port: u16,
-}
+use rustix::fs::{Gid, Mode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 
-impl ListenAddress {
-    /// Errors: what would be right, for the end of a message that already names the flag and the value.
-    pub fn parse(text: &str) -> Result<ListenAddress, String> {
-        const FORMS: &str = "expected [HOST]:PORT such as :9400, 127.0.0.1:9400 or [::1]:9400";
-        let (host, port) = text.rsplit_once(':').ok_or(FORMS)?;
-        let port = port.parse().map_err(|_| format!("'{port}' is not a port (0 to 65535); {FORMS}"))?;
-        let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
-            Some(Some(inside)) if inside.parse::<std::net::Ipv6Addr>().is_ok() => inside,
-            Some(_) => return Err(format!("{host} is not an IPv6 address in brackets; {FORMS}")),
-            None if host.contains(':') => return Err(format!("an IPv6 address stands in brackets; {FORMS}")),
-            None => host,
-        };
-        Ok(ListenAddress { host: host.to_owned(), port })
-    }
-
-    fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
-        if self.host.is_empty() {
-            // Both families where the machine has both, else the old one alone.
-            let any: [std::net::IpAddr; 2] =
-                [std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()];
-            return Ok(any.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect());
-        }
-        Ok((self.host.as_str(), self.port).to_socket_addrs()?.collect())
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
+use crate::config::listen::ListenAddress;
 
 /// A bound, listening socket.
-pub enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+pub struct Listener {
+    socket: Socket,
+    /// systemd owns it, and listens on it after this process has ended.
+    is_passed: bool,
 }
 
-impl Socket {
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
+        match &self.socket {
             Socket::Tcp(listener) => listener.as_fd(),
-            Socket::Unix(listener) => listener.as_fd(),
+            Socket::Unix(listener, _) => listener.as_fd(),
         }
     }
 
     /// For the log.
     pub fn address(&self) -> String {
-        match self {
+        match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
-            Socket::Unix(listener) => {
-                let address = listener.local_addr().ok();
-                let path = address.as_ref().and_then(|address| address.as_pathname());
-                path.map(|path| format!("unix:{}", path.display())).unwrap_or_default()
-            }
+            Socket::Unix(_, path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// Stops listening, so that a successor can bind while this process is still ending: a thread that hangs in a
+    /// driver keeps the descriptors of a killed process open. A socket of systemd's is left alone.
+    pub fn close(&self) {
+        if self.is_passed {
+            return;
+        }
+        // On a listening socket this takes it out of the listening state (Linux), whoever else holds it.
+        let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Both);
+        if let Socket::Unix(_, path) = &self.socket {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Opens a socket on the first of the address's candidates that the machine has.
+/// Opens the sockets of one address: for an empty host or `localhost` one for each family that the machine has.
 ///
-/// Errors: one line that names the address and, for a port in use, what to do.
-pub fn open(address: &ListenAddress) -> Result<Socket, String> {
-    let candidates = address
-        .candidates()
-        .map_err(|error| format!("cannot listen on {address}: the host has no address ({error}); see --address"))?;
+/// Errors: one line that names the address and, for one that is in use, what to do.
+pub fn open(address: &ListenAddress) -> Result<Vec<Listener>, String> {
+    match address {
+        ListenAddress::Tcp { host, port } => open_tcp(address, host, *port),
+        ListenAddress::Unix { path, mode, group } => {
+            let listener = open_unix(path, *mode, group.as_deref())
+                .map_err(|error| format!("cannot listen on {address}: {error}; see --address"))?;
+            Ok(vec![Listener { socket: Socket::Unix(listener, path.clone()), is_passed: false }])
+        }
+    }
+}
+
+fn open_tcp(address: &ListenAddress, host: &str, port: u16) -> Result<Vec<Listener>, String> {
+    let candidates = match host {
+        // One socket for both families, also where the system's default is one for each.
+        "" => vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+        "localhost" => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        host => {
+            let found = (host, port).to_socket_addrs().map_err(|error| {
+                format!("cannot listen on {address}: the host has no address ({error}); see --address")
+            })?;
+            let mut found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            // The old family first, and each address once, as Go has it.
+            found.sort_by_key(IpAddr::is_ipv6);
+            found.dedup();
+            found
+        }
+    };
+    let mut sockets: Vec<TcpListener> = Vec::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for candidate in candidates {
-        match TcpListener::bind(candidate) {
-            Ok(listener) => return Ok(Socket::Tcp(prepared(listener).map_err(|error| error.to_string())?)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(in_use(address)),
+    for ip in candidates {
+        // Port 0 means any; the second family takes what the first one got.
+        let port = match sockets.first().and_then(|socket| socket.local_addr().ok()) {
+            Some(bound) => bound.port(),
+            None => port,
+        };
+        match bind(SocketAddr::new(ip, port)) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(in_use(address, port)),
             Err(error) => last = error,
         }
+        if host.is_empty() && !sockets.is_empty() {
+            break;
+        }
     }
-    Err(format!("cannot listen on {address}: {last}; give an address of this machine with --address"))
+    if sockets.is_empty() {
+        return Err(format!("cannot listen on {address}: {last}; give an address of this machine with --address"));
+    }
+    Ok(sockets.into_iter().map(|socket| Listener { socket: Socket::Tcp(socket), is_passed: false }).collect())
 }
 
-fn in_use(address: &ListenAddress) -> String {
+fn in_use(address: &ListenAddress, port: u16) -> String {
     format!(
         "cannot listen on {address}: port {port} is in use; another exporter may be running ('ss -ltnp sport = :{port}' \
-         names it). Stop it, or give another port with --address",
-        port = address.port
+         names it). Stop it, or give another port with --address"
     )
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // The port of a process that has just ended can be bound again at once.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    prepare(&socket)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Makes a TCP socket listen, without waiting, because one thread looks after all of them. Accepted sockets inherit
+/// TCP_NODELAY.
+fn prepare(socket: &impl AsFd) -> io::Result<()> {
+    // A full queue costs a normal client a second, until its system asks again; the usual 128 are few.
+    const QUEUE: i32 = 4096;
+    sockopt::set_tcp_nodelay(socket, true)?;
+    rustix::net::listen(socket, QUEUE)?;
+    Ok(())
+}
+
+fn open_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<UnixListener> {
+    let gid = group.map(group_id).transpose()?;
+    remove_abandoned(path)?;
+    // Nobody may connect before the mode is what it should be, so the socket gets its name last.
+    let aside = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+    let _ = std::fs::remove_file(&aside);
+    let listener = UnixListener::bind(&aside)?;
+    let prepared = (|| {
+        rustix::fs::chown(&aside, None, gid)?;
+        rustix::fs::chmod(&aside, Mode::from_raw_mode(mode))?;
+        listener.set_nonblocking(true)?;
+        std::fs::rename(&aside, path)
+    })();
+    if prepared.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    prepared.map(|()| listener)
+}
+
+/// Removes the socket of a process that has ended; anything else at its path is an error.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"))
+        }
+        Ok(_) if is_served(path)? => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves there")),
+        Ok(_) => std::fs::remove_file(path),
+    }
+}
+
+/// Whether somebody listens at a socket; asked without waiting for a process that accepts nobody.
+fn is_served(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let refused = rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED);
+    Ok(!refused)
+}
+
+/// The id of a group by name or number, from the local group file.
+fn group_id(group: &str) -> io::Result<Gid> {
+    let number = match group.parse() {
+        Ok(number) => Some(number),
+        Err(_) => {
+            let groups = std::fs::read_to_string("/etc/group")?;
+            groups.lines().find_map(|line| {
+                let mut fields = line.split(':');
+                (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
+            })
+        }
+    };
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("the group '{group}' is not in /etc/group"));
+    number.map(Gid::from_raw).ok_or_else(unknown)
 }
 
 /// Takes the sockets that systemd passes.
 ///
 /// Errors: there are none.
-pub fn from_systemd() -> Result<Vec<Socket>, String> {
+pub fn from_systemd() -> Result<Vec<Listener>, String> {
     let mut passed = listenfd::ListenFd::from_env();
-    let mut sockets = Vec::new();
+    let mut listeners = Vec::new();
     for index in 0..passed.len() {
-        if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
-            sockets.push(Socket::Tcp(prepared(listener).map_err(|error| error.to_string())?));
+        let socket = if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
+            listener.set_nonblocking(true).and_then(|()| prepare(&listener)).map_err(|error| error.to_string())?;
+            Socket::Tcp(listener)
         } else if let Ok(Some(listener)) = passed.take_unix_listener(index) {
             listener.set_nonblocking(true).map_err(|error| error.to_string())?;
-            sockets.push(Socket::Unix(listener));
-        }
+            let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+            Socket::Unix(listener, path.unwrap_or_default())
+        } else {
+            continue;
+        };
+        listeners.push(Listener { socket, is_passed: true });
     }
-    if sockets.is_empty() {
+    if listeners.is_empty() {
         return Err(
             "--web-systemd-socket: systemd passed no listening socket; start the exporter through a socket unit, \
                     or leave the flag out"
                 .to_owned(),
         );
     }
-    Ok(sockets)
-}
-
-/// Accepted sockets inherit TCP_NODELAY. Without waiting, because one thread looks after everything.
-fn prepared(listener: TcpListener) -> io::Result<TcpListener> {
-    // A full queue costs a normal client a second, until its system asks again; std's queue is short.
-    const QUEUE: i32 = 4096;
-    rustix::net::listen(&listener, QUEUE)?;
-    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok(listeners)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn addresses() {
-        for (text, host, port) in
-            [(":9400", "", 9400), ("127.0.0.1:1", "127.0.0.1", 1), ("[::1]:9400", "::1", 9400), ("gpu7:0", "gpu7", 0)]
-        {
-            let address = ListenAddress::parse(text).unwrap();
-            assert_eq!((address.host.as_str(), address.port), (host, port));
-            assert_eq!(address.to_string(), text);
-        }
-        for text in ["", "9400", ":", ":x", ":-1", ":65536", "::1:9400", "[::1]", "[x]:9400", "[::1:9400"] {
-            assert!(ListenAddress::parse(text).is_err(), "{text}");
-        }
+    fn tcp(host: &str, port: u16) -> ListenAddress {
+        ListenAddress::Tcp { host: host.to_owned(), port }
     }
 
     #[test]
     fn a_port_in_use_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let address = ListenAddress { host: "127.0.0.1".into(), port };
-        let Err(error) = open(&address) else { panic!("opened twice") };
+        let Err(error) = open(&tcp("127.0.0.1", port)) else { panic!("opened twice") };
         assert!(error.contains(&format!("port {port} is in use")), "{error}");
+    }
+
+    #[test]
+    fn both_families() {
+        for host in ["", "localhost"] {
+            let listeners = open(&tcp(host, 0)).unwrap();
+            let port = listeners[0].address().rsplit(':').next().unwrap().parse().unwrap();
+            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            // A machine may have no IPv6 at all.
+            if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+                std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_port_can_be_bound_while_its_socket_is_held() {
+        let held = open(&tcp("127.0.0.1", 0)).unwrap();
+        let port = held[0].address().rsplit(':').next().unwrap().parse().unwrap();
+        assert!(open(&tcp("127.0.0.1", port)).is_err());
+        held.iter().for_each(Listener::close);
+        open(&tcp("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_socket_in_the_file_system() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = std::env::temp_dir().join(format!("dcgm-exporter-listen-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("http.sock");
+        let address = |group: Option<&str>| ListenAddress::Unix {
+            path: path.clone(),
+            mode: 0o640,
+            group: group.map(str::to_owned),
+        };
+        let listeners = open(&address(None)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        let Err(error) = open(&address(None)) else { panic!("opened twice") };
+        assert!(error.contains("another process serves there"), "{error}");
+        let Err(error) = open(&address(Some("no-such-group"))) else { panic!("no such group") };
+        assert!(error.contains("'no-such-group'"), "{error}");
+        drop(listeners);
+        // Its process has ended; the name is still there.
+        assert!(path.exists());
+        open(&address(None)).unwrap()[0].close();
+        assert!(!path.exists());
+        std::fs::write(&path, "a file").unwrap();
+        assert!(open(&address(None)).is_err());
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

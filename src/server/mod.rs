@@ -1,94 +1,96 @@
-//! HTTP: what hangs on the board, for whoever asks, whatever else they do.
+//! HTTP: the published page, for whoever asks, whatever else they do.
+//!
+//! ```text
+//!  scraper ─► listen ─► connections ─► request ─► credentials ─► backend ─► routes
+//!                       (poll loop)    (a head,   (passwords,    (tiny_http  (what is
+//!             stream ◄─ bytes          judged)     rate limit)    within)     answered)
+//! ```
 //!
 //! - [`listen`]: the public sockets.
-//! - [`front_door`]: one thread that owns them, and bounds what clients can cost.
-//! - [`request`]: what it has to know of a request.
-//! - [`back_room`]: tiny_http, which says what to answer.
+//! - [`connections`]: one thread that owns them and bounds what clients can cost.
+//! - [`stream`]: bytes of a connection, plain or through [`tls`].
+//! - [`request`]: a head, judged and rewritten.
+//! - [`web_config`]: TLS, users, headers and rate limit; [`client_certificates`] and [`credentials`] act on it.
+//! - [`backend`]: tiny_http behind a private socket; [`routes`] is what it answers.
+//! - [`watchdog`]: what systemd hears.
 //!
-//! Nothing here waits for DCGM or formats metrics: the page is sent from the memory that the watcher published.
+//! Nothing here waits for DCGM or formats metrics: the page is sent from the memory in which it was published.
 
-pub mod back_room;
-pub mod front_door;
+pub mod backend;
+pub mod client_certificates;
+pub mod connections;
+pub mod credentials;
 pub mod listen;
 pub mod request;
+pub mod routes;
+pub mod stream;
+pub mod tls;
+pub mod watchdog;
+pub mod web_config;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tiny_http::{Method, Request};
+use crate::publish::PublishedPage;
+use crate::system::threads::Supervisor;
+use backend::Backend;
+use connections::Connections;
+use credentials::Credentials;
+use listen::Listener;
+use watchdog::Watchdog;
+use web_config::{Monitor, WebConfig};
 
-use crate::page::{Board, CONTENT_TYPE, Health};
-use back_room::{BackRoom, Reply};
-use front_door::FrontDoor;
-pub use listen::{ListenAddress, Socket};
+/// The poll loop holds a few buffers of some kilobytes, and a TLS handshake on its stack.
+const STACK: usize = 512 * 1024;
 
-/// The front door holds a few buffers of some kilobytes.
-const STACK: usize = 256 * 1024;
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From the connection, or the first byte of a further request, to the end of a request's head.
+    pub read: Duration,
+    /// From there to the end of the answer.
+    pub write: Duration,
+}
 
-/// Starts serving the board on these sockets. Returns at once; the threads live as long as the process.
+/// The web configuration, read and watched for changes.
+pub struct Web(Option<(WebConfig, Monitor)>);
+
+impl Web {
+    /// Reads the file, if there is one.
+    ///
+    /// Errors: all that is wrong with it, a line each.
+    pub fn open(file: Option<&Path>) -> Result<Web, String> {
+        let web = file.map(Monitor::start).transpose().map_err(|problems| problems.join("\n"))?;
+        if let Some((config, _)) = &web {
+            config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        }
+        Ok(Web(web))
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.0.as_ref().is_some_and(|(config, _)| config.tls.is_some())
+    }
+}
+
+/// Starts serving the page on these sockets. Returns at once; the threads live as long as the process.
 ///
 /// Errors: a thread or the private socket cannot be made.
-pub fn start(sockets: Vec<Socket>, board: &Arc<Board>) -> io::Result<()> {
-    let back_room = BackRoom::open(board.clone(), decide)?;
-    let front_door = FrontDoor::new(sockets, back_room, board.clone());
-    std::thread::Builder::new().name("front-door".to_owned()).stack_size(STACK).spawn(move || front_door.run())?;
-    Ok(())
-}
-
-const PLAIN: &str = "text/plain; charset=utf-8";
-const UNAVAILABLE: &str = "503 Service Unavailable";
-
-/// What a request gets.
-fn decide(request: &Request, board: &Board) -> Reply {
-    let is_head = *request.method() == Method::Head;
-    let path = request.url().split(['?', '#']).next().unwrap_or_default();
-    let (status, content_type, body) = match path {
-        "/metrics" => {
-            board.count_scrape();
-            match board.health() {
-                Health::Present { .. } if is_head => return Reply::PageHead,
-                Health::Present { .. }
-                    if request.headers().iter().any(|header| header.field.equiv("Accept-Encoding")) =>
-                {
-                    board.want_gzip();
-                    return Reply::PageGzip;
-                }
-                Health::Present { .. } => return Reply::Page,
-                health => (UNAVAILABLE, CONTENT_TYPE, describe(&health)),
-            }
-        }
-        "/health" => {
-            let health = board.health();
-            let is_well = matches!(health, Health::Present { is_well: true, .. });
-            let status = if is_well { "200 OK" } else { UNAVAILABLE };
-            (status, PLAIN, describe(&health))
-        }
-        "/" => ("200 OK", "text/html; charset=utf-8", INDEX.to_owned()),
-        _ => ("404 Not Found", PLAIN, "404 page not found".to_owned()),
+pub fn start(
+    listeners: Arc<Vec<Listener>>,
+    published: &Arc<PublishedPage>,
+    timeouts: Timeouts,
+    web: Web,
+    supervisor: &Supervisor,
+) -> io::Result<()> {
+    let backend = Backend::start(published.clone(), supervisor.clone())?;
+    let credentials = match web.0 {
+        None => Credentials::none(),
+        Some((config, monitor)) => Credentials::start(config, monitor, supervisor)?,
     };
-    Reply::Text(text(status, content_type, &body, is_head))
-}
-
-const INDEX: &str = "<!doctype html>\n<html><head><title>GPU Exporter</title></head><body><h1>GPU Exporter</h1>\n\
-    <p><a href=\"./metrics\">Metrics</a></p>\n<p><a href=\"./health\">Health</a></p>\n</body></html>";
-
-/// A small response, with a line break after the body.
-fn text(status: &str, content_type: &str, body: &str, is_head: bool) -> Vec<u8> {
-    let length = body.len() + 1;
-    let body = if is_head { String::new() } else { format!("{body}\n") };
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
-}
-
-/// What is the matter, in a line; `OK` and the state where nothing is.
-fn describe(health: &Health) -> String {
-    match health {
-        Health::Starting(state) => state.clone(),
-        Health::Present { state, is_well: true } => format!("OK\n{state}"),
-        Health::Present { state, is_well: false } => state.clone(),
-        Health::Stale { age, why } => format!("stale: the samples are {} s old; {why}", age.as_secs()),
-    }
+    let watchdog = Watchdog::from_environment();
+    let connections = Connections::new(listeners, backend, credentials, published.clone(), timeouts, watchdog);
+    supervisor.spawn("connections", STACK, move || connections.run())?;
+    Ok(())
 }

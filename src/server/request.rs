@@ -4,9 +4,9 @@
 //! blank before the method). So it never sees a byte that a client wrote: [`Request::canonical`] is one of a few dozen
 //! texts, each of which a test sends to a real tiny_http.
 
-/// Targets that have an answer of their own; every other is [`UNKNOWN_PATH`] to tiny_http.
-pub const PATHS: [&str; 3] = ["/", "/metrics", "/health"];
-/// Stands for every target that is not in [`PATHS`].
+use super::routes::PATHS;
+
+/// Stands for every path that has no answer of its own.
 pub const UNKNOWN_PATH: &str = "/-/unknown";
 
 /// The most header lines of a head; more are refused with 431. Proxies add some ten.
@@ -52,10 +52,10 @@ impl Method {
         }
     }
 
+    /// As tiny_http gets it. HEAD is GET to it: what is sent of the answer is decided where it is sent.
     fn name(self) -> &'static str {
         match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
+            Method::Get | Method::Head => "GET",
             Method::Options => "OPTIONS",
             Method::Other => "OTHER",
         }
@@ -70,9 +70,26 @@ pub struct Request {
     pub path: &'static str,
     /// The client prefers gzip to the plain text.
     pub takes_gzip: bool,
+    pub version: Version,
+    /// The client leaves the connection open for another request.
+    pub keep_alive: bool,
+    /// The value of `Authorization`.
+    pub authorization: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    Http11,
 }
 
 impl Request {
+    /// A question of our own, which only has to be answered.
+    pub fn health() -> Request {
+        let (method, version) = (Method::Get, Version::Http11);
+        Request { method, path: "/health", takes_gzip: false, version, keep_alive: true, authorization: None }
+    }
+
     /// The head that tiny_http gets instead of the client's.
     pub fn canonical(&self) -> String {
         let encoding = if self.takes_gzip { "Accept-Encoding: gzip\r\n" } else { "" };
@@ -86,33 +103,45 @@ impl Request {
 /// line ends with CR LF, header names are tokens, `Host` comes at most once, and no body is announced. Empty lines
 /// before it are skipped (RFC 9112, 2.2).
 pub fn judge(bytes: &[u8], longest: usize) -> Verdict {
+    // Only what comes before the first byte that may not be there is parsed, so that the verdict is the same in whatever
+    // pieces a head comes.
+    let bytes = &bytes[..bytes.len().min(longest + 1)];
+    let plain = plain_length(bytes);
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
-    let length = match head.parse(bytes) {
+    let length = match head.parse(&bytes[..plain]) {
         Ok(httparse::Status::Complete(length)) if length <= longest => length,
         Ok(httparse::Status::Complete(_)) => return Verdict::Refused(HEAD_TOO_LARGE),
+        Ok(httparse::Status::Partial) if plain < bytes.len() => return Verdict::Refused(BAD_REQUEST),
         Ok(httparse::Status::Partial) if bytes.len() > longest => return Verdict::Refused(HEAD_TOO_LARGE),
-        Ok(httparse::Status::Partial) if is_plain(bytes) => return Verdict::Incomplete,
-        Ok(httparse::Status::Partial) => return Verdict::Refused(BAD_REQUEST),
+        Ok(httparse::Status::Partial) => return Verdict::Incomplete,
         Err(httparse::Error::TooManyHeaders) => return Verdict::Refused(HEAD_TOO_LARGE),
         Err(httparse::Error::Version) if names_another_version(bytes) => {
             return Verdict::Refused(VERSION_NOT_SUPPORTED);
         }
         Err(_) => return Verdict::Refused(BAD_REQUEST),
     };
-    if !is_plain(&bytes[..length]) {
+    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
         return Verdict::Refused(BAD_REQUEST);
-    }
-    let (Some(method), Some(target)) = (head.method, head.path) else { return Verdict::Refused(BAD_REQUEST) };
-    match read(Method::of(method), target, head.headers) {
+    };
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    match read(Method::of(method), target, version, head.headers) {
         Ok(request) => Verdict::Complete { request, length },
         Err(status) => Verdict::Refused(status),
     }
 }
 
-fn read(method: Method, target: &str, headers: &[httparse::Header<'_>]) -> Result<Request, Status> {
+/// Whether what may be the start of a request asks for a head alone, so that its refusal has no body either.
+pub fn is_head(bytes: &[u8]) -> bool {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
+    bytes[start..].starts_with(b"HEAD ")
+}
+
+fn read(method: Method, target: &str, version: Version, headers: &[httparse::Header<'_>]) -> Result<Request, Status> {
     let mut hosts = 0;
     let mut encodings = Encodings::default();
+    let (mut says_close, mut says_keep_alive) = (false, false);
+    let mut authorization = None;
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         let value = std::str::from_utf8(header.value).map_err(|_| BAD_REQUEST)?;
@@ -120,6 +149,13 @@ fn read(method: Method, target: &str, headers: &[httparse::Header<'_>]) -> Resul
             hosts += 1;
         } else if is("accept-encoding") {
             encodings.read(value);
+        } else if is("connection") {
+            for token in value.split(',').map(str::trim) {
+                says_close |= token.eq_ignore_ascii_case("close");
+                says_keep_alive |= token.eq_ignore_ascii_case("keep-alive");
+            }
+        } else if is("authorization") {
+            authorization.get_or_insert_with(|| value.to_owned());
         } else if is("transfer-encoding") {
             return Err(TOO_LARGE);
         } else if is("content-length") {
@@ -135,14 +171,17 @@ fn read(method: Method, target: &str, headers: &[httparse::Header<'_>]) -> Resul
     }
     let path = path_of(method, target).ok_or(BAD_REQUEST)?;
     let path = PATHS.into_iter().find(|known| *known == path).unwrap_or(UNKNOWN_PATH);
-    Ok(Request { method, path, takes_gzip: encodings.prefer_gzip() })
+    let keep_alive = !says_close && (version == Version::Http11 || says_keep_alive);
+    Ok(Request { method, path, takes_gzip: encodings.prefer_gzip(), version, keep_alive, authorization })
 }
 
-/// ASCII throughout, and no line feed without its carriage return.
-fn is_plain(bytes: &[u8]) -> bool {
-    let lone_line_feed =
-        bytes.first() == Some(&b'\n') || bytes.windows(2).any(|two| two[1] == b'\n' && two[0] != b'\r');
-    bytes.is_ascii() && !lone_line_feed
+/// How many bytes come before the first that is not ASCII or is a line feed without its carriage return.
+fn plain_length(bytes: &[u8]) -> usize {
+    let is_bad = |at: usize| match bytes[at] {
+        b'\n' => at == 0 || bytes[at - 1] != b'\r',
+        byte => !byte.is_ascii(),
+    };
+    (0..bytes.len()).find(|at| is_bad(*at)).unwrap_or(bytes.len())
 }
 
 /// Whether the request line ends with a version of HTTP, which is then one that is not spoken here.
@@ -354,6 +393,23 @@ mod tests {
         assert_eq!(complete("OPTIONS * HTTP/1.1\r\n\r\n").method, Method::Options);
         assert_eq!(complete("CONNECT node:443 HTTP/1.1\r\n\r\n").method, Method::Other);
         assert_eq!(complete("get / HTTP/1.1\r\n\r\n").method, Method::Other, "methods are case-sensitive");
+    }
+
+    #[test]
+    fn connections_that_are_kept() {
+        for (version, lines, keep_alive) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: keep-alive\r\n", true),
+            ("1.1", "Connection: Upgrade, HTTP2-Settings\r\n", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nconnection: foo , CLOSE\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let head = format!("GET / HTTP/{version}\r\n{lines}\r\n");
+            assert_eq!(complete(&head).keep_alive, keep_alive, "{head:?}");
+        }
     }
 
     #[test]

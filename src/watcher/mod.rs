@@ -32,11 +32,13 @@ use crate::hostname;
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs::{self, JobMap};
 use crate::logging::Throttle;
-use crate::page::Publisher;
+use crate::publish::Publisher;
+use crate::system::systemd;
+use crate::system::threads::test_fault;
 use choice::{Choice, Next};
 use rhythm::{Beat, Rhythm, next_collection};
 use scene::{Gone, Scene};
-use state::{State, Systemd};
+use state::State;
 use wait::Waiting;
 pub use wait::{Command, Remote, Wake};
 
@@ -48,6 +50,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const KNOCK: Duration = Duration::from_secs(1);
 /// How often the watcher listens for a rhythm in the scrapes.
 const LISTEN: Duration = Duration::from_secs(1);
+/// How often this thread shows that it is alive.
+const PROGRESS: Duration = Duration::from_secs(5);
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
 const LOOK_AGAIN_COLLECTIONS: u32 = 10;
@@ -90,7 +94,6 @@ pub struct Watcher {
     minors: Minors,
     report: Report,
     state: State,
-    systemd: Systemd,
     events: Events,
     freshness: Freshness,
     gone: Gone,
@@ -148,7 +151,6 @@ impl Watcher {
             minors: Minors::default(),
             report,
             state: State::default(),
-            systemd: Systemd::new(),
             freshness: Freshness::default(),
             gone: Gone::default(),
             throttle: Throttle::default(),
@@ -166,7 +168,7 @@ impl Watcher {
 
     /// Runs until told to stop.
     pub fn run(mut self) -> Ended {
-        self.publisher.board().set_state(self.state.to_string(), false);
+        self.publisher.published().set_status(self.state.to_string(), false);
         self.read_jobs();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -197,7 +199,7 @@ impl Watcher {
     }
 
     fn stopped(&self) -> Ended {
-        self.systemd.stopping();
+        systemd::stopping();
         Ended::Stopped
     }
 
@@ -349,7 +351,7 @@ impl Watcher {
 
     fn beat_of_scrapes(&mut self) -> Option<Beat> {
         let rhythm = &mut self.rhythm;
-        self.publisher.board().take_visits(|client, at| rhythm.note(client, at));
+        self.publisher.published().take_visits(|client, at| rhythm.note(client, at));
         rhythm.beat(Instant::now())
     }
 
@@ -466,7 +468,6 @@ impl Watcher {
         self.report.collect_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.report.collections += 1;
         self.collected = Some(start);
-        self.systemd.progress();
         Ok(())
     }
 
@@ -498,7 +499,8 @@ impl Watcher {
     }
 
     fn render_report(&mut self) {
-        self.report.scrapes = self.publisher.board().scrapes();
+        self.report.scrapes = self.publisher.published().scrapes();
+        self.report.http_restarts = self.publisher.published().http_restarts();
         self.report.put(&mut OwnMetrics::new(&mut self.text));
     }
 
@@ -522,8 +524,8 @@ impl Watcher {
             return;
         }
         self.report.state = state.name();
-        self.publisher.board().set_state(state.to_string(), state.is_well());
-        self.systemd.tell(&state);
+        self.publisher.published().set_status(state.to_string(), state.is_well());
+        systemd::status(&state.to_string());
         let (from, to) = (self.state.name(), state.name());
         // Within a state, details may change all the time.
         if from != to || self.throttle.allows(&state.to_string()) {
@@ -586,11 +588,14 @@ impl Watcher {
         }
     }
 
-    /// Waits, and keeps the watchdog quiet meanwhile.
+    /// Waits, and shows meanwhile that this thread is alive.
     fn wait(&mut self, until: Instant) -> Wake {
         loop {
-            self.systemd.progress();
-            let pause = self.systemd.longest_sleep().map_or(until, |longest| until.min(Instant::now() + longest));
+            self.publisher.published().note_progress();
+            if let Err(why) = test_fault("watcher") {
+                panic!("{why}");
+            }
+            let pause = until.min(Instant::now() + PROGRESS);
             match self.waiting.until(pause) {
                 Wake::Due if pause < until => {}
                 wake => return wake,

@@ -1,9 +1,6 @@
-//! What the watcher is doing, and telling everybody: the log, `/health`, a metric, and systemd.
+//! What the watcher is doing, in words.
 
 use std::fmt;
-use std::time::{Duration, Instant};
-
-use sd_notify::NotifyState;
 
 /// The states, in words, as the metric and `/health` have them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,56 +67,5 @@ impl fmt::Display for Shortened<'_> {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }
-    }
-}
-
-/// Tells systemd, where there is one that wants to know. The watchdog hears only from here, so from the watcher's own
-/// progress.
-pub struct Systemd {
-    ready: bool,
-    watchdog: Option<Duration>,
-    patted: Instant,
-}
-
-impl Systemd {
-    pub fn new() -> Systemd {
-        Systemd { ready: false, watchdog: sd_notify::watchdog_enabled(), patted: Instant::now() }
-    }
-
-    /// The longest that the watcher may sleep and still pat the watchdog in time.
-    pub fn longest_sleep(&self) -> Option<Duration> {
-        self.watchdog.map(|watchdog| watchdog / 3)
-    }
-
-    pub fn progress(&mut self) {
-        if let Some(pause) = self.longest_sleep()
-            && self.patted.elapsed() >= pause / 2
-        {
-            self.patted = Instant::now();
-            notify(&[NotifyState::Watchdog]);
-        }
-    }
-
-    /// The unit is ready when there is a page, or when there is a good reason why there is none yet: whatever comes
-    /// after it in the boot does not wait for a driver.
-    pub fn tell(&mut self, state: &State) {
-        let status = state.to_string();
-        if *state != State::Starting && !self.ready {
-            self.ready = true;
-            notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
-        } else {
-            notify(&[NotifyState::Status(&status)]);
-        }
-    }
-
-    pub fn stopping(&self) {
-        notify(&[NotifyState::Stopping]);
-    }
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    // Without NOTIFY_SOCKET this does nothing; with one that is broken there is nobody to tell.
-    if let Err(error) = sd_notify::notify(states) {
-        log::debug!("systemd was not told: {error}");
     }
 }

@@ -21,7 +21,7 @@ use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, OwnMetrics};
 use dcgm_exporter::inventory::{self, Minors, Naming, Scope};
-use dcgm_exporter::page::{Board, Publisher};
+use dcgm_exporter::publish::{PublishedPage, Publisher};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -85,9 +85,9 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let interval = Duration::from_millis(1);
     let mut collector = Collector::new(&session, &plan, &inventory, interval, &events, Grouping::Together).unwrap();
     let mut exposition = Exposition::new(&plan, &inventory);
-    let board = Arc::new(Board::new(Duration::from_secs(30), None));
-    board.want_gzip();
-    let mut publisher = Publisher::new(board);
+    let published = Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None));
+    published.want_gzip();
+    let mut publisher = Publisher::new(published);
     let (mut freshness, mut judgement) = (Freshness::default(), Judgement::default());
     let (mut text, report) = (String::new(), Report::default());
     let mut cycle = || {

@@ -4,18 +4,26 @@
 //! `FUZZ_SECONDS` is the time for each target (1 in `make test`, more in `make fuzz`), `FUZZ_SEED` the start.
 
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcgm_exporter::cli;
 use dcgm_exporter::cli::devices::{DeviceOption, Selection};
+use dcgm_exporter::config::listen::ListenAddress;
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::gpu_name::GpuName;
 use dcgm_exporter::jobs;
-use dcgm_exporter::server::ListenAddress;
-use dcgm_exporter::server::request::{Verdict, judge};
+use dcgm_exporter::publish::{PublishedPage, Publisher};
+use dcgm_exporter::server::connections::LONGEST_HEAD;
+use dcgm_exporter::server::request::{Method, Verdict, judge};
+use dcgm_exporter::server::web_config::WebConfig;
+use dcgm_exporter::server::{self, Timeouts, Web, listen};
+use dcgm_exporter::system::threads::Supervisor;
 
 /// xorshift64*: plain, fast, and the same everywhere.
 struct Random(u64);
@@ -139,22 +147,118 @@ fn flags() {
             assert!(!error.is_empty());
         }
         if let Ok(text) = std::str::from_utf8(input)
-            && let Ok(address) = ListenAddress::parse(text)
+            && let Ok(address @ ListenAddress::Tcp { .. }) = ListenAddress::parse(text)
         {
             assert_eq!(ListenAddress::parse(&address.to_string()), Ok(address));
         }
     });
 }
 
+/// A server in this process, with a page.
+struct Served {
+    address: String,
+    published: Arc<PublishedPage>,
+}
+
+impl Served {
+    fn start(web: Option<&Path>) -> Served {
+        let published = Arc::new(PublishedPage::new(Duration::from_secs(3600), None, || None));
+        published.set_status("running".to_owned(), true);
+        Publisher::new(published.clone()).publish("page\n", None);
+        let address = ListenAddress::parse("127.0.0.1:0").unwrap();
+        let listeners = Arc::new(listen::open(&address).unwrap());
+        let address = listeners[0].address();
+        let timeouts = Timeouts { read: Duration::from_secs(10), write: Duration::from_secs(30) };
+        server::start(listeners, &published, timeouts, Web::open(web).unwrap(), &Supervisor::new(|| {}).0).unwrap();
+        Served { address, published }
+    }
+
+    /// Sends bytes and nothing after them; returns what comes back until the other side closes, and after how long the
+    /// first of it came.
+    fn send(&self, bytes: &[u8]) -> (Vec<u8>, Duration) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let start = Instant::now();
+        // The other side may have heard enough before the end.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let (mut answer, mut first) = (Vec::new(), None);
+        let mut buffer = [0u8; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    first.get_or_insert(start.elapsed());
+                    answer.extend_from_slice(&buffer[..count]);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("neither answered nor closed: {error}"),
+            }
+        }
+        (answer, first.unwrap_or_else(|| start.elapsed()))
+    }
+}
+
+/// Every head goes through a real server, which has to say what `judge` says, and at once.
 #[test]
 fn request_heads() {
-    fuzz("heads", |input| match judge(input, 8192) {
-        Verdict::Incomplete => assert!(input.len() <= 8192),
-        Verdict::Refused(status) => assert!(status.starts_with(['4', '5'])),
-        Verdict::Complete { request, length } => {
-            assert!(length <= input.len() && request.canonical().is_ascii(), "{request:?}");
+    const AT_ONCE: Duration = Duration::from_millis(100);
+    let served = Served::start(None);
+    fuzz("heads", |input| {
+        let expected = match judge(input, LONGEST_HEAD) {
+            Verdict::Incomplete => {
+                assert!(input.len() <= LONGEST_HEAD);
+                None
+            }
+            Verdict::Refused(status) => Some(status),
+            Verdict::Complete { request, length } => {
+                assert!(length <= input.len() && request.canonical().is_ascii(), "{request:?}");
+                Some(match (request.method, request.path) {
+                    (Method::Options, _) => "204 No Content",
+                    (Method::Other, _) => "405 Method Not Allowed",
+                    (_, "/" | "/metrics" | "/health" | "/-/healthy" | "/-/ready") => "200 OK",
+                    _ => "404 Not Found",
+                })
+            }
+        };
+        // A machine that stalls does not stall each time.
+        let (answer, _) =
+            (0..5).map(|_| served.send(input)).find(|(_, time)| *time < AT_ONCE).expect("an answer at once");
+        let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let expected = expected.map_or_else(String::new, |status| format!("HTTP/1.1 {status}"));
+        assert_eq!(String::from_utf8_lossy(line), expected);
+    });
+    assert_eq!(served.published.http_restarts(), 0);
+}
+
+/// Bytes that may be TLS: whatever comes, the connection ends, and the next client is served.
+#[test]
+fn tls_handshakes() {
+    let directory = std::env::temp_dir().join(format!("dcgm-exporter-fuzz-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(directory.join("cert.pem"), certified.cert.pem()).unwrap();
+    std::fs::write(directory.join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+    let web = directory.join("web.yml");
+    std::fs::write(&web, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n").unwrap();
+    let served = Served::start(Some(&web));
+    fuzz("tls", |input| drop(served.send(input)));
+    let (answer, _) = served.send(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(String::from_utf8_lossy(&answer).contains("Client sent an HTTP request to an HTTPS server."));
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn web_configuration() {
+    let file = std::env::temp_dir().join(format!("dcgm-exporter-fuzz-web-{}.yml", std::process::id()));
+    fuzz("web", |input| {
+        std::fs::write(&file, input).unwrap();
+        if let Err(problems) = WebConfig::read(&file) {
+            let name = file.display().to_string();
+            assert!(!problems.is_empty() && problems.iter().all(|problem| problem.starts_with(&name)), "{problems:?}");
         }
     });
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

@@ -166,6 +166,19 @@ impl Exporter {
         }
     }
 
+    /// Waits until it ends by itself.
+    #[allow(dead_code)]
+    pub fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     #[allow(dead_code)]
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -192,6 +205,8 @@ impl Drop for Exporter {
 pub struct Response {
     pub status: u16,
     pub head: String,
+    pub bytes: Vec<u8>,
+    /// The bytes, where they are text.
     pub body: String,
 }
 
@@ -202,18 +217,76 @@ impl Response {
     }
 }
 
-/// Sends bytes and reads until the other side closes.
+/// A client that may ask several times on one connection.
+pub struct Client<S> {
+    pub stream: S,
+    received: Vec<u8>,
+}
+
+impl Client<TcpStream> {
+    pub fn connect(port: u16) -> std::io::Result<Client<TcpStream>> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client::new(stream))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub fn new(stream: S) -> Client<S> {
+        Client { stream, received: Vec::new() }
+    }
+
+    /// Sends bytes and reads one response.
+    pub fn ask(&mut self, text: &str) -> std::io::Result<Response> {
+        self.stream.write_all(text.as_bytes())?;
+        self.response(text.trim_start().starts_with("HEAD "))
+    }
+
+    /// Reads one response; that to a HEAD has no body, whatever length it announces.
+    pub fn response(&mut self, is_head: bool) -> std::io::Result<Response> {
+        let head_length = loop {
+            match self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => self.receive()?,
+            }
+        };
+        let head: Vec<u8> = self.received.drain(..head_length).collect();
+        let head = String::from_utf8(head[..head_length - 4].to_vec()).map_err(std::io::Error::other)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let mut response = Response { status, head, bytes: Vec::new(), body: String::new() };
+        let length = response.header("content-length").map(|length| length.parse::<usize>().unwrap());
+        let length = if is_head { 0 } else { length.unwrap_or(0) };
+        while self.received.len() < length {
+            self.receive()?;
+        }
+        response.bytes = self.received.drain(..length).collect();
+        response.body = String::from_utf8(response.bytes.clone()).unwrap_or_default();
+        Ok(response)
+    }
+
+    fn receive(&mut self) -> std::io::Result<()> {
+        let mut buffer = [0u8; 64 * 1024];
+        match self.stream.read(&mut buffer)? {
+            0 => {
+                Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("closed after {:?}", self.received)))
+            }
+            count => {
+                self.received.extend_from_slice(&buffer[..count]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the other side closes without another word.
+    pub fn is_closed(&mut self) -> bool {
+        self.received.is_empty() && matches!(self.stream.read(&mut [0u8; 1]), Ok(0))
+    }
+}
+
+/// Sends bytes on a connection of their own and reads one response.
 pub fn request(port: u16, text: &str) -> std::io::Result<Response> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(text.as_bytes())?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    let text = String::from_utf8(bytes).map_err(std::io::Error::other)?;
-    let (head, body) =
-        text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other(format!("no head in {text:?}")))?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
+    Client::connect(port)?.ask(text)
 }
 
 /// Runs a command that is to end by itself; returns its status and standard error.

@@ -12,3 +12,6 @@ mod resilience;
 mod scripts;
 mod sessions;
 mod slurm;
+mod supervision;
+mod tls;
+mod users;

@@ -1,6 +1,5 @@
 //! Never down, never stale, never lying: what the exporter does when something breaks, and when it is whole again.
 
-use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -323,42 +322,4 @@ fn letting_the_gpus_go_and_taking_them_up_again() {
     exporter.page_with("they are let go", |page| state(page, "released"));
     let (status, took) = exporter.stop();
     assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
-}
-
-#[test]
-fn systemd_hears_of_readiness_states_and_progress() {
-    let scratch = Scratch::new();
-    let path = scratch.path("notify.sock");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut plan = scenario(&[0]);
-    let counters = scratch.write("counters.csv", GPU_TEMP);
-    let mut exporter = Exporter::start(
-        exporter()
-            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
-            .env("NOTIFY_SOCKET", &path)
-            .env("WATCHDOG_USEC", "600000")
-            // A long interval: the watchdog must be heard between collections, too.
-            .args(["-c", "1h", "-f"])
-            .arg(counters),
-    );
-    let heard = || {
-        let mut buffer = [0u8; 4096];
-        let count = socket.recv(&mut buffer).expect("systemd hears something");
-        String::from_utf8_lossy(&buffer[..count]).into_owned()
-    };
-    let ready = heard();
-    assert!(ready.contains("READY=1") && ready.contains("STATUS=running"), "{ready}");
-    let start = Instant::now();
-    assert!((0..3).all(|_| heard().contains("WATCHDOG=1")) && start.elapsed() < Duration::from_secs(2));
-    // A reload calls the engine, which hangs: the watchdog hears no more.
-    plan["faults"]["hang_ms"]["dcgmGroupCreate"] = 60_000.into();
-    scratch.write("scenario.json", plan.to_string());
-    scratch.write("counters.csv", "DCGM_FI_DEV_SM_CLOCK, gauge, c\n");
-    exporter.until("it hangs", |exporter| exporter.log().contains("read again").then_some(()));
-    std::thread::sleep(Duration::from_millis(300));
-    socket.set_nonblocking(true).unwrap();
-    while socket.recv(&mut [0u8; 4096]).is_ok() {}
-    std::thread::sleep(Duration::from_millis(1200));
-    assert!(socket.recv(&mut [0u8; 4096]).is_err(), "no progress, no word");
 }

@@ -131,6 +131,15 @@ fn wait_out(handle: usize, call: &str) {
     }
 }
 
+/// The same for a call that has no session yet, or none any more.
+fn wait_out_alone(call: &str) {
+    let start = Instant::now();
+    let hang = || Source::new(scenario_path()).changed()?.faults.hang_ms.get(call).copied();
+    while hang().is_some_and(|hang| start.elapsed() < Duration::from_millis(hang)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 // Access to C structs by offset. SAFETY of all: the caller passes a struct whose version word was checked, or that has
 // none, so the offset lies within it.
 unsafe fn put<T>(base: *mut c_void, offset: usize, value: T) {
@@ -156,12 +165,14 @@ unsafe fn has_version(base: *const c_void, words: &[u32]) -> bool {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn dcgmInit() -> c_int {
+    wait_out_alone("dcgmInit");
     LIBRARY.lock().unwrap().initialised += 1;
     0
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn dcgmShutdown() -> c_int {
+    wait_out_alone("dcgmShutdown");
     let mut library = LIBRARY.lock().unwrap();
     if library.initialised == 0 {
         return UNINITIALIZED;
@@ -222,6 +233,7 @@ pub unsafe extern "C" fn dcgmHostengineVersionInfo(handle: usize, info: *mut c_v
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dcgmStartEmbedded_v2(params: *mut c_void) -> c_int {
+    wait_out_alone("dcgmStartEmbedded_v2");
     let mut library = LIBRARY.lock().unwrap();
     *library.calls.entry("dcgmStartEmbedded_v2".to_owned()).or_default() += 1;
     if library.initialised == 0 {
@@ -271,6 +283,7 @@ pub extern "C" fn dcgmStopEmbedded(handle: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dcgmConnect_v2(address: *const c_char, params: *mut c_void, handle: *mut usize) -> c_int {
+    wait_out_alone("dcgmConnect_v2");
     if LIBRARY.lock().unwrap().initialised == 0 {
         return UNINITIALIZED;
     }
@@ -345,6 +358,7 @@ fn hello(stream: &mut dyn Read) -> Option<Option<PathBuf>> {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn dcgmDisconnect(handle: usize) -> c_int {
+    wait_out(handle, "dcgmDisconnect");
     match LIBRARY.lock().unwrap().sessions.remove(&handle) {
         Some(_) => 0,
         None => CONNECTION_NOT_VALID,

@@ -1,0 +1,359 @@
+//! The published page and the exporter's status: what the server may know of the watcher, and the other way round.
+//!
+//! One writer (the watcher), any number of readers (the server's threads). Readers take the newest page as it is;
+//! nothing on their side waits for it, copies it or formats it. How a page was made is not known here.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use flate2::{Compress, Compression, Crc, FlushCompress, Status as Deflated};
+
+/// The page's text, and the same compressed.
+#[derive(Debug, Default)]
+pub struct Page {
+    plain: Vec<u8>,
+    /// Empty while nobody asks for it.
+    gzip: Vec<u8>,
+    taken: Option<Instant>,
+}
+
+impl Page {
+    pub fn plain(&self) -> &[u8] {
+        &self.plain
+    }
+
+    /// The page as a gzip stream; `None` if it has not been compressed.
+    pub fn gzip(&self) -> Option<&[u8]> {
+        (!self.gzip.is_empty()).then_some(&self.gzip)
+    }
+
+    /// How old the samples are. A page without samples does not age.
+    pub fn age(&self) -> Duration {
+        self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
+    }
+
+    fn fill(&mut self, text: &str, taken: Option<Instant>, gzip: Option<&mut Gzip>) {
+        replace(&mut self.plain, text.as_bytes());
+        match gzip.and_then(|gzip| gzip.compress(text.as_bytes())) {
+            Some(compressed) => replace(&mut self.gzip, compressed),
+            None => self.gzip.clear(),
+        }
+        self.taken = taken;
+    }
+}
+
+/// Replaces a buffer's content. Where it has to grow, it grows by an eighth more, so that a page whose numbers get
+/// longer does not allocate at every collection.
+fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    buffer.clear();
+    if buffer.capacity() < bytes.len() {
+        buffer.reserve_exact(bytes.len() + bytes.len() / 8);
+    }
+    buffer.extend_from_slice(bytes);
+}
+
+/// A compressor that is used again. It holds a quarter of a megabyte, so it is made only when somebody wants it.
+struct Gzip {
+    deflate: Compress,
+    output: Vec<u8>,
+}
+
+impl Gzip {
+    fn new() -> Gzip {
+        // The fastest level: metrics are so repetitive that the others gain little. The frame is ours, because flate2's
+        // own encoder of it cannot be used twice.
+        Gzip { deflate: Compress::new(Compression::fast(), false), output: Vec::new() }
+    }
+
+    fn compress(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        // Magic, deflate, no flags, no time, no level, no system; RFC 1952.
+        const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+        self.output.clear();
+        // Metrics compress to less than a quarter, so one buffer serves pages that grow a little.
+        self.output.reserve(bytes.len() / 4 + 1024);
+        self.output.extend_from_slice(&HEAD);
+        self.deflate.reset();
+        loop {
+            let read = self.deflate.total_in() as usize;
+            if self.output.capacity() - self.output.len() < 1024 {
+                self.output.reserve(16 * 1024);
+            }
+            match self.deflate.compress_vec(&bytes[read..], &mut self.output, FlushCompress::Finish).ok()? {
+                Deflated::StreamEnd => break,
+                Deflated::Ok | Deflated::BufError => {}
+            }
+        }
+        let mut check = Crc::new();
+        check.update(bytes);
+        self.output.extend_from_slice(&check.sum().to_le_bytes());
+        self.output.extend_from_slice(&check.amount().to_le_bytes());
+        Some(&self.output)
+    }
+}
+
+/// What `/health` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// There is no page yet.
+    Starting(String),
+    /// There is a page. Whether all is well is the watcher's to say.
+    Present { status: String, is_well: bool },
+    /// The newest page is this old, for this reason.
+    Stale { age: Duration, why: String },
+}
+
+/// What the watcher last said of itself.
+#[derive(Debug, Default)]
+struct Status {
+    text: String,
+    is_well: bool,
+}
+
+/// A call into the library that has not returned: its name, and when it was made.
+pub type Call = (&'static str, Instant);
+
+/// The newest page, the watcher's status, and what each side has to know of the other.
+pub struct PublishedPage {
+    page: ArcSwapOption<Page>,
+    status: ArcSwap<Status>,
+    stale_after: Duration,
+    /// It has been logged that the page is stale.
+    logged_stale: AtomicBool,
+    scrapes: AtomicU64,
+    http_restarts: AtomicU64,
+    /// Who has fetched the page since the watcher last asked.
+    visits: Mutex<Vec<(u64, Instant)>>,
+    started: Instant,
+    /// Milliseconds from the start to the last sign of life of the watcher.
+    progress: AtomicU64,
+    /// Seconds after the start at which a client that takes gzip last asked; 0 for never.
+    gzip_wanted: AtomicU64,
+    /// Names the call that the watcher is in; registered by whoever knows the library.
+    current_call: fn() -> Option<Call>,
+}
+
+/// Scrapes remembered between two looks of the watcher; a flood needs no more.
+const MOST_VISITS: usize = 64;
+
+/// A page is too old to be shown after three intervals, and never before this.
+const SHORTEST_STALE: Duration = Duration::from_secs(15);
+
+/// A call that takes longer than this is named as the reason why there is no page.
+const SLOW_CALL: Duration = Duration::from_secs(3);
+
+/// A watcher without a sign of life for this long, and in no call of the library, hangs in code of ours.
+const WATCHER_HANGS: Duration = Duration::from_secs(60);
+
+impl PublishedPage {
+    /// `stale_after` overrides when a page is too old, which otherwise follows from the interval. `current_call` names
+    /// the call of the library that the watcher is in.
+    pub fn new(interval: Duration, stale_after: Option<Duration>, current_call: fn() -> Option<Call>) -> PublishedPage {
+        PublishedPage {
+            page: ArcSwapOption::empty(),
+            status: ArcSwap::default(),
+            stale_after: stale_after.unwrap_or((interval * 3).max(SHORTEST_STALE)),
+            logged_stale: AtomicBool::new(false),
+            scrapes: AtomicU64::new(0),
+            http_restarts: AtomicU64::new(0),
+            visits: Mutex::new(Vec::with_capacity(MOST_VISITS)),
+            started: Instant::now(),
+            progress: AtomicU64::new(0),
+            gzip_wanted: AtomicU64::new(0),
+            current_call,
+        }
+    }
+
+    /// The newest page; `None` before the first.
+    pub fn page(&self) -> Option<Arc<Page>> {
+        self.page.load_full()
+    }
+
+    pub fn health(&self) -> Health {
+        let status = self.status.load();
+        match self.page.load().as_deref() {
+            None => Health::Starting(match self.hanging_call(SLOW_CALL) {
+                Some(call) => format!("{}; {call}", status.text),
+                None => status.text.clone(),
+            }),
+            Some(page) if page.age() <= self.stale_after => {
+                Health::Present { status: status.text.clone(), is_well: status.is_well }
+            }
+            Some(page) => {
+                let why = self.hanging_call(Duration::ZERO).unwrap_or_else(|| status.text.clone());
+                if !self.logged_stale.swap(true, Ordering::Relaxed) {
+                    log::warn!("state: stale: the page is no longer shown; {why}");
+                }
+                Health::Stale { age: page.age(), why }
+            }
+        }
+    }
+
+    /// The call that the watcher has been in for at least this long, as a sentence.
+    fn hanging_call(&self, at_least: Duration) -> Option<String> {
+        let (call, since) = (self.current_call)().filter(|(_, since)| since.elapsed() >= at_least)?;
+        let since = humantime::format_rfc3339_seconds(std::time::SystemTime::now().checked_sub(since.elapsed())?);
+        Some(format!("{call} was called at {since} and has not returned"))
+    }
+
+    /// Sets what the watcher says of itself, and whether somebody who asks for samples gets what there should be.
+    pub fn set_status(&self, text: String, is_well: bool) {
+        self.status.store(Arc::new(Status { text, is_well }));
+    }
+
+    /// A sign of life of the watcher.
+    pub fn note_progress(&self) {
+        self.progress.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the watcher goes on, or waits for the library. A driver that hangs is no reason to restart the process:
+    /// the page with the reason is worth more than a new process in the same call.
+    pub fn watcher_is_alive(&self) -> bool {
+        let progress = Duration::from_millis(self.progress.load(Ordering::Relaxed));
+        self.started.elapsed() < progress + WATCHER_HANGS || (self.current_call)().is_some()
+    }
+
+    /// Notes that somebody takes gzip: pages of the next ten minutes are compressed.
+    pub fn want_gzip(&self) {
+        self.gzip_wanted.store(self.started.elapsed().as_secs() + 1, Ordering::Relaxed);
+    }
+
+    fn is_gzip_wanted(&self) -> bool {
+        const MEMORY: u64 = 600;
+        let wanted = self.gzip_wanted.load(Ordering::Relaxed);
+        wanted != 0 && self.started.elapsed().as_secs() <= wanted + MEMORY
+    }
+
+    /// Notes that a client (a number for its address) has fetched the page.
+    pub fn note_visit(&self, client: u64) {
+        let mut visits = self.visits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if visits.len() < MOST_VISITS {
+            visits.push((client, Instant::now()));
+        }
+    }
+
+    /// Hands the scrapes since the last call to `each`.
+    pub fn take_visits(&self, mut each: impl FnMut(u64, Instant)) {
+        let mut visits = self.visits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        visits.drain(..).for_each(|(client, at)| each(client, at));
+    }
+
+    pub fn count_scrape(&self) {
+        self.scrapes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn scrapes(&self) -> u64 {
+        self.scrapes.load(Ordering::Relaxed)
+    }
+
+    /// Counts that the HTTP server behind the sockets was replaced because it did not answer.
+    pub fn count_http_restart(&self) {
+        self.http_restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn http_restarts(&self) -> u64 {
+        self.http_restarts.load(Ordering::Relaxed)
+    }
+}
+
+/// The writing end: publishes pages and takes the memory of old ones back.
+pub struct Publisher {
+    published: Arc<PublishedPage>,
+    spare: Option<Arc<Page>>,
+    gzip: Option<Gzip>,
+}
+
+impl Publisher {
+    pub fn new(published: Arc<PublishedPage>) -> Publisher {
+        Publisher { published, spare: None, gzip: None }
+    }
+
+    pub fn published(&self) -> &PublishedPage {
+        &self.published
+    }
+
+    /// Makes `text` the newest page. Its samples were taken at `taken`; a page without samples does not age.
+    pub fn publish(&mut self, text: &str, taken: Option<Instant>) {
+        if !self.published.is_gzip_wanted() {
+            self.gzip = None;
+        } else if self.gzip.is_none() {
+            self.gzip = Some(Gzip::new());
+        }
+        // A page that somebody is still reading is freed when they are done.
+        let mut page = self.spare.take().filter(|spare| Arc::strong_count(spare) == 1).unwrap_or_default();
+        if let Some(page) = Arc::get_mut(&mut page) {
+            page.fill(text, taken, self.gzip.as_mut());
+        }
+        self.spare = self.published.page.swap(Some(page));
+        if taken.is_none_or(|taken| taken.elapsed() <= self.published.stale_after)
+            && self.published.logged_stale.swap(false, Ordering::Relaxed)
+        {
+            log::info!("state: the page is fresh again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published() -> Arc<PublishedPage> {
+        Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None))
+    }
+
+    #[test]
+    fn readers_keep_what_they_took() {
+        let published = published();
+        assert!(matches!(published.health(), Health::Starting(_)));
+        let mut publisher = Publisher::new(published.clone());
+        publisher.publish("one\n", Some(Instant::now()));
+        let first = published.page().unwrap();
+        publisher.publish("two\n", Some(Instant::now()));
+        publisher.publish("three\n", Some(Instant::now()));
+        assert_eq!(first.plain(), b"one\n");
+        assert_eq!(published.page().unwrap().plain(), b"three\n");
+        assert!(matches!(published.health(), Health::Present { .. }));
+    }
+
+    #[test]
+    fn pages_are_compressed_again_and_again_once_somebody_asked() {
+        use std::io::Read;
+        let published = published();
+        let mut publisher = Publisher::new(published.clone());
+        publisher.publish("plain\n", None);
+        assert_eq!(published.page().unwrap().gzip(), None);
+        published.want_gzip();
+        for round in 0..5 {
+            let text = "DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"} 31\n".repeat(1000 * (5 - round));
+            publisher.publish(&text, None);
+            let page = published.page().unwrap();
+            let mut plain = String::new();
+            flate2::read::GzDecoder::new(page.gzip().unwrap()).read_to_string(&mut plain).unwrap();
+            assert!(plain == text && page.gzip().unwrap().len() < text.len() / 10);
+        }
+    }
+
+    #[test]
+    fn a_call_that_hangs_is_named_before_the_first_page_and_keeps_the_watchdog_quiet() {
+        let called = || Instant::now().checked_sub(SLOW_CALL).map(|since| ("dcgmStartEmbedded_v2", since));
+        let published = PublishedPage::new(Duration::from_secs(30), None, called);
+        published.set_status("starting".to_owned(), false);
+        let Health::Starting(text) = published.health() else { panic!("no page yet") };
+        assert!(text.starts_with("starting; dcgmStartEmbedded_v2 was called at "), "{text}");
+        assert!(published.watcher_is_alive());
+    }
+
+    #[test]
+    fn a_watcher_that_hangs_outside_the_library_is_not_alive() {
+        let mut published = PublishedPage::new(Duration::from_secs(30), None, || None);
+        assert!(published.watcher_is_alive());
+        published.started -= WATCHER_HANGS;
+        assert!(!published.watcher_is_alive());
+        published.note_progress();
+        assert!(published.watcher_is_alive());
+        published.started -= WATCHER_HANGS;
+        published.current_call = || Some(("dcgmUpdateAllFields", Instant::now()));
+        assert!(published.watcher_is_alive(), "the driver hangs, and no restart would help");
+    }
+}

@@ -1,0 +1,437 @@
+//! tiny_http, which decides what is answered, behind a private Unix socket.
+//!
+//! It has no limits and no time-outs, and stops for good when `accept` fails once, so it is out of the public's reach:
+//! it sees one connection, from this file, and heads that [`super::request`] wrote. The socket is one more descriptor of
+//! the poll loop. An answer takes microseconds; a server that gives none for [`PATIENCE`] is broken by a bug of ours,
+//! is ended and replaced, at most once in [`RESTART_PAUSE`], and counted.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use tiny_http::Server;
+
+use super::routes;
+use crate::publish::PublishedPage;
+use crate::system::threads::{Supervisor, test_fault};
+
+/// An answer takes microseconds; after this long something is broken.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The shortest time between two replacements of a tiny_http.
+const RESTART_PAUSE: Duration = Duration::from_secs(60);
+/// The answers of [`routes`] are a few lines.
+const LONGEST_ANSWER: usize = 64 * 1024;
+/// The worker parses nothing and formats a few lines.
+const STACK: usize = 128 * 1024;
+/// Descriptors held in reserve while tiny_http accepts: it stops for good if it finds none.
+const SPARE_FILES: usize = 4;
+
+/// What to send, as tiny_http decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Code and reason phrase.
+    pub status: String,
+    pub content_type: String,
+    pub allow: Option<String>,
+    pub body: Body,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    Text(Vec<u8>),
+    /// The newest page.
+    Page,
+    /// The newest page, compressed if it has been.
+    PageGzip,
+}
+
+pub struct Backend {
+    published: Arc<PublishedPage>,
+    supervisor: Supervisor,
+    running: Running,
+    stream: Option<OwnedFd>,
+    /// Requests that wait for their turn: by whom, and the head.
+    queue: VecDeque<(u64, String)>,
+    exchange: Option<Exchange>,
+    restarted: Option<Instant>,
+    spares: Vec<OwnedFd>,
+}
+
+/// A request that tiny_http has and an answer that it owes.
+struct Exchange {
+    who: u64,
+    head: String,
+    answer: Vec<u8>,
+    deadline: Instant,
+    /// The stream had served others before, so tiny_http may have closed it without having seen this request.
+    is_kept_stream: bool,
+}
+
+/// A tiny_http with its worker.
+struct Running {
+    server: Arc<Server>,
+    worker: JoinHandle<()>,
+    /// Set when it is told to end.
+    ending: Arc<AtomicBool>,
+    /// Its socket, held by its place in the kernel: the name is gone from the file system.
+    socket: OwnedFd,
+}
+
+impl Backend {
+    /// Starts tiny_http and its worker.
+    ///
+    /// Errors: no directory for a socket, no descriptor, no thread.
+    pub fn start(published: Arc<PublishedPage>, supervisor: Supervisor) -> io::Result<Backend> {
+        let running = Running::start(&published, &supervisor)?;
+        let mut backend = Backend {
+            published,
+            supervisor,
+            running,
+            stream: None,
+            queue: VecDeque::new(),
+            exchange: None,
+            restarted: None,
+            spares: Vec::new(),
+        };
+        backend.take_spares();
+        Ok(backend)
+    }
+
+    /// Puts a request in the queue; `who` is handed back with its answer by [`Backend::advance`].
+    pub fn ask(&mut self, who: u64, head: String) {
+        self.queue.push_back((who, head));
+        self.next();
+    }
+
+    /// What to wait on while an answer is owed.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.exchange.as_ref().and(self.stream.as_ref()).map(AsFd::as_fd)
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.exchange.as_ref().map(|exchange| exchange.deadline)
+    }
+
+    /// Whether [`Backend::advance`] has something to do that no descriptor tells of.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| self.stream.is_none() || now >= exchange.deadline)
+    }
+
+    /// Reads what there is of an answer and hands over the requests that are settled: with their answer, or without one
+    /// where tiny_http does not give it.
+    pub fn advance(&mut self, mut settled: impl FnMut(u64, Option<Answer>)) {
+        match self.receive() {
+            Received::Nothing => {}
+            Received::Answer(who, answer) => {
+                settled(who, Some(answer));
+                self.next();
+            }
+            Received::Broken(why) => {
+                log::debug!("tiny_http: {why}");
+                self.stream = None;
+                // Those in the queue would wait as long, one after the other.
+                let owed = self.exchange.take().map(|exchange| exchange.who);
+                owed.into_iter().chain(self.queue.drain(..).map(|(who, _)| who)).for_each(|who| settled(who, None));
+                self.restart();
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Received {
+        let Some(exchange) = &mut self.exchange else { return Received::Nothing };
+        let Some(stream) = &self.stream else { return Received::Broken("it cannot be reached") };
+        let mut buffer = [0u8; 2048];
+        match rustix::net::recv(stream, &mut buffer, RecvFlags::DONTWAIT) {
+            // What tiny_http closes between two requests it has not seen.
+            Ok((_, 0)) if exchange.is_kept_stream && exchange.answer.is_empty() => {
+                let head = std::mem::take(&mut exchange.head);
+                let who = exchange.who;
+                (self.stream, self.exchange) = (None, None);
+                self.queue.push_front((who, head));
+                self.next();
+                Received::Nothing
+            }
+            Ok((_, 0)) => Received::Broken("it has closed the connection"),
+            Ok((_, count)) => {
+                exchange.answer.extend_from_slice(&buffer[..count]);
+                match parse(&exchange.answer) {
+                    Parsed::Answer(answer) => {
+                        let who = exchange.who;
+                        self.exchange = None;
+                        Received::Answer(who, answer)
+                    }
+                    Parsed::Partial if exchange.answer.len() <= LONGEST_ANSWER => Received::Nothing,
+                    Parsed::Partial | Parsed::Invalid => Received::Broken("its answer makes no sense"),
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < exchange.deadline => Received::Nothing,
+            Err(Errno::AGAIN | Errno::INTR) => Received::Broken("it does not answer"),
+            Err(_) => Received::Broken("the connection broke"),
+        }
+    }
+
+    /// Sends the next request if no answer is owed.
+    fn next(&mut self) {
+        if self.exchange.is_some() {
+            return;
+        }
+        let Some((who, head)) = self.queue.pop_front() else { return };
+        let is_kept_stream = self.stream.is_some();
+        if !is_kept_stream {
+            // tiny_http needs descriptors of its own for it.
+            self.spares.clear();
+            self.stream = connect(&self.running.socket).ok();
+        }
+        if let Some(stream) = &self.stream {
+            // A head fits into an empty socket buffer many times. What does not go through shows when the answer is read.
+            let _ = rustix::net::send(stream, head.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        self.exchange = Some(Exchange { who, head, answer: Vec::new(), deadline, is_kept_stream });
+    }
+
+    /// Ends this tiny_http and starts another, unless that was done a moment ago.
+    fn restart(&mut self) {
+        let now = Instant::now();
+        if self.restarted.is_some_and(|restarted| now < restarted + RESTART_PAUSE) {
+            return;
+        }
+        self.restarted = Some(now);
+        self.spares.clear();
+        match Running::start(&self.published, &self.supervisor) {
+            Ok(running) => {
+                self.published.count_http_restart();
+                log::error!("the HTTP server did not answer and was replaced; this is a bug, please report it");
+                std::mem::replace(&mut self.running, running).end();
+            }
+            Err(error) => log::error!("the HTTP server does not answer and cannot be replaced: {error}"),
+        }
+        self.take_spares();
+    }
+
+    /// Holds descriptors in reserve again; fewer if the process has none left.
+    pub fn take_spares(&mut self) {
+        while self.spares.len() < SPARE_FILES {
+            match rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(spare) => self.spares.push(spare),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+enum Received {
+    Nothing,
+    Answer(u64, Answer),
+    Broken(&'static str),
+}
+
+#[derive(Debug)]
+enum Parsed {
+    Partial,
+    Answer(Answer),
+    Invalid,
+}
+
+/// Reads tiny_http's response.
+fn parse(bytes: &[u8]) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(_) => return Parsed::Invalid,
+    };
+    let value = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok()
+    };
+    let body_length = value("Content-Length").and_then(|length| length.parse().ok()).unwrap_or(0usize);
+    let rest = &bytes[length..];
+    if rest.len() < body_length {
+        return Parsed::Partial;
+    }
+    let (Some(code), Some(reason)) = (response.code, response.reason) else { return Parsed::Invalid };
+    Parsed::Answer(Answer {
+        status: format!("{code} {reason}"),
+        content_type: value("Content-Type").unwrap_or(routes::PLAIN).to_owned(),
+        allow: value("Allow").map(str::to_owned),
+        body: match value(routes::PAGE) {
+            Some(routes::PAGE_PLAIN) => Body::Page,
+            Some(routes::PAGE_GZIP) => Body::PageGzip,
+            _ => Body::Text(rest[..body_length].to_vec()),
+        },
+    })
+}
+
+impl Running {
+    fn start(published: &Arc<PublishedPage>, supervisor: &Supervisor) -> io::Result<Running> {
+        let (listener, socket) = private_socket()?;
+        let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
+        let ending = Arc::new(AtomicBool::new(false));
+        let worker = supervisor.spawn("routes", STACK, {
+            let (server, ending, published) = (server.clone(), ending.clone(), published.clone());
+            let own_socket = socket.try_clone()?;
+            move || {
+                while !ending.load(Ordering::Acquire) {
+                    match server.recv() {
+                        Ok(request) => {
+                            test_fault("routes")?;
+                            // Whoever asked may have given up, and is answered by the poll loop then.
+                            let _ = routes::answer(request, &published);
+                        }
+                        // tiny_http accepts no more; the poll loop notices and replaces it.
+                        Err(error) => log::debug!("tiny_http: {error}"),
+                    }
+                }
+                // Dropping the server asks its accepting thread to end, but cannot wake it, because the socket's name
+                // is gone; a last connection does. tiny_http's idle threads follow within seconds.
+                drop(server);
+                let _ = connect(&own_socket);
+                Ok(())
+            }
+        })?;
+        Ok(Running { server, worker, ending, socket })
+    }
+
+    /// Ends its threads. A worker that hangs in an answer does so when it is done.
+    fn end(self) {
+        let Running { server, worker, ending, .. } = self;
+        ending.store(true, Ordering::Release);
+        server.unblock();
+        drop(server);
+        let give_up = Instant::now() + Duration::from_millis(20);
+        while !worker.is_finished() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if worker.is_finished() {
+            // A panic of it has been reported already.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Connects without waiting.
+fn connect(socket: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    rustix::net::connect(&stream, &SocketAddrUnix::new(path)?)?;
+    Ok(stream)
+}
+
+/// A listening socket that only this process can reach: it is bound in a directory of its own, held open, and taken out
+/// of the file system at once, so that nothing is left behind either.
+fn private_socket() -> io::Result<(UnixListener, OwnedFd)> {
+    let directories = [std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from), Some(std::env::temp_dir())];
+    let others = ["/dev/shm", "/run", "/var/tmp"].map(PathBuf::from);
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for directory in directories.into_iter().flatten().chain(others) {
+        match private_socket_in(directory.join(unguessable())) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(io::Error::new(last.kind(), format!("no directory can hold a socket: {last}")))
+}
+
+fn private_socket_in(directory: PathBuf) -> io::Result<(UnixListener, OwnedFd)> {
+    rustix::fs::mkdir(&directory, Mode::RWXU)?;
+    let path = directory.join("http");
+    let bound = UnixListener::bind(&path).and_then(|listener| {
+        let held = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        Ok((listener, held))
+    });
+    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_dir(&directory);
+    bound
+}
+
+fn unguessable() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    format!("dcgm-exporter-{:016x}", RandomState::new().build_hasher().finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::request::{Method, Request, UNKNOWN_PATH};
+
+    fn backend() -> Backend {
+        let published = Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None));
+        crate::publish::Publisher::new(published.clone()).publish("page\n", None);
+        Backend::start(published, Supervisor::new(|| {}).0).unwrap()
+    }
+
+    fn settle(backend: &mut Backend) -> Vec<(u64, Option<Answer>)> {
+        let (start, mut all) = (Instant::now(), Vec::new());
+        while !(backend.exchange.is_none() && backend.queue.is_empty()) && start.elapsed() < PATIENCE * 5 {
+            backend.advance(|who, answer| all.push((who, answer)));
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        all
+    }
+
+    #[test]
+    fn every_head_that_can_be_written_is_answered_in_order() {
+        let mut backend = backend();
+        let mut asked = Vec::new();
+        for method in Method::ALL {
+            for path in routes::PATHS.into_iter().chain([UNKNOWN_PATH]) {
+                for takes_gzip in [false, true] {
+                    asked.push((method, path, takes_gzip));
+                    let request = Request { method, path, takes_gzip, ..Request::health() };
+                    backend.ask(asked.len() as u64 - 1, request.canonical());
+                }
+            }
+        }
+        let answers = settle(&mut backend);
+        assert_eq!(answers.len(), asked.len());
+        for (index, ((who, answer), (method, path, takes_gzip))) in answers.into_iter().zip(asked).enumerate() {
+            let answer = answer.unwrap_or_else(|| panic!("{method:?} {path} is not answered"));
+            let (status, body) = match (method, path) {
+                (Method::Options, _) => ("204 No Content", None),
+                (Method::Other, _) => ("405 Method Not Allowed", None),
+                (_, UNKNOWN_PATH) => ("404 Not Found", None),
+                (_, "/metrics") if takes_gzip => ("200 OK", Some(Body::PageGzip)),
+                (_, "/metrics") => ("200 OK", Some(Body::Page)),
+                (_, "/") => ("200 OK", None),
+                // No watcher has said that all is well.
+                _ => ("503 Service Unavailable", None),
+            };
+            assert_eq!((who, answer.status.as_str()), (index as u64, status), "{method:?} {path}");
+            assert_eq!(answer.allow.is_some(), matches!(method, Method::Options | Method::Other));
+            assert!(body.is_none_or(|body| body == answer.body), "{method:?} {path}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_ended_and_replaced_once() {
+        let mut backend = backend();
+        backend.ask(1, Request::health().canonical());
+        assert!(settle(&mut backend)[0].1.is_some());
+        // Half a head: tiny_http waits for the rest.
+        for who in 2..5 {
+            backend.ask(who, "GET /".to_owned());
+        }
+        let settled = settle(&mut backend);
+        assert_eq!(settled, [(2, None), (3, None), (4, None)]);
+        assert_eq!(backend.published.http_restarts(), 1);
+        backend.ask(5, Request::health().canonical());
+        assert!(settle(&mut backend)[0].1.is_some(), "the new one answers");
+        backend.ask(6, "GET /".to_owned());
+        assert_eq!(settle(&mut backend), [(6, None)]);
+        assert_eq!(backend.published.http_restarts(), 1, "not twice in a minute");
+        backend.ask(7, Request::health().canonical());
+        assert!(settle(&mut backend)[0].1.is_some(), "and needs no replacing to answer again");
+    }
+}

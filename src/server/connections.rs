@@ -1,0 +1,644 @@
+//! The poll loop: one thread that owns the public sockets and every connection, so that nothing a client does costs
+//! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the network.
+//!
+//! A turn of the loop lets each connection that is ready take one step: one read or one write. Handshakes, which cost
+//! milliseconds of signing, come last, [`HANDSHAKES_A_TURN`] of them. So a client that floods gets its share and no more.
+//! Who has waited too long is closed before any work is done, and when the limit is near, kept connections that are idle
+//! make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::backend::{Answer, Backend, Body};
+use super::credentials::{Credentials, Login};
+use super::listen::Listener;
+use super::request::{self, Method, Request, Status, Verdict, Version};
+use super::stream::{Step, Stream};
+use super::watchdog::Watchdog;
+use super::web_config::{RateLimit, WebConfig};
+use super::{Timeouts, routes, tls};
+use crate::publish::{Page, PublishedPage};
+use crate::system::threads::test_fault;
+
+/// The most bytes of a request's head.
+pub const LONGEST_HEAD: usize = 8 * 1024;
+/// How long a kept connection may be idle.
+const IDLE: Duration = Duration::from_secs(60);
+/// After the last answer the client's remaining bytes are read away for so long, and so many of them: closing on unread
+/// bytes would reset the connection and could take the end of the answer with it. Who sends more is flooding.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+/// Connections at the most, and descriptors that are left to the rest of the process (libdcgm opens devices).
+const MOST_CONNECTIONS: u64 = 256;
+const FEWEST_CONNECTIONS: u64 = 8;
+const RESERVED_FILES: u64 = 128;
+/// Connections accepted before the others are looked at again.
+const ACCEPTS_A_TURN: usize = 32;
+/// A handshake with an RSA key of 4,096 bits takes some 6 ms of this thread.
+const HANDSHAKES_A_TURN: usize = 1;
+/// How long accepting pauses when descriptors have run out and there is no connection to close.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
+
+pub struct Connections {
+    listeners: Arc<Vec<Listener>>,
+    backend: Backend,
+    credentials: Credentials,
+    published: Arc<PublishedPage>,
+    timeouts: Timeouts,
+    watchdog: Option<Watchdog>,
+    bucket: Bucket,
+    /// In the order of their ids.
+    open: Vec<Connection>,
+    next_id: u64,
+    limit: usize,
+    accept_again: Instant,
+}
+
+struct Connection {
+    id: u64,
+    stream: Stream,
+    /// A number for the address that it comes from, whatever its port; the same for all of a Unix socket.
+    client: u64,
+    state: State,
+    /// When the present state began.
+    since: Instant,
+    /// Bytes that have come and are not yet part of a request.
+    input: Vec<u8>,
+    /// What has to be known of the present request to send its answer.
+    asked: Asked,
+    is_kept: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    is_head: bool,
+    keep_alive: bool,
+    version: Version,
+}
+
+enum State {
+    /// Waits for a request, or for the rest of one.
+    Reading,
+    /// Waits for bcrypt to let this request in.
+    LoggingIn(Request),
+    /// Waits for tiny_http to say what to send.
+    Waiting,
+    Sending {
+        head: Vec<u8>,
+        body: Content,
+        sent: usize,
+    },
+    /// The last answer is out; the client is to close.
+    Lingering {
+        discarded: usize,
+    },
+    Closed,
+}
+
+enum Content {
+    Nothing,
+    Text(Vec<u8>),
+    Page(Arc<Page>),
+    PageGzip(Arc<Page>),
+}
+
+impl Content {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Nothing => &[],
+            Content::Text(text) => text,
+            Content::Page(page) => page.plain(),
+            Content::PageGzip(page) => page.gzip().unwrap_or_default(),
+        }
+    }
+}
+
+/// What a turn of the loop has to look at.
+struct Ready {
+    listeners: Vec<usize>,
+    connections: Vec<u64>,
+    backend: bool,
+    credentials: bool,
+}
+
+impl Connections {
+    pub fn new(
+        listeners: Arc<Vec<Listener>>,
+        backend: Backend,
+        credentials: Credentials,
+        published: Arc<PublishedPage>,
+        timeouts: Timeouts,
+        watchdog: Option<Watchdog>,
+    ) -> Connections {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let limit = files.saturating_sub(RESERVED_FILES).clamp(FEWEST_CONNECTIONS, MOST_CONNECTIONS) as usize;
+        Connections {
+            listeners,
+            backend,
+            credentials,
+            published,
+            timeouts,
+            watchdog,
+            bucket: Bucket::default(),
+            open: Vec::new(),
+            next_id: 1,
+            limit,
+            accept_again: Instant::now(),
+        }
+    }
+
+    /// Serves until the process ends.
+    pub fn run(mut self) -> Result<(), String> {
+        loop {
+            let ready = self.wait();
+            test_fault("connections")?;
+            let now = Instant::now();
+            self.close_overdue(now);
+            for id in self.in_turn(ready.connections) {
+                self.advance(id, now);
+            }
+            if ready.credentials {
+                self.take_logins(now);
+            }
+            if ready.backend || self.backend.is_due(now) {
+                self.take_answers(now);
+            }
+            for listener in ready.listeners {
+                self.accept(listener, now);
+            }
+            self.watch(now);
+            self.open.retain(|connection| !matches!(connection.state, State::Closed));
+            self.backend.take_spares();
+        }
+    }
+
+    /// Waits until something can go on.
+    fn wait(&self) -> Ready {
+        let now = Instant::now();
+        let is_accepting = now >= self.accept_again;
+        let interest = if is_accepting { PollFlags::IN } else { PollFlags::empty() };
+        let mut descriptors: Vec<PollFd<'_>> =
+            self.listeners.iter().map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), interest)).collect();
+        let connections_at = descriptors.len();
+        descriptors.extend(self.open.iter().map(|open| PollFd::new(open.stream.socket(), open.interest())));
+        let backend_at = descriptors.len();
+        descriptors.extend(self.backend.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let credentials_at = descriptors.len();
+        descriptors.extend(self.credentials.descriptor().map(|fd| PollFd::new(fd, PollFlags::IN)));
+
+        let deadlines = self.open.iter().map(|open| open.deadline(&self.timeouts));
+        let deadlines = deadlines.chain((!is_accepting).then_some(self.accept_again)).chain(self.backend.deadline());
+        let next = deadlines.chain(self.watchdog.as_ref().map(Watchdog::due)).min();
+        let timeout = match next {
+            _ if self.backend.is_due(now) => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+            Some(next) => {
+                let time = next.saturating_duration_since(now) + Duration::from_millis(1);
+                Some(Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) })
+            }
+            None => None,
+        };
+        // Interrupted, or the kernel has no memory just now: the next turn sees to it.
+        let is_polled = poll(&mut descriptors, timeout.as_ref()).is_ok();
+        let is_ready = |at: usize| is_polled && descriptors.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        Ready {
+            listeners: (0..connections_at).filter(|at| is_ready(*at)).collect(),
+            connections: self
+                .open
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| is_ready(connections_at + at))
+                .map(|(_, open)| open.id)
+                .collect(),
+            backend: backend_at < credentials_at && is_ready(backend_at),
+            credentials: credentials_at < descriptors.len() && is_ready(credentials_at),
+        }
+    }
+
+    /// Those that may take a step in this turn: handshakes last, those that have waited longest, and few of them.
+    fn in_turn(&self, ready: Vec<u64>) -> Vec<u64> {
+        let is_handshaking = |id: &u64| self.find(*id).is_some_and(|at| self.open[at].stream.is_handshaking());
+        let (handshakes, mut others): (Vec<u64>, Vec<u64>) = ready.into_iter().partition(is_handshaking);
+        others.extend(handshakes.into_iter().take(HANDSHAKES_A_TURN));
+        others
+    }
+
+    fn find(&self, id: u64) -> Option<usize> {
+        self.open.binary_search_by_key(&id, |open| open.id).ok()
+    }
+
+    fn close_overdue(&mut self, now: Instant) {
+        let timeouts = self.timeouts;
+        self.open.retain(|open| !matches!(open.state, State::Closed) && now < open.deadline(&timeouts));
+    }
+
+    /// Takes a connection one step further.
+    fn advance(&mut self, id: u64, now: Instant) {
+        let Some(at) = self.find(id) else { return };
+        let connection = &mut self.open[at];
+        match &mut connection.state {
+            State::Reading => {
+                let was_handshaking = connection.stream.is_handshaking();
+                let room = LONGEST_HEAD + 1 - connection.input.len();
+                match connection.stream.read(&mut connection.input, room) {
+                    Step::Moved => {
+                        if was_handshaking && !connection.stream.is_handshaking() {
+                            connection.since = now;
+                        }
+                        self.judge(at, now);
+                    }
+                    Step::Wait => {}
+                    Step::Gone => connection.state = State::Closed,
+                    Step::NotTls => {
+                        connection.stream.give_up_tls();
+                        self.refuse(at, request::BAD_REQUEST, Some(tls::HTTP_TO_HTTPS), now);
+                    }
+                    Step::Refused => connection.linger(now),
+                }
+            }
+            State::Sending { .. } => self.send(at, now),
+            State::Lingering { discarded } => match connection.stream.discard() {
+                (Step::Moved, count) if *discarded + count <= LINGER_BYTES => *discarded += count,
+                (Step::Wait, _) => {}
+                _ => connection.state = State::Closed,
+            },
+            // Nothing is waited for but the client's going away.
+            State::LoggingIn(_) | State::Waiting => connection.state = State::Closed,
+            State::Closed => {}
+        }
+    }
+
+    /// Looks whether there is a whole request, and passes it on.
+    fn judge(&mut self, at: usize, now: Instant) {
+        let connection = &mut self.open[at];
+        match request::judge(&connection.input, LONGEST_HEAD) {
+            Verdict::Incomplete => {
+                if connection.is_kept && !connection.input.is_empty() {
+                    (connection.is_kept, connection.since) = (false, now);
+                }
+            }
+            Verdict::Refused(status) => self.refuse(at, status, None, now),
+            Verdict::Complete { request, length } => {
+                connection.input.drain(..length);
+                if connection.input.is_empty() {
+                    connection.input = Vec::new();
+                }
+                let is_head = request.method == Method::Head;
+                connection.asked = Asked { is_head, keep_alive: request.keep_alive, version: request.version };
+                self.admit(at, request, now);
+            }
+        }
+    }
+
+    /// Rate limit, then authentication, then the answer, in the toolkit's order.
+    fn admit(&mut self, at: usize, request: Request, now: Instant) {
+        let config = self.credentials.config();
+        if !self.bucket.take(config.rate_limit, now) {
+            return self.respond(at, &Plain::status("429 Too Many Requests"), now);
+        }
+        let connection = &mut self.open[at];
+        match self.credentials.judge(connection.id, connection.client, request.authorization.as_deref()) {
+            Login::Accepted => self.ask(at, &request, now),
+            Login::Refused => self.respond(at, &UNAUTHORIZED, now),
+            Login::Pending => connection.enter(State::LoggingIn(request), now),
+            Login::Busy => self.respond(at, &Plain::status("429 Too Many Requests"), now),
+        }
+    }
+
+    fn ask(&mut self, at: usize, request: &Request, now: Instant) {
+        let connection = &mut self.open[at];
+        connection.enter(State::Waiting, now);
+        self.backend.ask(connection.id, request.canonical());
+    }
+
+    fn take_logins(&mut self, now: Instant) {
+        let mut results = Vec::new();
+        self.credentials.take_results(|id, is_right| results.push((id, is_right)));
+        for (id, is_right) in results {
+            let Some(at) = self.find(id) else { continue };
+            match std::mem::replace(&mut self.open[at].state, State::Waiting) {
+                State::LoggingIn(request) if is_right => self.ask(at, &request, now),
+                State::LoggingIn(_) => self.respond(at, &UNAUTHORIZED, now),
+                other => self.open[at].state = other,
+            }
+        }
+    }
+
+    fn take_answers(&mut self, now: Instant) {
+        let mut settled = Vec::new();
+        self.backend.advance(|id, answer| settled.push((id, answer)));
+        for (id, answer) in settled {
+            if id == Watchdog::ID {
+                if let (Some(watchdog), Some(_)) = (&mut self.watchdog, answer) {
+                    watchdog.pat(now);
+                }
+                continue;
+            }
+            let Some(at) = self.find(id).filter(|at| matches!(self.open[*at].state, State::Waiting)) else { continue };
+            match answer {
+                Some(answer) => self.deliver(at, answer, now),
+                None => self.respond(at, &Plain::status(UNAVAILABLE), now),
+            }
+        }
+    }
+
+    /// Sends what tiny_http decided.
+    fn deliver(&mut self, at: usize, answer: Answer, now: Instant) {
+        let is_page = matches!(answer.body, Body::Page | Body::PageGzip);
+        let (body, encoding) = match (answer.body, is_page.then(|| self.published.page()).flatten()) {
+            (Body::Text(text), _) => (Content::Text(text), None),
+            (Body::PageGzip, Some(page)) if page.gzip().is_some() => (Content::PageGzip(page), Some("gzip")),
+            (_, Some(page)) => (Content::Page(page), None),
+            (_, None) => return self.respond(at, &Plain::status(UNAVAILABLE), now),
+        };
+        if is_page {
+            self.published.note_visit(self.open[at].client);
+        }
+        let mut extra: Vec<(&str, &str)> = Vec::new();
+        if is_page {
+            extra.push(("Vary", "Accept-Encoding"));
+        }
+        extra.extend(encoding.map(|encoding| ("Content-Encoding", encoding)));
+        extra.extend(answer.allow.as_deref().map(|allow| ("Allow", allow)));
+        self.begin(at, &answer.status, &answer.content_type, &extra, body, now);
+    }
+
+    /// Answers a head that is no request that is served here, and closes: nobody knows where the next one begins.
+    fn refuse(&mut self, at: usize, status: Status, text: Option<&'static str>, now: Instant) {
+        let connection = &mut self.open[at];
+        let is_head = request::is_head(&connection.input);
+        connection.asked = Asked { is_head, keep_alive: false, version: Version::Http11 };
+        connection.input = Vec::new();
+        self.respond(at, &Plain { text, ..Plain::status(status) }, now);
+    }
+
+    fn respond(&mut self, at: usize, plain: &Plain, now: Instant) {
+        let text = plain.text.map_or_else(|| format!("{}\n", plain.status), str::to_owned);
+        self.begin(at, plain.status, routes::PLAIN, plain.extra, Content::Text(text.into_bytes()), now);
+    }
+
+    /// Begins to send an answer.
+    fn begin(
+        &mut self,
+        at: usize,
+        status: &str,
+        content_type: &str,
+        extra: &[(&str, &str)],
+        body: Content,
+        now: Instant,
+    ) {
+        let is_near_limit = self.open.len() * 8 >= self.limit * 7;
+        let config = self.credentials.config();
+        let connection = &mut self.open[at];
+        connection.asked.keep_alive &= !is_near_limit;
+        let head = head(status, content_type, extra, body.bytes().len(), connection.asked, &config);
+        let body = if connection.asked.is_head { Content::Nothing } else { body };
+        // The time for writing counts from the end of the request's head, as Go counts it.
+        let since = if matches!(connection.state, State::Reading) { now } else { connection.since };
+        connection.enter(State::Sending { head, body, sent: 0 }, since);
+        self.send(at, now);
+    }
+
+    /// Sends a part, and goes on to the next request or to the end when all is sent.
+    fn send(&mut self, at: usize, now: Instant) {
+        let connection = &mut self.open[at];
+        let State::Sending { head, body, sent } = &mut connection.state else { return };
+        let whole = head.len() + body.bytes().len();
+        match connection.stream.write(head, body.bytes(), sent) {
+            Step::Moved => {}
+            Step::Wait => return,
+            _ => return connection.state = State::Closed,
+        }
+        if *sent < whole || connection.stream.wants_write() {
+            return;
+        }
+        if !connection.asked.keep_alive {
+            return connection.linger(now);
+        }
+        connection.enter(State::Reading, now);
+        connection.is_kept = true;
+        // The next request may have come already, and be decrypted already.
+        let room = LONGEST_HEAD + 1 - connection.input.len();
+        match connection.stream.read_decrypted(&mut connection.input, room) {
+            Step::Gone => connection.state = State::Closed,
+            _ if !connection.input.is_empty() => self.judge(at, now),
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, listener: usize, now: Instant) {
+        let config = self.credentials.config();
+        for _ in 0..ACCEPTS_A_TURN {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            match rustix::net::acceptfrom_with(self.listeners[listener].as_fd(), flags) {
+                Ok((socket, address)) => {
+                    self.make_room();
+                    let id = self.next_id;
+                    self.next_id += 1;
+                    self.open.push(Connection {
+                        id,
+                        stream: Stream::new(socket, config.tls.clone()),
+                        client: client(address.and_then(|address| SocketAddr::try_from(address).ok())),
+                        state: State::Reading,
+                        since: now,
+                        input: Vec::new(),
+                        asked: Asked { is_head: false, keep_alive: false, version: Version::Http11 },
+                        is_kept: false,
+                    });
+                    if config.tls.is_none() {
+                        // A scraper's request is usually there already.
+                        self.advance(id, now);
+                    }
+                }
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    if !self.close_one(false) {
+                        self.accept_again = now + OUT_OF_FILES_PAUSE;
+                        return;
+                    }
+                }
+                Err(Errno::AGAIN) => return,
+                // A client that went away before it was accepted, or a passing fault of the network.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes room for one more connection.
+    fn make_room(&mut self) {
+        self.open.retain(|open| !matches!(open.state, State::Closed));
+        if self.open.len() >= self.limit {
+            self.close_one(false);
+        } else if self.open.len() * 8 >= self.limit * 7 {
+            self.close_one(true);
+        }
+    }
+
+    /// Closes the connection that can best be spared: an idle one, then one that is done, then one that has sent nothing,
+    /// then the request that has been coming for longest, then the answer that has been going for longest. Says whether
+    /// there was one.
+    fn close_one(&mut self, only_idle: bool) -> bool {
+        let rank = |open: &Connection| match &open.state {
+            State::Reading if open.is_kept => 0,
+            State::Lingering { .. } => 1,
+            State::Reading if open.input.is_empty() && !open.stream.has_begun() => 2,
+            State::Reading => 3,
+            State::LoggingIn(_) | State::Waiting | State::Sending { .. } => 4,
+            State::Closed => 5,
+        };
+        let spared = self.open.iter().enumerate().filter(|(_, open)| !only_idle || rank(open) == 0);
+        match spared.min_by_key(|(_, open)| (rank(open), open.since)).map(|(at, _)| at) {
+            Some(at) => {
+                self.open.remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Asks tiny_http on behalf of systemd's watchdog when it is time.
+    fn watch(&mut self, now: Instant) {
+        if let Some(watchdog) = &mut self.watchdog
+            && watchdog.begin(now, self.published.watcher_is_alive())
+        {
+            self.backend.ask(Watchdog::ID, Request::health().canonical());
+        }
+    }
+}
+
+impl Connection {
+    fn enter(&mut self, state: State, now: Instant) {
+        (self.state, self.since) = (state, now);
+    }
+
+    fn linger(&mut self, now: Instant) {
+        self.stream.finish();
+        self.enter(State::Lingering { discarded: 0 }, now);
+    }
+
+    fn interest(&self) -> PollFlags {
+        match self.state {
+            State::Reading if self.stream.wants_write() => PollFlags::IN | PollFlags::OUT,
+            State::Reading | State::Lingering { .. } => PollFlags::IN,
+            State::Sending { .. } => PollFlags::OUT,
+            State::LoggingIn(_) | State::Waiting | State::Closed => PollFlags::empty(),
+        }
+    }
+
+    fn deadline(&self, timeouts: &Timeouts) -> Instant {
+        self.since
+            + match self.state {
+                State::Reading if self.is_kept => IDLE,
+                State::Reading => timeouts.read,
+                State::LoggingIn(_) | State::Waiting | State::Sending { .. } => timeouts.write,
+                State::Lingering { .. } => LINGER,
+                State::Closed => Duration::ZERO,
+            }
+    }
+}
+
+const UNAVAILABLE: Status = "503 Service Unavailable";
+const UNAUTHORIZED: Plain =
+    Plain { status: "401 Unauthorized", text: Some("Unauthorized\n"), extra: &[("WWW-Authenticate", "Basic")] };
+
+/// An answer that is made here. It tells a stranger no more than the status.
+struct Plain {
+    status: Status,
+    text: Option<&'static str>,
+    extra: &'static [(&'static str, &'static str)],
+}
+
+impl Plain {
+    const fn status(status: Status) -> Plain {
+        Plain { status, text: None, extra: &[] }
+    }
+}
+
+/// The head of an answer with `length` bytes of body.
+fn head(
+    status: &str,
+    content_type: &str,
+    extra: &[(&str, &str)],
+    length: usize,
+    asked: Asked,
+    config: &WebConfig,
+) -> Vec<u8> {
+    use std::io::Write;
+    let mut head = Vec::with_capacity(384);
+    let date = httpdate::HttpDate::from(SystemTime::now());
+    let mut put = |line: std::fmt::Arguments<'_>| drop(head.write_fmt(line));
+    put(format_args!("HTTP/1.1 {status}\r\nDate: {date}\r\n"));
+    // 204 has no body, and no length of one.
+    if !status.starts_with("204") {
+        put(format_args!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"));
+    }
+    for (name, value) in extra {
+        put(format_args!("{name}: {value}\r\n"));
+    }
+    for (name, value) in &config.headers {
+        put(format_args!("{name}: {value}\r\n"));
+    }
+    if config.headers.iter().all(|(name, _)| *name != "X-Content-Type-Options") {
+        put(format_args!("X-Content-Type-Options: nosniff\r\n"));
+    }
+    match (asked.keep_alive, asked.version) {
+        (false, _) => put(format_args!("Connection: close\r\n")),
+        (true, Version::Http10) => put(format_args!("Connection: keep-alive\r\n")),
+        (true, Version::Http11) => {}
+    }
+    put(format_args!("\r\n"));
+    head
+}
+
+fn client(address: Option<SocketAddr>) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    address.map(|address| IpAddr::to_canonical(&address.ip())).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The rate limit's tokens.
+#[derive(Default)]
+struct Bucket {
+    limit: Option<RateLimit>,
+    tokens: f64,
+    filled: Option<Instant>,
+}
+
+impl Bucket {
+    /// Takes a token if there is one; there always is without a limit.
+    fn take(&mut self, limit: Option<RateLimit>, now: Instant) -> bool {
+        let Some(RateLimit { interval, burst }) = limit else { return true };
+        let most = f64::from(burst);
+        if self.limit != limit {
+            *self = Bucket { limit, tokens: most, filled: Some(now) };
+        }
+        let since = self.filled.replace(now).map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
+        self.tokens = (self.tokens + since.as_secs_f64() / interval.as_secs_f64()).min(most);
+        let is_allowed = self.tokens >= 1.0;
+        if is_allowed {
+            self.tokens -= 1.0;
+        }
+        is_allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_fills_at_its_rate() {
+        let limit = |burst| Some(RateLimit { interval: Duration::from_secs(1), burst });
+        let (mut bucket, start) = (Bucket::default(), Instant::now());
+        let mut at = |milliseconds: u64, limit| bucket.take(limit, start + Duration::from_millis(milliseconds));
+        assert!(at(0, None));
+        assert!(at(0, limit(2)) && at(0, limit(2)) && !at(10, limit(2)));
+        assert!(at(1020, limit(2)) && !at(1030, limit(2)));
+        assert!(at(60_000, limit(2)) && at(60_000, limit(2)) && !at(60_000, limit(2)));
+        assert!(!at(70_000, limit(0)));
+    }
+}

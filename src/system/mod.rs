@@ -1,0 +1,9 @@
+//! What is asked of the operating system and the standard library, and knows nothing of DCGM or Prometheus.
+//!
+//! - [`threads`]: threads whose end ends the process.
+//! - [`files`]: reading files that others may have put there.
+//! - [`systemd`]: what systemd is told.
+
+pub mod files;
+pub mod systemd;
+pub mod threads;

@@ -1,0 +1,108 @@
+//! Supervised threads: one that ends without having been told to ends the process, with a reason.
+//!
+//! A thread that is gone while the rest goes on is the worst of faults: the port is open or the page is served, systemd
+//! says "running", and nothing is right any more. So whoever starts a thread does it here, and `main` waits for
+//! [`Unexpected`] ends.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// A thread's end that nobody asked for.
+#[derive(Debug)]
+pub struct Unexpected {
+    pub thread: String,
+    pub why: String,
+}
+
+/// Starts supervised threads. Clones report to the same place.
+#[derive(Clone)]
+pub struct Supervisor {
+    ended: Sender<Unexpected>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Supervisor {
+    /// `wake` is called after each unexpected end, by the thread that ends.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> (Supervisor, Receiver<Unexpected>) {
+        let (ended, ends) = channel();
+        (Supervisor { ended, wake: Arc::new(wake) }, ends)
+    }
+
+    /// Starts a thread. `work` returns `Ok` if it was told to end, and else why it ended.
+    ///
+    /// Errors: the system has no thread to give.
+    pub fn spawn(
+        &self,
+        name: &str,
+        stack: usize,
+        work: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let (supervisor, thread) = (self.clone(), name.to_owned());
+        std::thread::Builder::new().name(thread.clone()).stack_size(stack).spawn(move || {
+            // What the thread owned is dropped while it unwinds and looked at by nobody else after.
+            let why = match catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(())) => return,
+                Ok(Err(why)) => why,
+                Err(panic) => format!("panicked: {}", message(&*panic)),
+            };
+            // The main thread may be leaving already.
+            let _ = supervisor.ended.send(Unexpected { thread, why });
+            (supervisor.wake)();
+        })
+    }
+}
+
+/// The text of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says what befalls which
+/// thread, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says so. In a
+/// release build this is nothing.
+pub fn test_fault(thread: &str) -> Result<(), String> {
+    let fault = || {
+        let text = std::fs::read_to_string(std::env::var_os("DCGM_EXPORTER_TEST_FAULT")?).ok()?;
+        text.trim().split_once(' ').filter(|(_, name)| *name == thread).map(|(fault, _)| fault.to_owned())
+    };
+    while cfg!(debug_assertions) {
+        match fault().as_deref() {
+            Some("panic") => panic!("a test asked for it"),
+            Some("return") => return Err("a test asked for it".to_owned()),
+            Some("hang") => std::thread::sleep(std::time::Duration::from_millis(10)),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn only_ends_that_nobody_asked_for_are_reported() {
+        let woken = Arc::new(AtomicU32::new(0));
+        let (supervisor, ends) = Supervisor::new({
+            let woken = woken.clone();
+            move || {
+                woken.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        const STACK: usize = 64 * 1024;
+        supervisor.spawn("told", STACK, || Ok(())).unwrap().join().unwrap();
+        supervisor.spawn("gave up", STACK, || Err("no more".to_owned())).unwrap().join().unwrap();
+        supervisor.spawn("broke", STACK, || panic!("number {}", 7)).unwrap().join().unwrap();
+        drop(supervisor);
+        let ends: Vec<_> = ends.iter().map(|end| (end.thread, end.why)).collect();
+        let pair = |thread: &str, why: &str| (thread.to_owned(), why.to_owned());
+        assert_eq!(ends, [pair("gave up", "no more"), pair("broke", "panicked: number 7")]);
+        assert_eq!(woken.load(Ordering::SeqCst), 2);
+    }
+}
