@@ -47,7 +47,7 @@ unit:
 # A real Prometheus and a real VictoriaMetrics scrape the real binary, and a real Slurm runs jobs. Installs them from
 # Debian's packages. Needs root, for Slurm's GPUs, which are device files.
 e2e: build simulator
-	tests/e2e/packages.sh prometheus victoria-metrics slurmctld slurmd slurm-client munge
+	tests/e2e/packages.sh prometheus victoria-metrics curl python3 slurmctld slurmd slurm-client munge
 	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
 
 # Resident memory over 1,000 collections and 100,000 scrapes.
@@ -56,7 +56,7 @@ footprint: build simulator
 
 # Clients that mean harm; memory and scrapes meanwhile.
 hostile: build simulator
-	$(CARGO) test --locked --release --test hostile -- --ignored --nocapture
+	$(CARGO) test --locked --release --test hostile -- --ignored --nocapture --test-threads 1
 
 # A long life in a short time: SOAK_MINUTES=N, two by default.
 soak: build simulator
@@ -90,7 +90,7 @@ image:
 	tests/e2e/packages.sh debootstrap rpm python3-venv binutils shellcheck
 	dist/package.sh
 	$(CARGO) build --release --locked --package dcgm-simulator
-	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 1
+	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 2
 
 clean:
 	$(CARGO) clean

@@ -26,6 +26,9 @@ use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::{self, Timeouts, Web, listen};
 use dcgm_exporter::system::threads::Supervisor;
 use divan::Bencher;
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 fn main() {
     divan::main();
@@ -291,6 +294,61 @@ fn scrape_kept(bencher: Bencher) {
     let mut stream = TcpStream::connect(serve(None)).unwrap();
     stream.set_nodelay(true).unwrap();
     timed(bencher, || scrape(&mut stream));
+}
+
+/// A server with a certificate on P-256, and a client that trusts it.
+fn serve_tls(resume: bool) -> (String, Arc<ClientConfig>) {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(directory.join("cert.pem"), certified.cert.pem()).unwrap();
+    std::fs::write(directory.join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+    let web = directory.join("web.yml");
+    std::fs::write(&web, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n").unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    if !resume {
+        config.resumption = Resumption::disabled();
+    }
+    let address = serve(Some(&web));
+    std::fs::remove_dir_all(&directory).unwrap();
+    (address, Arc::new(config))
+}
+
+fn connect_tls(address: &str, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let connection = ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+    StreamOwned::new(connection, stream)
+}
+
+#[divan::bench(name = "scrape: 100 KB page, TLS, kept connection", sample_count = 2000)]
+fn scrape_tls_kept(bencher: Bencher) {
+    let (address, config) = serve_tls(true);
+    let mut stream = connect_tls(&address, &config);
+    timed(bencher, || scrape(&mut stream));
+}
+
+#[divan::bench(name = "scrape: 100 KB page, TLS, new connection with a ticket", sample_count = 500)]
+fn scrape_tls_resumed(bencher: Bencher) {
+    let (address, config) = serve_tls(true);
+    scrape(&mut connect_tls(&address, &config));
+    timed(bencher, || {
+        let mut stream = connect_tls(&address, &config);
+        scrape(&mut stream);
+        assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    });
+}
+
+#[divan::bench(name = "scrape: 100 KB page, TLS, new connection with a full handshake", sample_count = 500)]
+fn scrape_tls_full(bencher: Bencher) {
+    let (address, config) = serve_tls(false);
+    timed(bencher, || scrape(&mut connect_tls(&address, &config)));
 }
 
 #[divan::bench(name = "collect: 8 GPUs, simulator included (target 0.3 ms)")]

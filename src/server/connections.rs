@@ -2,7 +2,7 @@
 //! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the network.
 //!
 //! A turn of the loop lets each connection that is ready take one step: one read or one write. Handshakes, which cost
-//! milliseconds of signing, come last, [`HANDSHAKES_A_TURN`] of them. So a client that floods gets its share and no more.
+//! milliseconds of signing, are gone on with after that, for [`HANDSHAKE_TIME`]. So a client that floods gets its share and no more.
 //! Who has waited too long is closed before any work is done, and when the limit is near, kept connections that are idle
 //! make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
 
@@ -33,14 +33,20 @@ const IDLE: Duration = Duration::from_secs(60);
 /// bytes would reset the connection and could take the end of the answer with it. Who sends more is flooding.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
+/// How long a decision to send the page is good for further requests of the same form, without asking tiny_http again.
+/// The way to it and back is half of the time of a scrape; for a scraper that comes once in a second nothing changes.
+const DECISION: Duration = Duration::from_millis(100);
 /// Connections at the most, and descriptors that are left to the rest of the process (libdcgm opens devices).
 const MOST_CONNECTIONS: u64 = 256;
 const FEWEST_CONNECTIONS: u64 = 8;
 const RESERVED_FILES: u64 = 128;
 /// Connections accepted before the others are looked at again.
 const ACCEPTS_A_TURN: usize = 32;
-/// A handshake with an RSA key of 4,096 bits takes some 6 ms of this thread.
-const HANDSHAKES_A_TURN: usize = 1;
+/// Handshakes are gone on with until so much of a turn is spent on them, one in any case. A step takes 0.2 ms with a key
+/// on P-256, and some 6 ms with an RSA key of 4,096 bits.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
+/// While so many handshakes wait, no connection is accepted: those that come queue up in the kernel.
+const MOST_HANDSHAKES_WAITING: usize = 64;
 /// How long accepting pauses when descriptors have run out and there is no connection to close.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +58,8 @@ pub struct Connections {
     timeouts: Timeouts,
     watchdog: Option<Watchdog>,
     bucket: Bucket,
+    /// When tiny_http last decided to send the page: as it is, and compressed.
+    decided: [Option<Instant>; 2],
     /// In the order of their ids.
     open: Vec<Connection>,
     next_id: u64,
@@ -67,6 +75,8 @@ struct Connection {
     state: State,
     /// When the present state began.
     since: Instant,
+    /// When something last went through.
+    moved: Instant,
     /// Bytes that have come and are not yet part of a request.
     input: Vec<u8>,
     /// What has to be known of the present request to send its answer.
@@ -145,6 +155,7 @@ impl Connections {
             timeouts,
             watchdog,
             bucket: Bucket::default(),
+            decided: [None; 2],
             open: Vec::new(),
             next_id: 1,
             limit,
@@ -159,9 +170,10 @@ impl Connections {
             test_fault("connections")?;
             let now = Instant::now();
             self.close_overdue(now);
-            for id in self.in_turn(ready.connections) {
+            for id in ready.connections {
                 self.advance(id, now);
             }
+            self.go_on_with_handshakes(now);
             if ready.credentials {
                 self.take_logins(now);
             }
@@ -180,7 +192,8 @@ impl Connections {
     /// Waits until something can go on.
     fn wait(&self) -> Ready {
         let now = Instant::now();
-        let is_accepting = now >= self.accept_again;
+        let handshakes = self.open.iter().filter(|open| open.has_handshake_to_do()).count();
+        let is_accepting = now >= self.accept_again && handshakes < MOST_HANDSHAKES_WAITING;
         let interest = if is_accepting { PollFlags::IN } else { PollFlags::empty() };
         let mut descriptors: Vec<PollFd<'_>> =
             self.listeners.iter().map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), interest)).collect();
@@ -195,7 +208,9 @@ impl Connections {
         let deadlines = deadlines.chain((!is_accepting).then_some(self.accept_again)).chain(self.backend.deadline());
         let next = deadlines.chain(self.watchdog.as_ref().map(Watchdog::due)).min();
         let timeout = match next {
-            _ if self.backend.is_due(now) => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+            _ if self.backend.is_due(now) || self.open.iter().any(Connection::has_handshake_to_do) => {
+                Some(Timespec { tv_sec: 0, tv_nsec: 0 })
+            }
             Some(next) => {
                 let time = next.saturating_duration_since(now) + Duration::from_millis(1);
                 Some(Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) })
@@ -219,12 +234,21 @@ impl Connections {
         }
     }
 
-    /// Those that may take a step in this turn: handshakes last, those that have waited longest, and few of them.
-    fn in_turn(&self, ready: Vec<u64>) -> Vec<u64> {
-        let is_handshaking = |id: &u64| self.find(*id).is_some_and(|at| self.open[at].stream.is_handshaking());
-        let (handshakes, mut others): (Vec<u64>, Vec<u64>) = ready.into_iter().partition(is_handshaking);
-        others.extend(handshakes.into_iter().take(HANDSHAKES_A_TURN));
-        others
+    /// Goes on with handshakes for a while, those of the oldest connections first.
+    fn go_on_with_handshakes(&mut self, now: Instant) {
+        while let Some(at) = self.open.iter().position(Connection::has_handshake_to_do) {
+            let connection = &mut self.open[at];
+            let room = LONGEST_HEAD + 1 - connection.input.len();
+            let step = connection.stream.go_on_with_handshake(&mut connection.input, room);
+            if !connection.stream.is_handshaking() {
+                // From here on the time for the request counts.
+                connection.since = now;
+            }
+            self.received(at, step, now);
+            if now.elapsed() > HANDSHAKE_TIME {
+                return;
+            }
+        }
     }
 
     fn find(&self, id: u64) -> Option<usize> {
@@ -241,24 +265,13 @@ impl Connections {
         let Some(at) = self.find(id) else { return };
         let connection = &mut self.open[at];
         match &mut connection.state {
+            // Nothing is waited for but the client's going away.
+            State::LoggingIn(_) | State::Waiting => connection.state = State::Closed,
+            State::Reading if connection.stream.has_handshake_to_do() => connection.state = State::Closed,
             State::Reading => {
-                let was_handshaking = connection.stream.is_handshaking();
                 let room = LONGEST_HEAD + 1 - connection.input.len();
-                match connection.stream.read(&mut connection.input, room) {
-                    Step::Moved => {
-                        if was_handshaking && !connection.stream.is_handshaking() {
-                            connection.since = now;
-                        }
-                        self.judge(at, now);
-                    }
-                    Step::Wait => {}
-                    Step::Gone => connection.state = State::Closed,
-                    Step::NotTls => {
-                        connection.stream.give_up_tls();
-                        self.refuse(at, request::BAD_REQUEST, Some(tls::HTTP_TO_HTTPS), now);
-                    }
-                    Step::Refused => connection.linger(now),
-                }
+                let step = connection.stream.read(&mut connection.input, room);
+                self.received(at, step, now);
             }
             State::Sending { .. } => self.send(at, now),
             State::Lingering { discarded } => match connection.stream.discard() {
@@ -266,9 +279,26 @@ impl Connections {
                 (Step::Wait, _) => {}
                 _ => connection.state = State::Closed,
             },
-            // Nothing is waited for but the client's going away.
-            State::LoggingIn(_) | State::Waiting => connection.state = State::Closed,
             State::Closed => {}
+        }
+    }
+
+    /// Acts on a step of reading.
+    fn received(&mut self, at: usize, step: Step, now: Instant) {
+        let connection = &mut self.open[at];
+        if step == Step::Moved {
+            connection.moved = now;
+        }
+        match step {
+            Step::Moved if connection.stream.is_handshaking() => {}
+            Step::Moved => self.judge(at, now),
+            Step::Wait => {}
+            Step::Gone => connection.state = State::Closed,
+            Step::NotTls => {
+                connection.stream.give_up_tls();
+                self.refuse(at, request::BAD_REQUEST, Some(tls::HTTP_TO_HTTPS), now);
+            }
+            Step::Refused => connection.linger(now),
         }
     }
 
@@ -310,6 +340,13 @@ impl Connections {
     }
 
     fn ask(&mut self, at: usize, request: &Request, now: Instant) {
+        let decided = self.decided[usize::from(request.takes_gzip)];
+        let asks_for_page = request.path == "/metrics" && matches!(request.method, Method::Get | Method::Head);
+        if asks_for_page && decided.is_some_and(|decided| now < decided + DECISION) {
+            self.published.count_scrape();
+            let body = if request.takes_gzip { Body::PageGzip } else { Body::Page };
+            return self.deliver(at, Answer::page(body), now);
+        }
         let connection = &mut self.open[at];
         connection.enter(State::Waiting, now);
         self.backend.ask(connection.id, request.canonical());
@@ -340,8 +377,15 @@ impl Connections {
             }
             let Some(at) = self.find(id).filter(|at| matches!(self.open[*at].state, State::Waiting)) else { continue };
             match answer {
-                Some(answer) => self.deliver(at, answer, now),
-                None => self.respond(at, &Plain::status(UNAVAILABLE), now),
+                Some(answer) => {
+                    match answer.body {
+                        Body::Page => self.decided[0] = Some(now),
+                        Body::PageGzip => self.decided[1] = Some(now),
+                        Body::Text(_) => {}
+                    }
+                    self.deliver(at, answer, now);
+                }
+                None => self.respond(at, &Plain::status(routes::UNAVAILABLE), now),
             }
         }
     }
@@ -353,7 +397,7 @@ impl Connections {
             (Body::Text(text), _) => (Content::Text(text), None),
             (Body::PageGzip, Some(page)) if page.gzip().is_some() => (Content::PageGzip(page), Some("gzip")),
             (_, Some(page)) => (Content::Page(page), None),
-            (_, None) => return self.respond(at, &Plain::status(UNAVAILABLE), now),
+            (_, None) => return self.respond(at, &Plain::status(routes::UNAVAILABLE), now),
         };
         if is_page {
             self.published.note_visit(self.open[at].client);
@@ -409,7 +453,7 @@ impl Connections {
         let State::Sending { head, body, sent } = &mut connection.state else { return };
         let whole = head.len() + body.bytes().len();
         match connection.stream.write(head, body.bytes(), sent) {
-            Step::Moved => {}
+            Step::Moved => connection.moved = now,
             Step::Wait => return,
             _ => return connection.state = State::Closed,
         }
@@ -445,14 +489,13 @@ impl Connections {
                         client: client(address.and_then(|address| SocketAddr::try_from(address).ok())),
                         state: State::Reading,
                         since: now,
+                        moved: now,
                         input: Vec::new(),
                         asked: Asked { is_head: false, keep_alive: false, version: Version::Http11 },
                         is_kept: false,
                     });
-                    if config.tls.is_none() {
-                        // A scraper's request is usually there already.
-                        self.advance(id, now);
-                    }
+                    // What a scraper has to say is usually there already.
+                    self.advance(id, now);
                 }
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     if !self.close_one(false) {
@@ -477,20 +520,19 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that can best be spared: an idle one, then one that is done, then one that has sent nothing,
-    /// then the request that has been coming for longest, then the answer that has been going for longest. Says whether
-    /// there was one.
+    /// Closes the connection that can best be spared: an idle one, then one that is done, then one without a whole request,
+    /// then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says whether there was
+    /// one.
     fn close_one(&mut self, only_idle: bool) -> bool {
         let rank = |open: &Connection| match &open.state {
             State::Reading if open.is_kept => 0,
             State::Lingering { .. } => 1,
-            State::Reading if open.input.is_empty() && !open.stream.has_begun() => 2,
-            State::Reading => 3,
-            State::LoggingIn(_) | State::Waiting | State::Sending { .. } => 4,
-            State::Closed => 5,
+            State::Reading => 2,
+            State::LoggingIn(_) | State::Waiting | State::Sending { .. } => 3,
+            State::Closed => 4,
         };
         let spared = self.open.iter().enumerate().filter(|(_, open)| !only_idle || rank(open) == 0);
-        match spared.min_by_key(|(_, open)| (rank(open), open.since)).map(|(at, _)| at) {
+        match spared.min_by_key(|(_, open)| (rank(open), open.moved)).map(|(at, _)| at) {
             Some(at) => {
                 self.open.remove(at);
                 true
@@ -510,6 +552,10 @@ impl Connections {
 }
 
 impl Connection {
+    fn has_handshake_to_do(&self) -> bool {
+        matches!(self.state, State::Reading) && self.stream.has_handshake_to_do()
+    }
+
     fn enter(&mut self, state: State, now: Instant) {
         (self.state, self.since) = (state, now);
     }
@@ -521,6 +567,7 @@ impl Connection {
 
     fn interest(&self) -> PollFlags {
         match self.state {
+            State::Reading if self.stream.has_handshake_to_do() => PollFlags::empty(),
             State::Reading if self.stream.wants_write() => PollFlags::IN | PollFlags::OUT,
             State::Reading | State::Lingering { .. } => PollFlags::IN,
             State::Sending { .. } => PollFlags::OUT,
@@ -540,7 +587,6 @@ impl Connection {
     }
 }
 
-const UNAVAILABLE: Status = "503 Service Unavailable";
 const UNAUTHORIZED: Plain =
     Plain { status: "401 Unauthorized", text: Some("Unauthorized\n"), extra: &[("WWW-Authenticate", "Basic")] };
 

@@ -1,78 +1,92 @@
 //! What is answered to which request: decided by tiny_http's worker, and independent of who asks.
 //!
-//! The answer to `/metrics` is the word which page to send; the bytes are added by [`super::connections`] from the
-//! published page, so that a client that reads slowly holds neither the worker nor a copy.
+//! An answer is written as one ready response, which costs half of what tiny_http's own way of making one does. That to
+//! `/metrics` has no body but says which page to send; the bytes are added by [`super::connections`] from the published
+//! page, so that a client that reads slowly holds neither the worker nor a copy.
 
+use std::borrow::Cow;
 use std::io;
 
-use tiny_http::{Header, Method, Request, Response};
+use tiny_http::{Method, Request};
 
 use crate::publish::{Health, PublishedPage};
+
+/// Paths that have an answer; see [`super::request`].
+pub const PATHS: [&str; 5] = ["/", "/metrics", "/health", "/-/healthy", "/-/ready"];
 
 /// Content type of the page, and of the reason why there is none.
 pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-/// The methods that are served, for `Allow`.
-const ALLOWED: &str = "GET, HEAD, OPTIONS";
 
-/// The header of an answer whose body is the published page, and its values.
+/// The header of an answer whose body is to be the published page, and its values.
 pub const PAGE: &str = "X-Page";
 pub const PAGE_PLAIN: &str = "plain";
 pub const PAGE_GZIP: &str = "gzip";
 
-/// Paths that have an answer; see [`super::request`].
-pub const PATHS: [&str; 5] = ["/", "/metrics", "/health", "/-/healthy", "/-/ready"];
+/// An answer for which the page is sent.
+macro_rules! page {
+    ($form:literal) => {
+        concat!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nX-Page: ",
+            $form,
+            "\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+}
+
+/// The methods that are served.
+const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 
 /// Answers a request.
 ///
 /// Errors: the connection over which it came is gone.
 pub fn answer(request: Request, published: &PublishedPage) -> io::Result<()> {
-    let response = match request.method() {
+    let answer = match request.method() {
         Method::Get => get(&request, published),
-        Method::Options => text(204, PLAIN, String::new()).with_header(header("Allow", ALLOWED)),
-        _ => text(405, PLAIN, "405 method not allowed\n".to_owned()).with_header(header("Allow", ALLOWED)),
+        Method::Options => text("204 No Content", PLAIN, ALLOW, ""),
+        _ => text("405 Method Not Allowed", PLAIN, ALLOW, "405 method not allowed\n"),
     };
-    request.respond(response)
+    let mut writer = request.into_writer();
+    writer.write_all(answer.as_bytes())?;
+    writer.flush()
 }
 
-type Text = Response<io::Cursor<Vec<u8>>>;
-
-fn get(request: &Request, published: &PublishedPage) -> Text {
+fn get(request: &Request, published: &PublishedPage) -> Cow<'static, str> {
     match request.url() {
         "/metrics" => metrics(request, published),
         "/health" | "/-/healthy" | "/-/ready" => {
             let health = published.health();
             let is_well = matches!(health, Health::Present { is_well: true, .. });
-            text(if is_well { 200 } else { 503 }, PLAIN, describe(&health))
+            text(if is_well { "200 OK" } else { UNAVAILABLE }, PLAIN, "", &describe(&health))
         }
-        "/" => text(200, HTML, INDEX.to_owned()),
-        _ => text(404, PLAIN, "404 page not found\n".to_owned()),
+        "/" => text("200 OK", HTML, "", INDEX),
+        _ => text("404 Not Found", PLAIN, "", "404 page not found\n"),
     }
 }
 
-fn metrics(request: &Request, published: &PublishedPage) -> Text {
+pub const UNAVAILABLE: &str = "503 Service Unavailable";
+
+fn metrics(request: &Request, published: &PublishedPage) -> Cow<'static, str> {
     published.count_scrape();
+    // The canonical head has the header only for a client that prefers gzip.
+    let takes_gzip = request.headers().iter().any(|header| header.field.equiv("Accept-Encoding"));
     match published.health() {
-        Health::Present { .. } => {
-            // The canonical head has the header only for a client that prefers gzip.
-            let takes_gzip = request.headers().iter().any(|header| header.field.equiv("Accept-Encoding"));
-            if takes_gzip {
-                published.want_gzip();
-            }
-            let page = if takes_gzip { PAGE_GZIP } else { PAGE_PLAIN };
-            text(200, METRICS, String::new()).with_header(header(PAGE, page))
+        Health::Present { .. } if takes_gzip => {
+            published.want_gzip();
+            Cow::Borrowed(page!("gzip"))
         }
-        health => text(503, METRICS, describe(&health)),
+        Health::Present { .. } => Cow::Borrowed(page!("plain")),
+        health => text(UNAVAILABLE, METRICS, "", &describe(&health)),
     }
 }
 
-fn text(status: u16, content_type: &str, body: String) -> Text {
-    Response::from_string(body).with_status_code(status).with_header(header("Content-Type", content_type))
-}
-
-fn header(name: &'static str, value: &str) -> Header {
-    Header::from_bytes(name, value).expect("names and values here are ASCII")
+/// A whole response. `lines` are further lines of its head, each with its line break.
+fn text(status: &str, content_type: &str, lines: &str, body: &str) -> Cow<'static, str> {
+    let length = body.len();
+    Cow::Owned(format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
+    ))
 }
 
 /// The exporter's status in one line, after `OK` where nothing is wrong.
@@ -87,3 +101,15 @@ fn describe(health: &Health) -> String {
 
 const INDEX: &str = "<!doctype html>\n<html><head><title>GPU Exporter</title></head><body><h1>GPU Exporter</h1>\n\
     <p><a href=\"./metrics\">Metrics</a></p>\n<p><a href=\"./health\">Health</a></p>\n</body></html>\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answers_for_a_page_are_what_their_parts_say() {
+        for (form, answer) in [(PAGE_PLAIN, page!("plain")), (PAGE_GZIP, page!("gzip"))] {
+            assert_eq!(answer, text("200 OK", METRICS, &format!("{PAGE}: {form}\r\n"), ""));
+        }
+    }
+}

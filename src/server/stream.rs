@@ -24,6 +24,9 @@ struct Tls {
     acceptor: Arc<Acceptor>,
     /// Made with the first bytes, so that a client that sends none costs nothing.
     session: Option<ServerConnection>,
+    /// Bytes of a handshake that wait for [`Stream::go_on_with_handshake`].
+    received: Vec<u8>,
+    /// The handshake is done, and the client let in.
     is_checked: bool,
 }
 
@@ -42,7 +45,8 @@ pub enum Step {
 
 impl Stream {
     pub fn new(socket: OwnedFd, acceptor: Option<Arc<Acceptor>>) -> Stream {
-        let tls = acceptor.map(|acceptor| Box::new(Tls { acceptor, session: None, is_checked: false }));
+        let tls =
+            acceptor.map(|acceptor| Box::new(Tls { acceptor, session: None, received: Vec::new(), is_checked: false }));
         Stream { socket, tls }
     }
 
@@ -55,9 +59,9 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| !tls.is_checked)
     }
 
-    /// A handshake has begun.
-    pub fn has_begun(&self) -> bool {
-        self.session().is_some()
+    /// Bytes of a handshake have come, which is to be gone on with.
+    pub fn has_handshake_to_do(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.received.is_empty())
     }
 
     /// There is something to send, whatever the connection is doing.
@@ -75,7 +79,8 @@ impl Stream {
     }
 
     /// Reads what there is, in one system call, and appends it to `input` up to `room` bytes. `Moved` need not mean that
-    /// `input` has grown: TLS has bytes of its own.
+    /// `input` has grown: TLS has bytes of its own. Those of a handshake are only put aside, because going on with it costs
+    /// milliseconds.
     pub fn read(&mut self, input: &mut Vec<u8>, room: usize) -> Step {
         let mut buffer = [0u8; READ];
         let most = if self.tls.is_some() { READ } else { READ.min(room) };
@@ -87,14 +92,16 @@ impl Stream {
         match &mut self.tls {
             None => input.extend_from_slice(&buffer[..count]),
             Some(tls) => {
-                if tls.session.is_none() && tls::looks_like_http(&buffer[..count]) {
+                if tls.session.is_none() && tls.received.is_empty() && tls::looks_like_http(&buffer[..count]) {
                     input.extend_from_slice(&buffer[..count]);
                     return Step::NotTls;
                 }
+                if !tls.is_checked {
+                    tls.received.extend_from_slice(&buffer[..count]);
+                    return Step::Moved;
+                }
                 if let Err(error) = tls.take(&buffer[..count]) {
-                    log::debug!("TLS: {error}");
-                    self.flush(Step::Refused);
-                    return Step::Refused;
+                    return self.refuse(&error);
                 }
             }
         }
@@ -102,6 +109,26 @@ impl Stream {
             Step::Gone => Step::Gone,
             _ => self.flush(Step::Moved),
         }
+    }
+
+    /// Goes on with a handshake as far as the bytes that have come allow. A request may follow it at once.
+    pub fn go_on_with_handshake(&mut self, input: &mut Vec<u8>, room: usize) -> Step {
+        let Some(tls) = &mut self.tls else { return Step::Moved };
+        let received = std::mem::take(&mut tls.received);
+        if let Err(error) = tls.take(&received) {
+            return self.refuse(&error);
+        }
+        match self.read_decrypted(input, room) {
+            Step::Gone => Step::Gone,
+            _ => self.flush(Step::Moved),
+        }
+    }
+
+    /// Tells the other side what was wrong, as far as it listens.
+    fn refuse(&mut self, error: &rustls::Error) -> Step {
+        log::debug!("TLS: {error}");
+        self.flush(Step::Refused);
+        Step::Refused
     }
 
     /// Appends what has been decrypted already; there may be some of it that no descriptor tells of.

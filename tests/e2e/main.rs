@@ -166,6 +166,105 @@ fn scraped_by_prometheus_and_victoria_metrics() {
     println!("stopped in {took:?}");
 }
 
+/// curl, Python, Prometheus and VictoriaMetrics over both versions of TLS, with a client's certificate and a password.
+#[test]
+#[ignore = "needs prometheus, victoria-metrics, curl and python3: make e2e"]
+fn tls_with_real_clients() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    let scratch = Scratch::new();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "an authority");
+    scratch.write("ca.crt", params.self_signed(&key).unwrap().pem());
+    let authority = Issuer::new(params, key);
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        scratch.write(&format!("{name}.crt"), certificate.pem());
+        scratch.write(&format!("{name}.key"), key.serialize_pem());
+    }
+    let counters = scratch.write("counters.csv", common::GPU_TEMP);
+    for (version, only) in [("1.2", "max_version: TLS12"), ("1.3", "min_version: TLS13")] {
+        let hash = bcrypt::hash("alice123", 10).unwrap();
+        let web = format!(
+            "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n  client_ca_file: ca.crt\n  \
+             client_auth_type: RequireAndVerifyClientCert\n  {only}\nbasic_auth_users:\n  alice: {hash}\n"
+        );
+        let exporter = Exporter::start(
+            exporter()
+                .args(["-c", INTERVAL, "-f"])
+                .arg(&counters)
+                .arg("--web-config-file")
+                .arg(scratch.write("web.yml", web)),
+        );
+        let url = format!("https://localhost:{}/metrics", exporter.port);
+        let file = |name: &str| scratch.path(name).display().to_string();
+
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--retry",
+            "20",
+            "--retry-delay",
+            "1",
+            "--user",
+            "alice:alice123",
+        ]);
+        curl.args([
+            "--cacert",
+            &file("ca.crt"),
+            "--cert",
+            &file("client.crt"),
+            "--key",
+            &file("client.key"),
+            "--compressed",
+        ]);
+        let page = curl.arg(&url).output().unwrap();
+        let page = format!("{}{}", String::from_utf8_lossy(&page.stdout), String::from_utf8_lossy(&page.stderr));
+        assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{"), "{page}");
+        println!("curl: a page over TLS {version}");
+        let stranger = Command::new("curl").args(["--silent", "--insecure", &url]).output().unwrap();
+        assert!(!stranger.status.success() && stranger.stdout.is_empty(), "{stranger:?}");
+
+        let script = "import base64, ssl, sys, urllib.request as u\n\
+                      context = ssl.create_default_context(cafile=sys.argv[2])\n\
+                      context.load_cert_chain(sys.argv[3], sys.argv[4])\n\
+                      login = 'Basic ' + base64.b64encode(b'alice:alice123').decode()\n\
+                      answer = u.urlopen(u.Request(sys.argv[1], headers={'Authorization': login}), context=context)\n\
+                      print(answer.read().decode())";
+        let mut python = Command::new("python3");
+        python.args(["-c", script, &url, &file("ca.crt"), &file("client.crt"), &file("client.key")]);
+        let page = python.output().unwrap();
+        assert!(String::from_utf8_lossy(&page.stdout).contains("DCGM_FI_DEV_GPU_TEMP{"), "{page:?}");
+        println!("Python: a page over TLS {version}");
+
+        let config = scratch.write(
+            "scrape.yml",
+            format!(
+                "global:\n  scrape_interval: {INTERVAL}\n  scrape_timeout: {INTERVAL}\nscrape_configs:\n- job_name: gpus\n  \
+                 scheme: https\n  basic_auth: {{username: alice, password: alice123}}\n  tls_config: {{ca_file: {}, cert_file: {}, \
+                 key_file: {}}}\n  static_configs:\n  - targets: ['localhost:{}']\n",
+                file("ca.crt"),
+                file("client.crt"),
+                file("client.key"),
+                exporter.port
+            ),
+        );
+        for mut database in [Database::prometheus(&scratch, &config), Database::victoria_metrics(&scratch, &config)] {
+            database.until(&format!("up over TLS {version}"), |database| {
+                database.query("up{job=\"gpus\"}").first().is_some_and(|(_, up)| *up == 1.0)
+                    && !database.query("DCGM_FI_DEV_GPU_TEMP").is_empty()
+            });
+        }
+    }
+}
+
 /// Samples are young when a regular scraper comes, though the interval alone would let them be 30 s old.
 #[test]
 #[ignore = "needs prometheus: make e2e"]

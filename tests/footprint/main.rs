@@ -28,7 +28,7 @@ fn scrape(port: u16, times: u64) {
     let mut page = Vec::with_capacity(256 * 1024);
     for _ in 0..times {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         page.clear();
         stream.read_to_end(&mut page).unwrap();
         assert!(page.starts_with(b"HTTP/1.1 200 OK\r\n") && page.ends_with(b"\n"));
@@ -83,6 +83,63 @@ fn memory_is_small_and_does_not_grow() {
     assert!(before <= MOST_KIB && after <= MOST_KIB, "more than {MOST_KIB} KiB");
     assert!(after <= before + NOISE_KIB, "grew by {} KiB", after - before);
 }
+
+/// TLS and a password, after scrapes over a kept connection and over new ones.
+#[test]
+#[ignore = "part of make footprint"]
+fn tls_costs_little() {
+    const MOST_KIB: u64 = 1024;
+    let scratch = common::Scratch::new();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    scratch.write("cert.pem", certified.cert.pem());
+    scratch.write("key.pem", certified.signing_key.serialize_pem());
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let tls = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n";
+    let web = scratch.write("web.yml", format!("{tls}basic_auth_users: {{alice: {hash}}}\n"));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = std::sync::Arc::new(config);
+    let counters = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    let resident = [false, true].map(|with_tls| {
+        let mut command = exporter();
+        command.args(["-c", "100", "-f"]).arg(&counters);
+        if with_tls {
+            command.arg("--web-config-file").arg(&web);
+        }
+        let mut exporter = Exporter::start(&mut command);
+        let connect = |exporter: &Exporter| -> Box<dyn ReadWrite> {
+            let stream = TcpStream::connect(("127.0.0.1", exporter.port)).unwrap();
+            if !with_tls {
+                return Box::new(stream);
+            }
+            let connection = rustls::ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+            Box::new(rustls::StreamOwned::new(connection, stream))
+        };
+        // alice:secret
+        let get = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic YWxpY2U6c2VjcmV0\r\n\r\n";
+        exporter.until("there is a page", |exporter| {
+            (common::Client::new(connect(exporter)).ask(get).unwrap().status == 200).then_some(())
+        });
+        let mut kept = common::Client::new(connect(&exporter));
+        for _ in 0..2_000 {
+            assert_eq!(kept.ask(get).unwrap().status, 200);
+            assert_eq!(common::Client::new(connect(&exporter)).ask(get).unwrap().status, 200);
+        }
+        let resident = exporter.resident_kib();
+        println!("{}: {resident} KiB resident", if with_tls { "TLS and a password" } else { "plain HTTP" });
+        resident
+    });
+    assert!(resident[1] <= resident[0] + MOST_KIB, "{resident:?}");
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
 
 /// libdcgm allocates 4 MiB for every read. Told nothing, glibc keeps them for ever.
 #[test]

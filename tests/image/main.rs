@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -94,6 +95,9 @@ fn unpacked() -> Tree {
     Tree(unpacked)
 }
 
+/// Nodes that were booted so far: several may run at once.
+static NODES: AtomicU32 = AtomicU32::new(0);
+
 /// A booted tree; killed when dropped.
 struct Node {
     unshare: Child,
@@ -106,8 +110,11 @@ impl Node {
     fn boot(tree: Tree) -> Node {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let cgroup = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|mount| mount[2] == "cgroup2");
-        let cgroup = Path::new(cgroup.expect("a cgroup2 hierarchy is mounted")[1])
-            .join(format!("dcgm-exporter-test-{}", std::process::id()));
+        let cgroup = Path::new(cgroup.expect("a cgroup2 hierarchy is mounted")[1]).join(format!(
+            "dcgm-exporter-test-{}-{}",
+            std::process::id(),
+            NODES.fetch_add(1, Ordering::Relaxed)
+        ));
         let mut unshare = Command::new(project().join("tests/image/boot.sh"));
         let unshare = unshare.arg(&tree.0).arg(&cgroup).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
@@ -276,6 +283,31 @@ fn works_by_socket(node: &Node) {
     let said = node.output("dcgm-exporter --check; systemctl is-active dcgm-exporter");
     assert!(text(&said).contains("systemd holds 9400") && !said.status.success(), "{}", text(&said));
     node.page_with("DCGM_FI_DEV_GPU_TEMP{");
+    // The same with TLS.
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let tls = "tls_server_config: {cert_file: server.crt, key_file: server.key}";
+    for (file, text) in [
+        ("server.crt", certified.cert.pem()),
+        ("server.key", certified.signing_key.serialize_pem()),
+        ("web.yml", tls.to_owned()),
+        ("curlrc", "silent\nfail\ncacert = /etc/dcgm-exporter/server.crt\n".to_owned()),
+    ] {
+        node.run(&format!("cat >/etc/dcgm-exporter/{file} <<'end'\n{text}\nend"));
+    }
+    node.run(
+        "echo DCGM_EXPORTER_WEB_CONFIG_FILE=/etc/dcgm-exporter/web.yml >>/etc/dcgm-exporter/environment; \
+         systemctl stop dcgm-exporter",
+    );
+    node.until(
+        "the page comes over TLS",
+        "curl -K /etc/dcgm-exporter/curlrc https://localhost:9400/metrics | grep -q 'DCGM_FI_DEV_GPU_TEMP{'",
+    );
+    let report = text(&node.output("dcgm-exporter --check"));
+    assert!(
+        report.contains("web.yml: HTTPS, users: 0") && report.contains("9400 is served with TLS or a password"),
+        "{report}"
+    );
+    node.run("sed -i /WEB_CONFIG/d /etc/dcgm-exporter/environment; rm /etc/dcgm-exporter/server.* /etc/dcgm-exporter/web.yml /etc/dcgm-exporter/curlrc");
     node.run("systemctl disable --now dcgm-exporter.socket; sed -i /SYSTEMD_SOCKET/d /etc/dcgm-exporter/environment; systemctl restart dcgm-exporter");
     node.page_with("DCGM_FI_DEV_GPU_TEMP{");
 }
@@ -353,6 +385,50 @@ fn the_rpm_into_an_image() {
     assert_eq!(std::fs::read_to_string(&edited).unwrap(), "# mine\n");
     let node = tree.boot();
     works(&node);
+}
+
+/// A driver that hangs: the page with the reason stays for as long as it does, and no restart takes it away.
+/// `HANG_MINUTES` is for how long that is watched.
+#[test]
+#[ignore = "needs root and debootstrap: make image"]
+fn a_driver_that_hangs_brings_no_restart() {
+    let tree = Tree::new("hang");
+    tree.put(&release(".deb"), "root/exporter.deb");
+    check(Command::new("chroot").arg(&tree.0).args(["dpkg", "-i", "/root/exporter.deb"]));
+    let scenario = tree.0.join("etc/scenario.json");
+    std::fs::write(&scenario, "{}").unwrap();
+    std::fs::write(
+        tree.0.join("etc/dcgm-exporter/environment"),
+        "DCGM_SIMULATOR_SCENARIO=/etc/scenario.json\nDCGM_EXPORTER_INTERVAL=1s\n",
+    )
+    .unwrap();
+    let node = tree.boot();
+    node.until("it runs", "systemctl is-active dcgm-exporter");
+    let pid = node.main_pid();
+    // The scenario of `{}` has no GPU; what hangs is the clock's call.
+    std::fs::write(scenario, r#"{"faults": {"hang_ms": {"dcgmUpdateAllFields": 86400000}}}"#).unwrap();
+    node.until(
+        "the reason is told",
+        "curl --silent localhost:9400/metrics | grep -q 'dcgmUpdateAllFields was called at'",
+    );
+    let minutes = std::env::var("HANG_MINUTES").map_or(4.0, |text| text.parse::<f64>().unwrap());
+    let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let mut looks = 0;
+    while Instant::now() < end {
+        for path in ["metrics", "health"] {
+            let answer = node.run(&format!("curl --silent --write-out '%{{http_code}}' localhost:9400/{path}"));
+            assert!(answer.ends_with("503") && answer.contains("dcgmUpdateAllFields was called at"), "{answer}");
+        }
+        assert_eq!(node.main_pid(), pid, "{}", node.journal());
+        looks += 1;
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    assert_eq!(node.run("systemctl show -P NRestarts dcgm-exporter"), "0");
+    println!("503 with the reason for {minutes} minutes, {looks} times looked at; no restart");
+    // It ends in time all the same, and systemd is told the truth.
+    let stop = Instant::now();
+    let _ = node.output("systemctl stop dcgm-exporter");
+    assert!(stop.elapsed() < Duration::from_secs(10), "{:?}", stop.elapsed());
 }
 
 /// Blocks of the guide of one kind, in their order.

@@ -256,11 +256,20 @@ impl<S: Read + Write> Client<S> {
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         let mut response = Response { status, head, bytes: Vec::new(), body: String::new() };
         let length = response.header("content-length").map(|length| length.parse::<usize>().unwrap());
-        let length = if is_head { 0 } else { length.unwrap_or(0) };
-        while self.received.len() < length {
-            self.receive()?;
+        match length {
+            _ if is_head || status == 204 => {}
+            Some(length) => {
+                while self.received.len() < length {
+                    self.receive()?;
+                }
+                response.bytes = self.received.drain(..length).collect();
+            }
+            // Of servers that are not ours.
+            None => {
+                response.bytes = std::mem::take(&mut self.received);
+                self.stream.read_to_end(&mut response.bytes)?;
+            }
         }
-        response.bytes = self.received.drain(..length).collect();
         response.body = String::from_utf8(response.bytes.clone()).unwrap_or_default();
         Ok(response)
     }
