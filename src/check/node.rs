@@ -315,7 +315,8 @@ fn listener(root: &Path, port: u16) -> Option<u64> {
     tables.iter().flat_map(|table| table.lines().skip(1)).find_map(inode_of)
 }
 
-/// Name and id of the process that holds a socket, if this user may see it.
+/// Name and id of a process that holds a socket, as far as this user may see. systemd holds the sockets that it passes, so
+/// any other comes first.
 fn owner(root: &Path, inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     let pids = fs::read_dir(root.join("proc")).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -323,8 +324,11 @@ fn owner(root: &Path, inode: u64) -> Option<String> {
         let files = fs::read_dir(root.join("proc").join(pid).join("fd")).into_iter().flatten().flatten();
         files.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
     };
-    let pid = pids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).find(holds)?;
-    let name = fs::read_to_string(root.join("proc").join(&pid).join("comm")).unwrap_or_default();
+    let is_process = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    let mut holders: Vec<String> = pids.filter(is_process).filter(holds).collect();
+    holders.sort_by_key(|pid| pid == "1");
+    let pid = holders.first()?;
+    let name = fs::read_to_string(root.join("proc").join(pid).join("comm")).unwrap_or_default();
     Some(format!("{}, process {pid}", name.trim_end()))
 }
 
