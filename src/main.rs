@@ -15,8 +15,8 @@ use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
-use dcgm_exporter::system::systemd;
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
+use dcgm_exporter::system::{limits, systemd};
 use dcgm_exporter::watcher::{self, Ended, Watcher};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -110,6 +110,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     for remark in &config.remarks {
         log::warn!("{remark}");
     }
+    limits::check_open_files()?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
     let counters = Counters::read(&config.collectors).map_err(|error| error.to_string())?;

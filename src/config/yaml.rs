@@ -9,8 +9,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Deeper nesting than this is refused; no file of ours needs more than five levels.
 const DEEPEST: usize = 32;
-/// A file with more values than this is refused; aliases can make a small file large.
-const MOST_NODES: usize = 100_000;
+/// Values, and bytes of text, that a file may have; aliases can make a small file large.
+const LARGEST: usize = 4 * 1024 * 1024;
 
 /// Where something stands in a file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +95,8 @@ struct Builder {
     root: Option<Node>,
     /// Nodes with an anchor, by its number.
     anchors: Vec<(usize, Node)>,
-    nodes: usize,
+    /// Values and bytes of text so far.
+    size: usize,
 }
 
 /// A list or map whose end has not come.
@@ -117,8 +118,11 @@ impl Builder {
             }
             Event::Alias(anchor) => {
                 let known = self.anchors.iter().find(|(number, _)| *number == anchor);
-                let value = known.map(|(_, node)| node.value.clone());
-                (value.ok_or_else(|| Problem { at, what: "this alias refers to itself".to_owned() })?, 0)
+                let known = known.ok_or_else(|| Problem { at, what: "this alias refers to itself".to_owned() })?;
+                // Before the copy is made.
+                self.size += size(&known.1);
+                check_size(self.size, at)?;
+                (known.1.value.clone(), 0)
             }
             Event::Scalar(text, style, anchor, _) => {
                 let is_null = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
@@ -146,10 +150,8 @@ impl Builder {
     }
 
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Problem> {
-        self.nodes += size(&node);
-        if self.nodes > MOST_NODES {
-            return Err(Problem { at: node.at, what: format!("more than {MOST_NODES} values") });
-        }
+        self.size += size(&node);
+        check_size(self.size, node.at)?;
         if anchor != 0 {
             self.anchors.push((anchor, node.clone()));
         }
@@ -180,9 +182,15 @@ impl Builder {
     }
 }
 
+fn check_size(size: usize, at: Position) -> Result<(), Problem> {
+    let problem = || Problem { at, what: format!("more than {LARGEST} values and bytes of text, aliases counted") };
+    if size > LARGEST { Err(problem()) } else { Ok(()) }
+}
+
 fn size(node: &Node) -> usize {
     match &node.value {
-        Value::Null | Value::Scalar(_) => 1,
+        Value::Null => 1,
+        Value::Scalar(text) => 1 + text.len(),
         Value::List(items) => 1 + items.iter().map(size).sum::<usize>(),
         Value::Map(entries) => 1 + entries.iter().map(|(_, node)| size(node)).sum::<usize>(),
     }
@@ -303,7 +311,16 @@ mod tests {
         assert!(map.get("none").is_none());
         assert!(reader.problems.is_empty());
         assert_eq!(parse("").unwrap().value, Value::Null);
-        assert_eq!(parse("x: &a {k: v}\ny: *a\n").map(|node| size(&node)), Ok(5));
+        assert_eq!(
+            parse("x: &a {k: v}\ny: *a\n"),
+            parse("x: &a {k: v}\ny: {k: v}\n").map(|mut node| {
+                if let Value::Map(entries) = &mut node.value {
+                    entries[1].1.at = Position { line: 2, column: 4 };
+                    entries[1].1.value = entries[0].1.value.clone();
+                }
+                node
+            })
+        );
     }
 
     #[test]
@@ -343,6 +360,8 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{list}]\n"));
         }
         assert!(parse(&bomb).unwrap_err().what.contains("more than"));
+        let heavy = format!("a: &a {}\nl: [{}]\n", "x".repeat(100_000), "*a, ".repeat(1000));
+        assert!(parse(&heavy).unwrap_err().what.contains("more than"));
         assert!(parse(&"[".repeat(DEEPEST + 1)).unwrap_err().what.contains("nested deeper"));
     }
 }

@@ -20,6 +20,10 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 
+/// Certificates between a client's and the authority. A chain of hundreds, which takes no key to make, would hold the
+/// verifier for seconds: it tries every order of those with the same names.
+const MOST_INTERMEDIATES: usize = 5;
+
 /// When a client's certificate is asked for, and what of it is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
@@ -87,6 +91,9 @@ impl ClientCertificates {
         now: UnixTime,
     ) -> Result<(), Error> {
         let Some(webpki) = self.webpki.as_ref().filter(|_| self.policy.verifies()) else { return Ok(()) };
+        if intermediates.len() > MOST_INTERMEDIATES {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        }
         if self.trusted.iter().any(|trusted| trusted.as_ref() == leaf.as_ref()) {
             return verify_trusted_leaf(leaf, now);
         }

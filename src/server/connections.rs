@@ -82,6 +82,8 @@ struct Connection {
     /// What has to be known of the present request to send its answer.
     asked: Asked,
     is_kept: bool,
+    /// A further request may be among the bytes that have come already.
+    has_more: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -174,6 +176,7 @@ impl Connections {
                 self.advance(id, now);
             }
             self.go_on_with_handshakes(now);
+            self.judge_further_requests(now);
             if ready.credentials {
                 self.take_logins(now);
             }
@@ -184,7 +187,7 @@ impl Connections {
                 self.accept(listener, now);
             }
             self.watch(now);
-            self.open.retain(|connection| !matches!(connection.state, State::Closed));
+            self.close_overdue(now);
             self.backend.take_spares();
         }
     }
@@ -193,6 +196,7 @@ impl Connections {
     fn wait(&self) -> Ready {
         let now = Instant::now();
         let handshakes = self.open.iter().filter(|open| open.has_handshake_to_do()).count();
+        let has_more = self.open.iter().any(|open| open.has_more);
         let is_accepting = now >= self.accept_again && handshakes < MOST_HANDSHAKES_WAITING;
         let interest = if is_accepting { PollFlags::IN } else { PollFlags::empty() };
         let mut descriptors: Vec<PollFd<'_>> =
@@ -207,16 +211,14 @@ impl Connections {
         let deadlines = self.open.iter().map(|open| open.deadline(&self.timeouts));
         let deadlines = deadlines.chain((!is_accepting).then_some(self.accept_again)).chain(self.backend.deadline());
         let next = deadlines.chain(self.watchdog.as_ref().map(Watchdog::due)).min();
-        let timeout = match next {
-            _ if self.backend.is_due(now) || self.open.iter().any(Connection::has_handshake_to_do) => {
-                Some(Timespec { tv_sec: 0, tv_nsec: 0 })
-            }
-            Some(next) => {
+        let is_busy = self.backend.is_due(now) || handshakes > 0 || has_more;
+        let timeout = next.map(|next| match is_busy {
+            true => Timespec { tv_sec: 0, tv_nsec: 0 },
+            false => {
                 let time = next.saturating_duration_since(now) + Duration::from_millis(1);
-                Some(Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) })
+                Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
             }
-            None => None,
-        };
+        });
         // Interrupted, or the kernel has no memory just now: the next turn sees to it.
         let is_polled = poll(&mut descriptors, timeout.as_ref()).is_ok();
         let is_ready = |at: usize| is_polled && descriptors.get(at).is_some_and(|fd| !fd.revents().is_empty());
@@ -255,9 +257,20 @@ impl Connections {
         self.open.binary_search_by_key(&id, |open| open.id).ok()
     }
 
+    /// Closes connections that are done with, or have taken too long.
     fn close_overdue(&mut self, now: Instant) {
-        let timeouts = self.timeouts;
-        self.open.retain(|open| !matches!(open.state, State::Closed) && now < open.deadline(&timeouts));
+        let (timeouts, credentials) = (self.timeouts, &mut self.credentials);
+        self.open.retain_mut(|open| {
+            let is_open = !matches!(open.state, State::Closed);
+            let is_kept = is_open && now < open.deadline(&timeouts);
+            if !is_kept {
+                credentials.forget(open.id);
+            }
+            if is_open && !is_kept {
+                open.stream.finish();
+            }
+            is_kept
+        });
     }
 
     /// Takes a connection one step further.
@@ -469,8 +482,17 @@ impl Connections {
         let room = LONGEST_HEAD + 1 - connection.input.len();
         match connection.stream.read_decrypted(&mut connection.input, room) {
             Step::Gone => connection.state = State::Closed,
-            _ if !connection.input.is_empty() => self.judge(at, now),
-            _ => {}
+            // Not now: each connection has one request in a turn.
+            _ => connection.has_more = !connection.input.is_empty(),
+        }
+    }
+
+    /// Looks at requests that came together with one that has been answered.
+    fn judge_further_requests(&mut self, now: Instant) {
+        for at in 0..self.open.len() {
+            if std::mem::take(&mut self.open[at].has_more) {
+                self.judge(at, now);
+            }
         }
     }
 
@@ -480,7 +502,7 @@ impl Connections {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             match rustix::net::acceptfrom_with(self.listeners[listener].as_fd(), flags) {
                 Ok((socket, address)) => {
-                    self.make_room();
+                    self.make_room(now);
                     let id = self.next_id;
                     self.next_id += 1;
                     self.open.push(Connection {
@@ -493,6 +515,7 @@ impl Connections {
                         input: Vec::new(),
                         asked: Asked { is_head: false, keep_alive: false, version: Version::Http11 },
                         is_kept: false,
+                        has_more: false,
                     });
                     // What a scraper has to say is usually there already.
                     self.advance(id, now);
@@ -511,8 +534,10 @@ impl Connections {
     }
 
     /// Makes room for one more connection.
-    fn make_room(&mut self) {
-        self.open.retain(|open| !matches!(open.state, State::Closed));
+    fn make_room(&mut self, now: Instant) {
+        if self.open.len() * 8 >= self.limit * 7 {
+            self.close_overdue(now);
+        }
         if self.open.len() >= self.limit {
             self.close_one(false);
         } else if self.open.len() * 8 >= self.limit * 7 {
@@ -534,7 +559,8 @@ impl Connections {
         let spared = self.open.iter().enumerate().filter(|(_, open)| !only_idle || rank(open) == 0);
         match spared.min_by_key(|(_, open)| (rank(open), open.moved)).map(|(at, _)| at) {
             Some(at) => {
-                self.open.remove(at);
+                let closed = self.open.remove(at);
+                self.credentials.forget(closed.id);
                 true
             }
             None => false,

@@ -59,8 +59,16 @@ pub struct Credentials {
     worker: Option<Worker>,
     good: VecDeque<Digest>,
     bad: VecDeque<Digest>,
-    /// Passwords under way, and who waits for each: a connection and the address that it comes from.
-    waiting: Vec<(Digest, Vec<(u64, u64)>)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A password under way.
+struct Waiting {
+    digest: Digest,
+    /// The address that it came from first.
+    client: u64,
+    /// The connections that wait for it.
+    who: Vec<u64>,
 }
 
 struct Worker {
@@ -124,7 +132,8 @@ impl Credentials {
         let Some(worker) = &self.worker else { return Login::Refused };
         let Some((user, password)) = authorization.and_then(basic) else { return Login::Refused };
         let found = std::str::from_utf8(&user).ok().and_then(|user| config.users.get(user));
-        // A name that nobody has costs as much as a wrong password, so that time does not tell names.
+        // A name that nobody has costs as much as a wrong password of the dearest hash, so that time does not tell names
+        // where all hashes have the same cost.
         let hash = found.cloned().unwrap_or_else(|| dearest_impossible(config.users.values()));
         let digest = digest(&worker.key, &[&user, hash.as_bytes(), &password]);
         if self.good.contains(&digest) {
@@ -133,21 +142,26 @@ impl Credentials {
         if self.bad.contains(&digest) {
             return Login::Refused;
         }
-        let of_one = self.waiting.iter().flat_map(|(_, who)| who).filter(|(_, address)| *address == client).count();
-        if let Some((_, waiting)) = self.waiting.iter_mut().find(|(known, _)| *known == digest) {
-            waiting.push((who, client));
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.digest == digest) {
+            waiting.who.push(who);
             return Login::Pending;
         }
+        let of_one = self.waiting.iter().filter(|waiting| waiting.client == client).count();
         if of_one >= MOST_WAITING_OF_ONE || self.waiting.len() >= MOST_WAITING {
             return Login::Busy;
         }
         match worker.jobs.try_send(Job { digest, password, hash, is_known: found.is_some() }) {
             Ok(()) => {
-                self.waiting.push((digest, vec![(who, client)]));
+                self.waiting.push(Waiting { digest, client, who: vec![who] });
                 Login::Pending
             }
             Err(_) => Login::Busy,
         }
+    }
+
+    /// A connection is closed and waits for nothing any more.
+    pub fn forget(&mut self, who: u64) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.who.retain(|known| *known != who));
     }
 
     /// Hands over who was found right or wrong since the last call.
@@ -160,8 +174,8 @@ impl Credentials {
                 remembered.pop_front();
             }
             remembered.push_back(digest);
-            if let Some(at) = self.waiting.iter().position(|(known, _)| *known == digest) {
-                self.waiting.swap_remove(at).1.into_iter().for_each(|(who, _)| each(who, is_right));
+            if let Some(at) = self.waiting.iter().position(|waiting| waiting.digest == digest) {
+                self.waiting.swap_remove(at).who.into_iter().for_each(|who| each(who, is_right));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -22,14 +22,15 @@ pub struct Listener {
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    /// With its path, and the place in the file system that it had there.
+    Unix(UnixListener, PathBuf, Option<(u64, u64)>),
 }
 
 impl Listener {
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
             Socket::Tcp(listener) => listener.as_fd(),
-            Socket::Unix(listener, _) => listener.as_fd(),
+            Socket::Unix(listener, ..) => listener.as_fd(),
         }
     }
 
@@ -37,7 +38,7 @@ impl Listener {
     pub fn address(&self) -> String {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
-            Socket::Unix(_, path) => format!("unix://{}", path.display()),
+            Socket::Unix(_, path, _) => format!("unix://{}", path.display()),
         }
     }
 
@@ -49,7 +50,10 @@ impl Listener {
         }
         // On a listening socket this takes it out of the listening state (Linux), whoever else holds it.
         let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Both);
-        if let Socket::Unix(_, path) = &self.socket {
+        if let Socket::Unix(_, path, place) = &self.socket
+            // A successor may have put its own there.
+            && place_of(path) == *place
+        {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -64,7 +68,8 @@ pub fn open(address: &ListenAddress) -> Result<Vec<Listener>, String> {
         ListenAddress::Unix { path, mode, group } => {
             let listener = open_unix(path, *mode, group.as_deref())
                 .map_err(|error| format!("cannot listen on {address}: {error}; see --address"))?;
-            Ok(vec![Listener { socket: Socket::Unix(listener, path.clone()), is_passed: false }])
+            let socket = Socket::Unix(listener, path.clone(), place_of(path));
+            Ok(vec![Listener { socket, is_passed: false }])
         }
     }
 }
@@ -171,6 +176,11 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Device and inode.
+fn place_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
 /// Whether somebody listens at a socket; asked without waiting for a process that accepts nobody.
 fn is_served(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -208,7 +218,7 @@ pub fn from_systemd() -> Result<Vec<Listener>, String> {
         } else if let Ok(Some(listener)) = passed.take_unix_listener(index) {
             listener.set_nonblocking(true).map_err(|error| error.to_string())?;
             let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
-            Socket::Unix(listener, path.unwrap_or_default())
+            Socket::Unix(listener, path.unwrap_or_default(), None)
         } else {
             continue;
         };
@@ -284,6 +294,12 @@ mod tests {
         assert!(path.exists());
         open(&address(None)).unwrap()[0].close();
         assert!(!path.exists());
+        let old = open(&address(None)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let successor = open(&address(None)).unwrap();
+        old[0].close();
+        assert!(path.exists(), "it is the successor's");
+        successor[0].close();
         std::fs::write(&path, "a file").unwrap();
         assert!(open(&address(None)).is_err());
         std::fs::remove_dir_all(&directory).unwrap();

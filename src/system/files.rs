@@ -35,10 +35,12 @@ fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{what}, not a regular file")))
 }
 
-/// What tells one content of a file from another without reading it.
+/// What tells one state of a file from another without reading it: its content, and who may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     modified: SystemTime,
+    /// Seconds and nanoseconds; a change of mode or owner moves it.
+    changed: (i64, i64),
     inode: u64,
     length: u64,
 }
@@ -46,5 +48,33 @@ pub struct Stamp {
 /// The stamp of a file; `None` for one that cannot be found.
 pub fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some(Stamp { modified: metadata.modified().ok()?, inode: metadata.ino(), length: metadata.len() })
+    Some(Stamp {
+        modified: metadata.modified().ok()?,
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+        inode: metadata.ino(),
+        length: metadata.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_that_may_be_read_again_is_another_state_of_it() {
+        let path = std::env::temp_dir().join(format!("dcgm-exporter-files-{}", std::process::id()));
+        std::fs::write(&path, "text").unwrap();
+        let before = stamp(&path).unwrap();
+        assert_eq!(stamp(&path), Some(before));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_ne!(stamp(&path), Some(before));
+        assert_eq!(read(&path, 4).unwrap(), b"text");
+        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        std::fs::remove_file(&path).unwrap();
+        for other in ["/", "/dev/null"] {
+            assert_eq!(read(Path::new(other), 100).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{other}");
+        }
+    }
 }

@@ -77,7 +77,7 @@ impl Target {
 
 type Mode = (&'static str, fn(&Target, Instant));
 
-const MODES: [Mode; 17] = [
+const MODES: [Mode; 19] = [
     ("a head without end", endless_head),
     ("2,000 silent connections", silent),
     ("300 that drip a byte a second", drip),
@@ -89,6 +89,8 @@ const MODES: [Mode; 17] = [
     ("a body without end", endless_body),
     ("a huge body announced", announced_body),
     ("connect and reset", reset),
+    ("ask and reset, 3 at a time", ask_and_reset),
+    ("packets full of requests, 8 at a time", full_packets),
     ("32 that flood after the answer", flood_after_answer),
     ("32 that send requests without end", flood_of_requests),
     ("400 kept connections", kept),
@@ -244,6 +246,23 @@ fn reset(target: &Target, end: Instant) {
         let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n");
     }
+}
+
+fn ask_and_reset(target: &Target, end: Instant) {
+    in_threads(3, end, |_| {
+        let Ok(mut stream) = target.raw() else { return };
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+        let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    });
+}
+
+fn full_packets(target: &Target, end: Instant) {
+    in_threads(8, end, |thread| {
+        let request = ["HEAD /metrics HTTP/1.1\r\n\r\n", "A / HTTP/1.1\r\n\r\n"][thread % 2];
+        let Ok(mut stream) = target.connect() else { return };
+        let _ = stream.write_all(request.repeat(16_000 / request.len()).as_bytes());
+        while stream.read(&mut [0u8; 16 * 1024]).is_ok_and(|count| count > 0) {}
+    });
 }
 
 fn flood_after_answer(target: &Target, end: Instant) {

@@ -136,6 +136,27 @@ fn requests_that_come_together_are_answered_in_order() {
     assert!(client.is_closed());
 }
 
+/// As many requests as a packet holds, of every kind that is answered without tiny_http and with it.
+#[test]
+fn a_packet_full_of_requests() {
+    let scratch = Scratch::new();
+    let exporter = start(&scratch);
+    for request in ["HEAD /metrics HTTP/1.1\r\n\r\n", "A / HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.1\r\n\r\n", "\r\n"] {
+        let mut client = Client::connect(exporter.port).unwrap();
+        let count = 4096 / request.len();
+        client.stream.write_all(request.repeat(count).as_bytes()).unwrap();
+        if request == "\r\n" {
+            // Empty lines before a request that does not come.
+            continue;
+        }
+        for number in 0..count {
+            let response = client.response(request.starts_with("HEAD")).unwrap();
+            assert!(matches!(response.status, 200 | 405), "{request:?} {number}: {response:?}");
+        }
+    }
+    assert_eq!(exporter.get("/health").status, 200);
+}
+
 #[test]
 fn a_request_that_comes_in_pieces() {
     let scratch = Scratch::new();

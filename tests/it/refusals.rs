@@ -206,3 +206,11 @@ fn help_and_version_are_printed() {
     let output = bare_exporter().arg("--version").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn too_few_open_files() {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 40 && exec \"$@\"", "sh"]).arg(bare_exporter().get_program());
+    let (status, log) = refused(command.arg("--libdcgm").arg(simulator()).args(["-a", "127.0.0.1:0"]));
+    assert!(!status.success() && log.contains("the limit of open files is 40"), "{log}");
+}

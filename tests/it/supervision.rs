@@ -72,7 +72,7 @@ fn an_http_server_that_hangs_is_replaced_and_counted() {
     let before = faulty.threads();
     faulty.scratch.write("fault", "hang routes");
     let start = Instant::now();
-    assert_eq!(faulty.exporter.get("/metrics").status, 503);
+    assert_eq!(faulty.exporter.get("/health").status, 503);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     faulty.scratch.write("fault", "");
     faulty.exporter.page_with("it is counted", |page| page.contains("\ndcgm_exporter_http_restarts_total 1\n"));
@@ -89,6 +89,31 @@ fn an_http_server_that_hangs_is_replaced_and_counted() {
         assert!(Instant::now() < end, "{} threads, {before} before", faulty.threads());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn a_process_that_was_stopped_for_a_while_blames_nobody() {
+    let faulty = Faulty::start(&scenario(&[0]), &[], &[]);
+    let port = faulty.exporter.port;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = Client::connect(port).unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_ne!(client.ask("GET /nowhere HTTP/1.1\r\n\r\n").unwrap().status, 503);
+                }
+            });
+        }
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(200));
+            faulty.exporter.signal(Signal::STOP);
+            std::thread::sleep(Duration::from_millis(1300));
+            faulty.exporter.signal(Signal::CONT);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(!faulty.exporter.log().contains("was replaced"), "{}", faulty.exporter.log());
 }
 
 struct Systemd(UnixDatagram);

@@ -294,6 +294,10 @@ fn files_that_can_be_used_and_files_that_cannot() {
         (pair("  cipher_suites: [TLS_AES_128_GCM_SHA256]\n  max_version: TLS12\n"), "no suite of TLS 1.2 is chosen"),
         ("basic_auth_users: alice\n".to_owned(), "1:19: basic_auth_users: expected keys with values"),
         ("basic_auth_users: {alice: alice123}\n".to_owned(), "1:27: the password of 'alice' is not a bcrypt hash"),
+        (
+            format!("basic_auth_users: {{alice: {}}}\n", bcrypt::hash("x", 4).unwrap().replace("$04$", "$99$")),
+            "1:27: the password of 'alice' is not a bcrypt hash",
+        ),
         ("http_server_config: {http2: maybe}\n".to_owned(), "1:29: http2: 'maybe' is not true or false"),
         ("http_server_config: {headers: {Server: x}}\n".to_owned(), "1:32: the header 'Server' cannot be set"),
         (
@@ -373,6 +377,11 @@ fn scrapes_of_every_kind_over_both_versions() {
         for path in paths {
             assert_eq!(client.response(false).unwrap().status, if path == "/nowhere" { 404 } else { 200 }, "{path}");
         }
+        // As many as a record holds.
+        let request = "HEAD /metrics HTTP/1.1\r\n\r\n";
+        let count = 16_000 / request.len();
+        client.stream.write_all(request.repeat(count).as_bytes()).unwrap();
+        (0..count).for_each(|_| assert_eq!(client.response(true).unwrap().status, 200));
         let refused = client.ask("GET / HTTP/2.0\r\n\r\n").unwrap();
         assert_eq!(refused.status, 505);
         assert!(client.is_closed());
@@ -566,6 +575,52 @@ fn is_let_in_with_any_key(
     config.client_auth_cert_resolver = Arc::new(Always(Arc::new(rustls::sign::CertifiedKey::new(chain, key))));
     let mut client = connect(&Arc::new(config), port).unwrap();
     client.ask("GET /health HTTP/1.1\r\n\r\n").is_ok_and(|response| response.status == 200)
+}
+
+/// A chain that is valid, and one that takes no key to make: many authorities of the same name on each level, of which a
+/// verifier would try every order.
+#[test]
+fn long_chains() {
+    let site = Site::new();
+    let mut exporter = site.serve_tls("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n");
+    let authority = |name: String| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (params, KeyPair::generate().unwrap())
+    };
+    let (params, key) = authority("one".to_owned());
+    let one = params.signed_by(&key, &site.authority.issuer).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+    let (params, key) = authority("two".to_owned());
+    let two = params.signed_by(&key, &issuer).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::default().signed_by(&key, &issuer).unwrap().pem();
+    let chained = Identity { certificate: format!("{leaf}{two}{one}"), key: key.serialize_pem() };
+    exporter.until("a client behind two authorities is let in", |exporter| {
+        Scraper { identity: Some(chained.clone()), ..site.scraper() }.is_let_in(exporter.port).then_some(())
+    });
+
+    let mut chain = String::new();
+    let mut issuers: Vec<Issuer<'static, KeyPair>> = Vec::new();
+    for level in 0..6 {
+        let (issuer_params, issuer_key) = authority(format!("level {}", level + 1));
+        let above = Issuer::new(issuer_params, issuer_key);
+        for _ in 0..8 {
+            let (params, key) = authority(format!("level {level}"));
+            chain.push_str(&params.signed_by(&key, &above).unwrap().pem());
+            if level == 0 {
+                issuers.push(Issuer::new(params, key));
+            }
+        }
+    }
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::default().signed_by(&key, &issuers[0]).unwrap().pem();
+    let evil = Identity { certificate: format!("{leaf}{chain}"), key: key.serialize_pem() };
+    let start = Instant::now();
+    assert!(!Scraper { identity: Some(evil), ..site.scraper() }.is_let_in(exporter.port));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]
