@@ -11,19 +11,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcgm_exporter::cli::JobLabels;
-use dcgm_exporter::cli::devices::DeviceOption;
-use dcgm_exporter::collect::computed::{ComputedSamples, Events};
-use dcgm_exporter::collect::plan::Plan;
-use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
-use dcgm_exporter::config::listen::ListenAddress;
+use dcgm_exporter::config::JobLabels;
+use dcgm_exporter::config::devices::DeviceSelection;
+use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
 use dcgm_exporter::inventory::{self, Inventory, Minors, Naming, Scope};
 use dcgm_exporter::jobs;
+use dcgm_exporter::metrics::computed::{ComputedSamples, Events};
+use dcgm_exporter::metrics::plan::Plan;
+use dcgm_exporter::metrics::{Collector, Grouping, profiling_support};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
-use dcgm_exporter::server::{self, Timeouts, Web, listen};
+use dcgm_exporter::server::{self, Web, listen};
 use dcgm_exporter::system::threads::Supervisor;
 use divan::Bencher;
 use rustls::client::Resumption;
@@ -93,9 +93,9 @@ impl Node {
         let counters = Counters::parse(counters).unwrap();
         let session = Rc::new(Session::embedded(&library, &[]).unwrap());
         let scope = Scope {
-            gpus: DeviceOption::Flex,
-            switches: DeviceOption::Flex,
-            cpus: DeviceOption::Flex,
+            gpus: DeviceSelection::Flex,
+            switches: DeviceSelection::Flex,
+            cpus: DeviceSelection::Flex,
             kinds: Plan::kinds(&counters, &library),
             minors: false,
             names: Naming {

@@ -4,17 +4,17 @@
 //! parts with numbers between them, written into a buffer that is used again. Values are numbers as dcgm-exporter
 //! prints them: integers plain, doubles with six decimals.
 
-use crate::cli::JobLabels;
-use crate::collect::computed::{Attribution, ComputedSample, ComputedSamples};
-use crate::collect::exporter::Sink;
-use crate::collect::plan::{FIELD_XID, Metric, MetricSource, Plan};
-use crate::collect::table::{Number, Table};
-use crate::collect::xid;
+use crate::config::JobLabels;
 use crate::counters::Computed;
 use crate::fixed;
-use crate::gpu_name::GpuName;
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
+use crate::jobs::gpu_name::GpuName;
+use crate::metrics::computed::{Attribution, ComputedSample, ComputedSamples};
+use crate::metrics::exporter::Sink;
+use crate::metrics::plan::{FIELD_XID, Metric, MetricSource, Plan};
+use crate::metrics::table::{Number, Table};
+use crate::metrics::xid;
 
 /// All text that does not change from page to page.
 pub struct Exposition {

@@ -7,7 +7,7 @@
 //!  counters file ─► counters ─┐
 //!  flags, env ────► cli ──────┤
 //!                             ▼
-//!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► collect ─► exposition ─► publish ─► server ─► scraper
+//!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► metrics ─► exposition ─► publish ─► server ─► scraper
 //!                engine   who is here  the clock  numbers     text       arc-swap  bytes
 //!                                        ▲
 //!  job map directory ─► jobs ────────────┘
@@ -26,19 +26,15 @@
 
 pub mod check;
 pub mod cli;
-pub mod collect;
 pub mod config;
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod dcgm;
-pub mod directory;
 pub mod exposition;
 pub mod fixed;
-pub mod gpu_name;
-pub mod hostname;
 pub mod inventory;
 pub mod jobs;
-pub mod logging;
+pub mod metrics;
 pub mod publish;
 pub mod server;
 pub mod system;

@@ -7,16 +7,17 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use dcgm_exporter::check::{self, Findings};
-use dcgm_exporter::cli::{self, CheckFormat, Command, Config, EngineChoice};
-use dcgm_exporter::collect::process as usage;
+use dcgm_exporter::cli::{self, Command};
+use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
+use dcgm_exporter::config::{CheckFormat, Config};
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
-use dcgm_exporter::system::{limits, systemd};
+use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
 use dcgm_exporter::watcher::{self, Ended, Watcher};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -30,7 +31,7 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(200);
 const EX_SOFTWARE: i32 = 70;
 
 fn main() -> ExitCode {
-    process::tune_allocator();
+    allocator::tune();
     let config = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Run(config)) => *config,
         Ok(Command::Print(text)) => {
@@ -52,10 +53,10 @@ fn main() -> ExitCode {
     if let Some(format) = config.check {
         return check(format);
     }
-    if config.dcgm_log && !matches!(config.engine, EngineChoice::Remote(_)) {
+    if config.dcgm_log && !matches!(config.engine, EngineSelection::Remote(_)) {
         process::log_to_stdout(config.dcgm_log_level);
     }
-    dcgm_exporter::logging::start(config.log_format, config.debug);
+    dcgm_exporter::system::logging::start(config.log_format, config.debug);
     log_panics();
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
     match run(config) {
@@ -83,7 +84,7 @@ fn check(format: CheckFormat) -> ExitCode {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     let status = answers.worst() as u8;
     if hung {
-        process::leave_at_once(i32::from(status));
+        process::exit_at_once(i32::from(status));
     }
     ExitCode::from(status)
 }
@@ -107,7 +108,7 @@ fn check_counters(config: &Config) -> ExitCode {
 }
 
 fn run(config: Config) -> Result<ExitCode, String> {
-    for remark in &config.remarks {
+    for remark in &config.warnings {
         log::warn!("{remark}");
     }
     limits::check_open_files()?;
@@ -182,18 +183,18 @@ fn run(config: Config) -> Result<ExitCode, String> {
     listeners.iter().for_each(Listener::close);
     if let Ok(Unexpected { thread, why }) = ends.try_recv() {
         log::error!(thread = thread, reason = why; "a thread of the exporter has ended; this is a bug, please report it");
-        process::leave_at_once(EX_SOFTWARE);
+        process::exit_at_once(EX_SOFTWARE);
     }
     match ended {
         Ok(Ended::Stopped) => {
             log::info!("Shutdown complete");
-            process::leave_at_once(0)
+            process::exit_at_once(0)
         }
         Ok(Ended::Failed(why)) => Err(why),
         Err(error) => {
             let call = inflight::current().map_or("no DCGM call", |(call, _)| call);
             log::error!(call = call, error = error.to_string(); "DCGM did not stop in time; exiting anyway");
-            process::leave_at_once(1)
+            process::exit_at_once(1)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::logging::Json;
+use crate::system::json::Json;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {

@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 
 use super::answers::{Answer, Answers, Status};
 use super::node;
-use crate::cli::{Config, EngineChoice};
-use crate::collect::computed::Events;
-use crate::collect::freshness::is_evidence;
-use crate::collect::plan::{FIELD_XID, MetricSource, Plan};
-use crate::collect::table::{Number, Table};
-use crate::collect::{Collector, Grouping, profiling_support};
+use crate::config::Config;
+use crate::config::engine::{Address, EngineSelection, usual_places};
 use crate::counters::{Counters, MetricType, PROFILING, Source};
-use crate::dcgm::{Address, EntityGroup, Library, Session, hostengine, inflight, process};
-use crate::gpu_name::GpuName;
+use crate::dcgm::{EntityGroup, Library, Session, hostengine, inflight, process};
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs;
+use crate::jobs::gpu_name::GpuName;
+use crate::metrics::computed::Events;
+use crate::metrics::freshness::is_evidence;
+use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
+use crate::metrics::table::{Number, Table};
+use crate::metrics::{Collector, Grouping, profiling_support};
 use crate::watcher::{CONNECT_TIMEOUT, microseconds, scene};
 
 /// A call of a healthy driver is done in a second or two, stopping an engine included.
@@ -162,9 +163,9 @@ impl Asker {
 
     fn session(&self, library: &Arc<Library>) -> Option<Session> {
         let remote = match &self.config.engine {
-            EngineChoice::Embedded => None,
-            EngineChoice::Remote(address) => Some(address.clone()),
-            EngineChoice::Auto(places) => hostengine::first_answering(places).cloned(),
+            EngineSelection::Embedded => None,
+            EngineSelection::Remote(address) => Some(address.clone()),
+            EngineSelection::Auto(places) => hostengine::first_answering(places).cloned(),
         };
         match remote {
             Some(address) => self.connect(library, &address),
@@ -245,7 +246,7 @@ impl Asker {
             );
         }
         // An engine behind an address may be another node's.
-        let is_here = !matches!(self.config.engine, EngineChoice::Remote(Address::Tcp(_)));
+        let is_here = !matches!(self.config.engine, EngineSelection::Remote(Address::Tcp(_)));
         if let Some(count) = self.driver_gpus.filter(|count| is_here && *count != ids.len()) {
             self.fail(
                 QUESTION,
@@ -452,9 +453,9 @@ impl Asker {
     fn neighbours(&self, session: &Rc<Session>, inventory: &Inventory) {
         const QUESTION: &str = "other engines";
         let running = node::processes("/".as_ref(), "nv-hostengine");
-        let answering = hostengine::usual_places();
+        let answering = usual_places();
         let answering = hostengine::first_answering(&answering);
-        let is_client = !matches!(self.config.engine, EngineChoice::Embedded);
+        let is_client = !matches!(self.config.engine, EngineSelection::Embedded);
         match (answering, &running[..]) {
             (Some(address), _) if is_client => self.ok(QUESTION, format!("a host engine answers at {address}")),
             (None, []) => self.ok(QUESTION, "none on this node"),

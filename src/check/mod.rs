@@ -17,7 +17,8 @@ pub mod unit;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::cli::{self, Command, Config};
+use crate::cli::{self, Command};
+use crate::config::Config;
 use crate::counters::{Counters, types};
 use answers::Answers;
 use unit::Unit;
@@ -75,7 +76,7 @@ fn settings(
             let from =
                 if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
             answers.ok(QUESTION, format!("from {from}"));
-            for remark in &config.remarks {
+            for remark in &config.warnings {
                 answers.warn(QUESTION, remark.clone(), "leave it out");
             }
             Some(*config)

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use super::Host;
 use super::answers::Answers;
-use crate::cli::{Config, EngineChoice};
+use crate::config::Config;
+use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
 use crate::counters::{Counters, PROFILING, Source};
+use crate::inventory::hostname;
+use crate::jobs;
 use crate::server::tls;
 use crate::server::web_config::WebConfig;
-use crate::{hostname, jobs};
 
 /// Capability 21 lets a process read profiling fields.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -25,7 +27,7 @@ const LONGEST_PAGE: u64 = 64 * 1024 * 1024;
 
 /// Whether the engine, and with it the driver, is somewhere else.
 fn is_elsewhere(config: &Config) -> bool {
-    matches!(config.engine, EngineChoice::Remote(_))
+    matches!(config.engine, EngineSelection::Remote(_))
 }
 
 /// Whether the kernel has NVIDIA's driver. Returns how many GPUs it has for use, where that can be told.

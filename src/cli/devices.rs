@@ -10,89 +10,43 @@
 
 use std::collections::HashSet;
 
-/// What was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceOption {
-    /// A GPU by its instances where it has them, else as a GPU; all switches and links; all CPUs and cores.
-    Flex,
-    Listed {
-        major: Selection,
-        minor: Selection,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
-    None,
-    All,
-    /// In the order written, each number once.
-    These(Vec<u32>),
-}
-
-impl Selection {
-    pub fn contains(&self, id: u32) -> bool {
-        match self {
-            Selection::None => false,
-            Selection::All => true,
-            Selection::These(ids) => ids.contains(&id),
-        }
-    }
-
-    /// Those of `present` that are selected: in the written order if there is one, else in theirs.
-    pub fn of(&self, present: &[u32]) -> Vec<u32> {
-        match self {
-            Selection::None => Vec::new(),
-            Selection::All => present.to_vec(),
-            Selection::These(ids) => ids.iter().copied().filter(|id| present.contains(id)).collect(),
-        }
-    }
-
-    /// Listed numbers that are not among `present`.
-    pub fn missing(&self, present: &[u32]) -> Vec<u32> {
-        match self {
-            Selection::These(ids) => ids.iter().copied().filter(|id| !present.contains(id)).collect(),
-            _ => Vec::new(),
-        }
-    }
-}
+use crate::config::devices::{DeviceSelection, Selection};
 
 /// A list longer than this is a slip (`g:0-4000000000`), not a selection: no id of DCGM's reaches it.
 const LARGEST_NUMBER: u32 = u16::MAX as u32;
 
-impl DeviceOption {
-    /// Errors: what would be right, for the end of a message that already names the flag and the value.
-    pub fn parse(text: &str) -> Result<DeviceOption, String> {
-        if text == "f" {
-            return Ok(DeviceOption::Flex);
-        }
-        if text.starts_with("f:") {
-            return Err("f takes no list; use g:LIST for whole devices or i:LIST for instances".to_owned());
-        }
-        let (mut major, mut minor) = (Selection::None, Selection::None);
-        for part in parts(text) {
-            let (letter, list) = match part.split_once(':') {
-                Some((letter, list)) => (letter, Some(list)),
-                None => (part, None),
-            };
-            let chosen = match letter {
-                "g" => &mut major,
-                "i" => &mut minor,
-                _ => {
-                    return Err(format!(
-                        "'{letter}' found where only f, g or i may stand, as in f, g:0,1 or g:0-3+i:5"
-                    ));
-                }
-            };
-            if *chosen != Selection::None {
-                return Err(format!("{letter} is given twice; write one list, as in {letter}:0,1"));
-            }
-            *chosen = match list {
-                None => Selection::All,
-                Some(list) => Selection::These(numbers(list)?),
-            };
-        }
-        Ok(DeviceOption::Listed { major, minor })
+/// Parses a selection of devices.
+///
+/// Errors: what would be right, for the end of a message that already names the flag and the value.
+pub fn parse(text: &str) -> Result<DeviceSelection, String> {
+    if text == "f" {
+        return Ok(DeviceSelection::Flex);
     }
+    if text.starts_with("f:") {
+        return Err("f takes no list; use g:LIST for whole devices or i:LIST for instances".to_owned());
+    }
+    let (mut major, mut minor) = (Selection::None, Selection::None);
+    for part in parts(text) {
+        let (letter, list) = match part.split_once(':') {
+            Some((letter, list)) => (letter, Some(list)),
+            None => (part, None),
+        };
+        let chosen = match letter {
+            "g" => &mut major,
+            "i" => &mut minor,
+            _ => {
+                return Err(format!("'{letter}' found where only f, g or i may stand, as in f, g:0,1 or g:0-3+i:5"));
+            }
+        };
+        if *chosen != Selection::None {
+            return Err(format!("{letter} is given twice; write one list, as in {letter}:0,1"));
+        }
+        *chosen = match list {
+            None => Selection::All,
+            Some(list) => Selection::These(numbers(list)?),
+        };
+    }
+    Ok(DeviceSelection::Listed { major, minor })
 }
 
 fn parts(text: &str) -> Vec<&str> {
@@ -165,13 +119,13 @@ mod tests {
         assert!(cases.len() > 30);
         for case in cases {
             let input = case["input"].as_str().unwrap();
-            let parsed = DeviceOption::parse(input);
+            let parsed = parse(input);
             // The one form that is ours alone.
             let combined = input == "g:0,1+i:0";
             match case["result"].as_str().unwrap() {
-                "ok" if case["flex"] == true => assert_eq!(parsed, Ok(DeviceOption::Flex), "{input}"),
+                "ok" if case["flex"] == true => assert_eq!(parsed, Ok(DeviceSelection::Flex), "{input}"),
                 "ok" => {
-                    let Ok(DeviceOption::Listed { major, minor }) = parsed else { panic!("{input}: {parsed:?}") };
+                    let Ok(DeviceSelection::Listed { major, minor }) = parsed else { panic!("{input}: {parsed:?}") };
                     // An empty list and no list select the same: nothing.
                     let same = |ours: Selection, theirs: &serde_json::Value| {
                         assert_eq!(
@@ -197,10 +151,10 @@ mod tests {
             ("g+i", Selection::All, Selection::All),
             ("g:+1+i:+2", these(&[1]), these(&[2])),
         ] {
-            assert_eq!(DeviceOption::parse(text), Ok(DeviceOption::Listed { major, minor }), "{text}");
+            assert_eq!(parse(text), Ok(DeviceSelection::Listed { major, minor }), "{text}");
         }
         for text in ["g+g", "f+g", "g+f", "g+", "+g", "g:0+x", "g+i+g", "g:0-70000", "g:0+1+i"] {
-            assert!(DeviceOption::parse(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 

@@ -4,11 +4,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::devices::DeviceOption;
-use super::{CheckFormat, Config, EngineChoice, JobLabels, LogFormat, values};
-use crate::config::duration;
+use super::{devices, values};
+use crate::config::engine::{Address, EngineSelection, usual_places};
 use crate::config::listen::ListenAddress;
-use crate::dcgm::{Address, hostengine};
+use crate::config::{CheckFormat, Config, JobLabels, LogFormat, duration};
 
 /// One flag.
 pub struct Flag {
@@ -209,7 +208,7 @@ pub static FLAGS: &[Flag] = &[
         help: "GPUs to report: f (by MIG instance where there are any), g (GPUs), i (instances), each of the last two \
                with an optional list, combined by a plus: g:0,2-4+i:7",
         apply: |config, value| {
-            config.gpus = DeviceOption::parse(value)?;
+            config.gpus = devices::parse(value)?;
             Ok(())
         },
         ..FLAG
@@ -222,7 +221,7 @@ pub static FLAGS: &[Flag] = &[
         default: "f",
         help: "NVSwitches (g) and their links (i) to report, written as --devices",
         apply: |config, value| {
-            config.switches = DeviceOption::parse(value)?;
+            config.switches = devices::parse(value)?;
             Ok(())
         },
         ..FLAG
@@ -235,7 +234,7 @@ pub static FLAGS: &[Flag] = &[
         default: "f",
         help: "CPUs (g) and their cores (i) to report, written as --devices",
         apply: |config, value| {
-            config.cpus = DeviceOption::parse(value)?;
+            config.cpus = devices::parse(value)?;
             Ok(())
         },
         ..FLAG
@@ -612,16 +611,16 @@ fn window(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
-fn engine_choice(text: &str) -> Result<EngineChoice, Refusal> {
+fn engine_choice(text: &str) -> Result<EngineSelection, Refusal> {
     let text = text.trim();
     match text.strip_prefix("auto") {
-        _ if text.is_empty() => Ok(EngineChoice::Embedded),
-        Some("") => Ok(EngineChoice::Auto(hostengine::usual_places())),
+        _ if text.is_empty() => Ok(EngineSelection::Embedded),
+        Some("") => Ok(EngineSelection::Auto(usual_places())),
         Some(list) if list.starts_with(',') => {
             let places: Result<Vec<Address>, Refusal> = list[1..].split(',').map(remote_address).collect();
-            Ok(EngineChoice::Auto(places?))
+            Ok(EngineSelection::Auto(places?))
         }
-        _ => Ok(EngineChoice::Remote(remote_address(text)?)),
+        _ => Ok(EngineSelection::Remote(remote_address(text)?)),
     }
 }
 

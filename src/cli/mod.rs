@@ -2,7 +2,7 @@
 //!
 //! Two stages. [`flags::FLAGS`] says what may be typed and how each value is understood; [`parse`] lets every flag's
 //! value (typed, else from its variable, else the default) take effect on a [`Config`], in which the rest of the
-//! program finds only decided things. The world is not consulted here, and DCGM is not known.
+//! program finds only decided things. The world is not consulted here, and neither DCGM nor the server is known.
 
 pub mod devices;
 pub mod documents;
@@ -10,131 +10,9 @@ pub mod flags;
 pub mod values;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::config::listen::ListenAddress;
-use crate::dcgm::Address;
-use crate::server::Timeouts;
-use devices::DeviceOption;
+use crate::config::{CheckFormat, Config};
 use flags::{FLAGS, Flag, Kind};
-
-/// Everything the exporter was told, understood and checked.
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub collectors: PathBuf,
-    /// At least one.
-    pub listen: Vec<ListenAddress>,
-    /// Take the listening sockets from systemd instead of opening `listen`.
-    pub systemd_socket: bool,
-    /// TLS, users and headers, in exporter-toolkit's format.
-    pub web_config: Option<PathBuf>,
-    pub timeouts: Timeouts,
-    pub interval: Duration,
-    /// Age at which a page is no longer shown; `None` follows from the interval.
-    pub stale_after: Option<Duration>,
-    pub gpus: DeviceOption,
-    pub switches: DeviceOption,
-    pub cpus: DeviceOption,
-    /// `uuid` instead of `UUID` on GPU samples.
-    pub old_namespace: bool,
-    pub no_hostname: bool,
-    pub hostname_label: &'static str,
-    /// The value of that label, where it is not to follow from the engine's place.
-    pub hostname: Option<String>,
-    pub replace_blanks_in_model_name: bool,
-    pub engine: EngineChoice,
-    pub libdcgm: Option<PathBuf>,
-    /// Go on with UUID `fake<N>` for a GPU whose attributes cannot be read.
-    pub fake_gpus: bool,
-    pub xid_window: Duration,
-    pub clock_events_window: Duration,
-    pub debug: bool,
-    pub log_format: LogFormat,
-    pub dcgm_log: bool,
-    pub dcgm_log_level: &'static str,
-    pub job_map: Option<PathBuf>,
-    pub job_labels: JobLabels,
-    pub exporter_metrics: bool,
-    /// Say what is wrong with the counters file and leave.
-    pub check_counters: bool,
-    /// Say what an administrator would want to know when there are no metrics, and leave.
-    pub check: Option<CheckFormat>,
-    /// Things worth a warning once there is a log: flags without effect here, arguments nobody reads.
-    pub remarks: Vec<String>,
-}
-
-impl Default for Config {
-    /// Before any flag took effect. Every flag's default passes through its own `apply`, so [`parse`] leaves nothing
-    /// of this standing.
-    fn default() -> Config {
-        Config {
-            collectors: PathBuf::new(),
-            listen: Vec::new(),
-            systemd_socket: false,
-            web_config: None,
-            timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
-            interval: Duration::ZERO,
-            stale_after: None,
-            gpus: DeviceOption::Flex,
-            switches: DeviceOption::Flex,
-            cpus: DeviceOption::Flex,
-            old_namespace: false,
-            no_hostname: false,
-            hostname_label: "",
-            hostname: None,
-            replace_blanks_in_model_name: false,
-            engine: EngineChoice::Embedded,
-            libdcgm: None,
-            fake_gpus: false,
-            xid_window: Duration::ZERO,
-            clock_events_window: Duration::ZERO,
-            debug: false,
-            log_format: LogFormat::Text,
-            dcgm_log: false,
-            dcgm_log_level: "",
-            job_map: None,
-            job_labels: JobLabels::OnSamples,
-            exporter_metrics: true,
-            check_counters: false,
-            check: None,
-            remarks: Vec::new(),
-        }
-    }
-}
-
-/// Which DCGM engine to use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// One in this process.
-    Embedded,
-    /// A running host engine, and no other.
-    Remote(Address),
-    /// The node's own host engine while one answers at one of these places, else an embedded one.
-    Auto(Vec<Address>),
-}
-
-/// Where the job map shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobLabels {
-    /// As `hpc_job` on every sample of a GPU that has a job, besides the info metrics.
-    OnSamples,
-    /// In the info metrics alone, so that samples keep their identity.
-    InfoOnly,
-}
-
-/// How `--check` prints what it found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CheckFormat {
-    Table,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -155,7 +33,7 @@ pub fn parse(
         Typed::Values(values) => values,
         Typed::Print(text) => return Ok(Command::Print(text)),
     };
-    let mut config = Config { remarks: typed.remarks, ..Config::default() };
+    let mut config = Config { warnings: typed.warnings, ..Config::default() };
     for (flag, typed) in FLAGS.iter().zip(typed.values) {
         let (value, origin) = match typed {
             Some(value) => (value, format!("--{}", flag.long)),
@@ -172,7 +50,7 @@ pub fn parse(
             && value != flag.default
             && value != "false"
         {
-            config.remarks.push(format!("--{} has no effect: {why}", flag.long));
+            config.warnings.push(format!("--{} has no effect: {why}", flag.long));
         }
     }
     Ok(Command::Run(Box::new(config)))
@@ -196,13 +74,13 @@ enum Typed {
 struct TypedValues {
     /// One slot for each row of the table; the last repetition wins.
     values: Vec<Option<String>>,
-    remarks: Vec<String>,
+    warnings: Vec<String>,
 }
 
 fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed, String> {
     use lexopt::Arg;
 
-    let mut typed = TypedValues { values: vec![None; FLAGS.len()], remarks: Vec::new() };
+    let mut typed = TypedValues { values: vec![None; FLAGS.len()], warnings: Vec::new() };
     let mut parser = lexopt::Parser::from_args(arguments.into_iter().map(with_two_dashes));
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         let (name, dashes) = match argument {
@@ -211,7 +89,7 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
             Arg::Value(value) => match value.to_str() {
                 Some("help" | "h") => return Ok(Typed::Print(flags::help())),
                 _ => {
-                    typed.remarks.push(format!("argument '{}' is not used", value.to_string_lossy()));
+                    typed.warnings.push(format!("argument '{}' is not used", value.to_string_lossy()));
                     continue;
                 }
             },
@@ -277,7 +155,10 @@ fn text(value: OsString, origin: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dcgm::hostengine;
+    use crate::config::engine::{Address, EngineSelection, usual_places};
+    use crate::config::listen::ListenAddress;
+    use std::path::PathBuf;
+    use std::time::Duration;
 
     fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
         let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
@@ -294,12 +175,12 @@ mod tests {
         assert_eq!(config.listen, [ListenAddress::parse(":9400").unwrap()]);
         assert_eq!((config.timeouts.read, config.timeouts.write), (Duration::from_secs(10), Duration::from_secs(30)));
         assert_eq!(config.interval, Duration::from_secs(30));
-        assert_eq!((config.engine, config.hostname_label), (EngineChoice::Embedded, "hostname"));
+        assert_eq!((config.engine, config.hostname_label), (EngineSelection::Embedded, "hostname"));
         assert_eq!(
             (config.xid_window, config.clock_events_window),
             (Duration::from_secs(300), Duration::from_secs(300))
         );
-        assert!(config.exporter_metrics && config.remarks.is_empty() && config.job_map.is_none());
+        assert!(config.exporter_metrics && config.warnings.is_empty() && config.job_map.is_none());
     }
 
     #[test]
@@ -336,20 +217,20 @@ mod tests {
     fn the_command_line_beats_the_environment_and_an_empty_variable_is_none() {
         let variable = [("DCGM_EXPORTER_INTERVAL", "1000"), ("DCGM_REMOTE_HOSTENGINE_INFO", "")];
         let config = run(&[], &variable).unwrap();
-        assert_eq!((config.interval, config.engine), (Duration::from_secs(1), EngineChoice::Embedded));
+        assert_eq!((config.interval, config.engine), (Duration::from_secs(1), EngineSelection::Embedded));
         assert_eq!(run(&["-c", "500ms"], &variable).unwrap().interval, Duration::from_millis(500));
     }
 
     #[test]
     fn an_engine_other_than_the_embedded_only_when_asked_for() {
-        use EngineChoice::{Auto, Remote};
+        use EngineSelection::{Auto, Remote};
         let tcp = |text: &str| Address::Tcp(text.into());
         let unix = |text: &str| Address::Unix(text.into());
         for (text, engine) in [
             ("localhost:5555", Remote(tcp("localhost:5555"))),
             ("unix:///run/x.sock", Remote(unix("/run/x.sock"))),
             ("[::1]:7", Remote(tcp("[::1]:7"))),
-            ("auto", Auto(hostengine::usual_places())),
+            ("auto", Auto(usual_places())),
             ("auto,unix:///run/x.sock,127.0.0.1:7", Auto(vec![unix("/run/x.sock"), tcp("127.0.0.1:7")])),
         ] {
             assert_eq!(run(&["-r", text], &[]).unwrap().engine, engine, "{text}");
@@ -398,7 +279,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_said() {
         let config = run(&["--enable-pprof", "stray"], &[]).unwrap();
-        assert!(config.remarks.iter().any(|remark| remark.contains("--enable-pprof")));
-        assert!(config.remarks.iter().any(|remark| remark.contains("'stray'")));
+        assert!(config.warnings.iter().any(|remark| remark.contains("--enable-pprof")));
+        assert!(config.warnings.iter().any(|remark| remark.contains("'stray'")));
     }
 }

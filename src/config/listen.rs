@@ -2,6 +2,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From the connection, or the first byte of a further request, to the end of a request's head.
+    pub read: Duration,
+    /// From there to the end of the answer.
+    pub write: Duration,
+}
 
 /// One place to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]

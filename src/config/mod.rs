@@ -1,9 +1,123 @@
 //! What was decided: plain types that every room may read, and that know no room.
 //!
-//! - [`listen`]: where to serve.
+//! - [`devices`], [`engine`], [`listen`]: which GPUs to report, which DCGM engine to use, where to serve.
 //! - [`duration`]: how times are written.
 //! - [`yaml`]: YAML files, read strictly.
 
+pub mod devices;
 pub mod duration;
+pub mod engine;
 pub mod listen;
 pub mod yaml;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use devices::DeviceSelection;
+use engine::EngineSelection;
+use listen::{ListenAddress, Timeouts};
+
+/// Everything the exporter was told, understood and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub collectors: PathBuf,
+    /// At least one.
+    pub listen: Vec<ListenAddress>,
+    /// Take the listening sockets from systemd instead of opening `listen`.
+    pub systemd_socket: bool,
+    /// TLS, users and headers, in exporter-toolkit's format.
+    pub web_config: Option<PathBuf>,
+    pub timeouts: Timeouts,
+    pub interval: Duration,
+    /// Age at which a page is no longer shown; `None` follows from the interval.
+    pub stale_after: Option<Duration>,
+    pub gpus: DeviceSelection,
+    pub switches: DeviceSelection,
+    pub cpus: DeviceSelection,
+    /// `uuid` instead of `UUID` on GPU samples.
+    pub old_namespace: bool,
+    pub no_hostname: bool,
+    pub hostname_label: &'static str,
+    /// The value of that label, where it is not to follow from the engine's place.
+    pub hostname: Option<String>,
+    pub replace_blanks_in_model_name: bool,
+    pub engine: EngineSelection,
+    pub libdcgm: Option<PathBuf>,
+    /// Go on with UUID `fake<N>` for a GPU whose attributes cannot be read.
+    pub fake_gpus: bool,
+    pub xid_window: Duration,
+    pub clock_events_window: Duration,
+    pub debug: bool,
+    pub log_format: LogFormat,
+    pub dcgm_log: bool,
+    pub dcgm_log_level: &'static str,
+    pub job_map: Option<PathBuf>,
+    pub job_labels: JobLabels,
+    pub exporter_metrics: bool,
+    /// Say what is wrong with the counters file and leave.
+    pub check_counters: bool,
+    /// Say what an administrator would want to know when there are no metrics, and leave.
+    pub check: Option<CheckFormat>,
+    /// To be logged once there is a log: flags without effect here, arguments that nobody reads.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    /// Before any flag took effect: `cli` applies every flag's default, so that none of this remains.
+    fn default() -> Config {
+        Config {
+            collectors: PathBuf::new(),
+            listen: Vec::new(),
+            systemd_socket: false,
+            web_config: None,
+            timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
+            interval: Duration::ZERO,
+            stale_after: None,
+            gpus: DeviceSelection::Flex,
+            switches: DeviceSelection::Flex,
+            cpus: DeviceSelection::Flex,
+            old_namespace: false,
+            no_hostname: false,
+            hostname_label: "",
+            hostname: None,
+            replace_blanks_in_model_name: false,
+            engine: EngineSelection::Embedded,
+            libdcgm: None,
+            fake_gpus: false,
+            xid_window: Duration::ZERO,
+            clock_events_window: Duration::ZERO,
+            debug: false,
+            log_format: LogFormat::Text,
+            dcgm_log: false,
+            dcgm_log_level: "",
+            job_map: None,
+            job_labels: JobLabels::OnSamples,
+            exporter_metrics: true,
+            check_counters: false,
+            check: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Where the job map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobLabels {
+    /// As `hpc_job` on every sample of a GPU that has a job, besides the info metrics.
+    OnSamples,
+    /// In the info metrics alone, so that samples keep their identity.
+    InfoOnly,
+}
+
+/// How `--check` prints what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

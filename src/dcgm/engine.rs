@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::ffi::{c_int, c_uint, c_void};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,24 +16,7 @@ use std::time::Duration;
 use super::abi::*;
 use super::library::{Library, Major, c_string, text_of, version_from};
 use super::{Error, Result, inflight};
-
-/// Where a running host engine answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// `host:port`, `[v6]:port` or a bare host, for which DCGM uses port 5555.
-    Tcp(String),
-    /// A Unix socket's path.
-    Unix(String),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => f.write_str(address),
-            Address::Unix(path) => write!(f, "unix://{path}"),
-        }
-    }
-}
+use crate::config::engine::Address;
 
 /// `dcgm_field_entity_group_t`: what kind of thing an entity is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

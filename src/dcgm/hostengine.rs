@@ -1,24 +1,15 @@
-//! The node's own host engine: where it usually answers, and whether somebody does there.
+//! Whether somebody listens where a host engine should.
 //!
-//! Knocking is a plain connect. It is cheaper than asking libdcgm, which tries for seconds, and leaves the engine alone.
+//! The probe is a plain connect. It is cheaper than asking libdcgm, which tries for seconds, and leaves the engine alone.
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::Address;
+use crate::config::engine::{Address, DEFAULT_PORT};
 
-const DEFAULT_PORT: u16 = 5555;
 const TIMEOUT: Duration = Duration::from_millis(300);
-
-/// Where `nvidia-dcgm.service` serves: the socket of newer packages, and the port of all.
-pub fn usual_places() -> Vec<Address> {
-    vec![
-        Address::Unix("/run/nvidia-dcgm/nv-hostengine.sock".to_owned()),
-        Address::Tcp(format!("127.0.0.1:{DEFAULT_PORT}")),
-    ]
-}
 
 /// The first of these places at which somebody listens.
 pub fn first_answering(places: &[Address]) -> Option<&Address> {

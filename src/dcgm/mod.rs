@@ -4,7 +4,7 @@
 //! - [`abi`]: C structs and constants, checked at compile time.
 //! - [`library`]: finding and opening `libdcgm.so.4` or `.3`, and its symbols.
 //! - [`engine`]: a session with an engine, embedded or remote; watches that clean up after themselves.
-//! - [`hostengine`]: where the node's own host engine answers, and whether it does.
+//! - [`hostengine`]: whether a host engine listens at an address.
 //! - [`process`]: what libdcgm wants of the whole process, set before the first thread.
 //! - [`inflight`]: which call is being waited for, so that a hang can be named.
 //!
@@ -18,7 +18,7 @@ pub mod inflight;
 pub mod library;
 pub mod process;
 
-pub use engine::{Address, EntityGroup, EntityId, Reading, Session, Value, Watch};
+pub use engine::{EntityGroup, EntityId, Reading, Session, Value, Watch};
 pub use library::{Library, Major, OpenError};
 
 use std::ffi::c_int;

@@ -21,7 +21,8 @@ use super::request::{self, Method, Request, Status, Verdict, Version};
 use super::stream::{Step, Stream};
 use super::watchdog::Watchdog;
 use super::web_config::{RateLimit, WebConfig};
-use super::{Timeouts, routes, tls};
+use super::{routes, tls};
+use crate::config::listen::Timeouts;
 use crate::publish::{Page, PublishedPage};
 use crate::system::threads::test_fault;
 

@@ -31,8 +31,8 @@ pub mod web_config;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::config::listen::Timeouts;
 use crate::publish::PublishedPage;
 use crate::system::threads::Supervisor;
 use backend::Backend;
@@ -45,16 +45,7 @@ use web_config::{Monitor, WebConfig};
 /// The poll loop holds a few buffers of some kilobytes, and a TLS handshake on its stack.
 const STACK: usize = 512 * 1024;
 
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// From the connection, or the first byte of a further request, to the end of a request's head.
-    pub read: Duration,
-    /// From there to the end of the answer.
-    pub write: Duration,
-}
-
-/// The web configuration, read and watched for changes.
+/// The web configuration, read and monitored for changes.
 pub struct Web(Option<(WebConfig, Monitor)>);
 
 impl Web {

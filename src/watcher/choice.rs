@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cli::EngineChoice;
-use crate::dcgm::{Address, hostengine};
+use crate::config::engine::{Address, EngineSelection};
+use crate::dcgm::hostengine;
 
 /// How long an engine that went away is waited for.
 const RETURN: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub enum Next {
 }
 
 pub struct Choice {
-    engine: EngineChoice,
+    engine: EngineSelection,
     /// The host engine that `auto` lost, and until when it is waited for.
     awaited: Option<(Address, Instant)>,
     looked: Instant,
@@ -37,15 +37,15 @@ pub struct Choice {
 }
 
 impl Choice {
-    pub fn new(engine: EngineChoice, now: Instant) -> Choice {
+    pub fn new(engine: EngineSelection, now: Instant) -> Choice {
         Choice { engine, awaited: None, looked: now, left_alone_until: now, grudge: FIRST_GRUDGE }
     }
 
     pub fn next(&mut self, now: Instant) -> Next {
         match &self.engine {
-            EngineChoice::Embedded => Next::Embedded,
-            EngineChoice::Remote(address) => Next::Remote(address.clone()),
-            EngineChoice::Auto(places) => {
+            EngineSelection::Embedded => Next::Embedded,
+            EngineSelection::Remote(address) => Next::Remote(address.clone()),
+            EngineSelection::Auto(places) => {
                 self.looked = now;
                 let found = hostengine::first_answering(places).filter(|_| now >= self.left_alone_until);
                 match (found, &self.awaited) {
@@ -62,7 +62,7 @@ impl Choice {
 
     /// A session with a host engine has begun.
     pub fn connected(&mut self, address: &Address) {
-        if matches!(self.engine, EngineChoice::Auto(_)) {
+        if matches!(self.engine, EngineSelection::Auto(_)) {
             self.grudge = FIRST_GRUDGE;
             self.awaited = Some((address.clone(), Instant::now()));
         }
@@ -70,7 +70,7 @@ impl Choice {
 
     /// A host engine that listens did not let us in. Says whether an embedded engine is to be used instead.
     pub fn refused(&mut self, now: Instant) -> bool {
-        let EngineChoice::Auto(_) = self.engine else { return false };
+        let EngineSelection::Auto(_) = self.engine else { return false };
         if self.awaited.as_ref().is_some_and(|(_, until)| now < *until) {
             // One that is starting listens before it serves.
             return false;
@@ -91,7 +91,7 @@ impl Choice {
 
     /// The node's host engine, if one has come while an embedded engine is in use.
     pub fn has_come(&mut self, now: Instant) -> Option<Address> {
-        let EngineChoice::Auto(places) = &self.engine else { return None };
+        let EngineSelection::Auto(places) = &self.engine else { return None };
         if now < self.looked + LOOK || now < self.left_alone_until {
             return None;
         }
@@ -102,9 +102,9 @@ impl Choice {
     /// Whether somebody listens where a host engine is waited for.
     pub fn answers(&self) -> bool {
         match &self.engine {
-            EngineChoice::Embedded => false,
-            EngineChoice::Remote(address) => hostengine::answers(address),
-            EngineChoice::Auto(places) => hostengine::first_answering(places).is_some(),
+            EngineSelection::Embedded => false,
+            EngineSelection::Remote(address) => hostengine::answers(address),
+            EngineSelection::Auto(places) => hostengine::first_answering(places).is_some(),
         }
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     fn auto_takes_what_there_is_and_waits_for_what_was_lost() {
         let (engine, address) = listener();
         let now = Instant::now();
-        let mut choice = Choice::new(EngineChoice::Auto(vec![address.clone()]), now);
+        let mut choice = Choice::new(EngineSelection::Auto(vec![address.clone()]), now);
         assert_eq!(choice.next(now), Next::Remote(address.clone()));
         choice.connected(&address);
         drop(engine);
@@ -140,7 +140,7 @@ mod tests {
     fn auto_leaves_an_engine_alone_that_does_not_let_it_in() {
         let (_engine, address) = listener();
         let now = Instant::now();
-        let mut choice = Choice::new(EngineChoice::Auto(vec![address.clone()]), now);
+        let mut choice = Choice::new(EngineSelection::Auto(vec![address.clone()]), now);
         assert!(choice.refused(now));
         assert_eq!(choice.next(now), Next::Embedded);
         assert_eq!(choice.has_come(now + FIRST_GRUDGE / 2), None);
@@ -156,9 +156,9 @@ mod tests {
     fn what_was_asked_for_is_not_second_guessed() {
         let (_engine, address) = listener();
         let now = Instant::now();
-        let mut embedded = Choice::new(EngineChoice::Embedded, now);
+        let mut embedded = Choice::new(EngineSelection::Embedded, now);
         assert_eq!((embedded.next(now), embedded.has_come(now + LOOK)), (Next::Embedded, None));
-        let mut remote = Choice::new(EngineChoice::Remote(address.clone()), now);
+        let mut remote = Choice::new(EngineSelection::Remote(address.clone()), now);
         assert!(!remote.refused(now));
         assert_eq!(remote.next(now), Next::Remote(address));
     }

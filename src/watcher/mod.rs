@@ -19,20 +19,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::cli::{Config, EngineChoice, JobLabels};
-use crate::collect::computed::Events;
-use crate::collect::exporter::{ErrorKind, Report};
-use crate::collect::freshness::Freshness;
-use crate::collect::{Collector, Grouping};
+use crate::config::engine::{EngineSelection, usual_places};
+use crate::config::{Config, JobLabels};
 use crate::counters::{self, Counters};
 use crate::dcgm::engine::Mode;
 use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
-use crate::hostname;
+use crate::inventory::hostname;
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs::{self, JobMap};
-use crate::logging::Throttle;
+use crate::metrics::computed::Events;
+use crate::metrics::exporter::{ErrorKind, Report};
+use crate::metrics::freshness::Freshness;
+use crate::metrics::{Collector, Grouping};
 use crate::publish::Publisher;
+use crate::system::logging::Throttle;
 use crate::system::systemd;
 use crate::system::threads::test_fault;
 use choice::{Choice, Next};
@@ -676,10 +677,10 @@ impl Watcher {
 
     /// An embedded engine may have a neighbour: says once what that means on these GPUs, and how to share it.
     fn say_neighbour(&mut self, session: &Rc<Session>, scene: &Scene) {
-        if self.config.engine != EngineChoice::Embedded || std::mem::replace(&mut self.said_neighbour, true) {
+        if self.config.engine != EngineSelection::Embedded || std::mem::replace(&mut self.said_neighbour, true) {
             return;
         }
-        let places = hostengine::usual_places();
+        let places = usual_places();
         let Some(address) = hostengine::first_answering(&places) else {
             let places: Vec<String> = places.iter().map(ToString::to_string).collect();
             log::info!("no other DCGM engine answers on this node (looked at {})", places.join(" and "));

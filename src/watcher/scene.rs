@@ -3,15 +3,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cli::Config;
-use crate::collect::computed::Events;
-use crate::collect::freshness::Judgement;
-use crate::collect::plan::Plan;
-use crate::collect::{Collector, Grouping, profiling_support};
+use crate::config::Config;
 use crate::counters::{Computed, Counters};
 use crate::dcgm::{Error, Library, Major, Result, Session, abi};
 use crate::exposition::Exposition;
 use crate::inventory::{self, Entity, Inventory, Kind, Minors, Naming, Scope};
+use crate::metrics::computed::Events;
+use crate::metrics::freshness::Judgement;
+use crate::metrics::plan::Plan;
+use crate::metrics::{Collector, Grouping, profiling_support};
 
 pub struct Scene {
     pub inventory: Inventory,

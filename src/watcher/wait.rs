@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::directory::DirectoryWatch;
+use crate::system::directory::DirectoryMonitor;
 
 /// Directories are looked at this often even if nothing says that they changed.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub enum Wake {
 pub struct Waiting {
     commands: Receiver<Command>,
     bell: Arc<OwnedFd>,
-    jobs: Option<DirectoryWatch>,
+    jobs: Option<DirectoryMonitor>,
     jobs_told: Instant,
     counters: FileWatch,
 }
@@ -67,7 +67,7 @@ impl Waiting {
         let (sender, commands) = channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let remote = Remote { commands: sender, bell: bell.clone() };
-        let (jobs, counters) = (jobs.map(DirectoryWatch::new), FileWatch::new(counters));
+        let (jobs, counters) = (jobs.map(DirectoryMonitor::new), FileWatch::new(counters));
         Ok((Waiting { commands, bell, jobs, jobs_told: Instant::now(), counters }, remote))
     }
 
@@ -85,7 +85,7 @@ impl Waiting {
             }
             let jobs_from = self.jobs_told + JOBS_SOONEST;
             let jobs_wait = self.jobs.is_some() && now < jobs_from;
-            if !jobs_wait && self.jobs.as_mut().is_some_and(DirectoryWatch::changed) {
+            if !jobs_wait && self.jobs.as_mut().is_some_and(DirectoryMonitor::changed) {
                 self.jobs_told = now;
                 return Wake::JobsChanged;
             }
@@ -105,7 +105,7 @@ impl Waiting {
 
     /// Sleeps until something rings. Directories that are known to have changed do not ring again meanwhile.
     fn sleep(&self, rest: Duration, without_jobs: bool) {
-        let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryWatch::descriptor);
+        let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryMonitor::descriptor);
         let descriptors = [Some(&*self.bell), jobs, self.counters.directory.descriptor()];
         let mut descriptors: Vec<PollFd<'_>> =
             descriptors.into_iter().flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
@@ -119,7 +119,7 @@ impl Waiting {
 /// One file, watched through its directory, so that it may be replaced.
 struct FileWatch {
     file: PathBuf,
-    directory: DirectoryWatch,
+    directory: DirectoryMonitor,
     stamp: Option<Stamp>,
     /// A content not yet reported, and when it will have been left alone for long enough.
     pending: Option<(Stamp, Instant)>,
@@ -133,7 +133,7 @@ impl FileWatch {
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         FileWatch {
             file: file.to_owned(),
-            directory: DirectoryWatch::new(directory),
+            directory: DirectoryMonitor::new(directory),
             stamp: stamp(file),
             pending: None,
         }

@@ -10,18 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcgm_exporter::cli::devices::DeviceOption;
-use dcgm_exporter::collect::computed::Events;
-use dcgm_exporter::collect::exporter::Report;
-use dcgm_exporter::collect::freshness::{Freshness, Judgement};
-use dcgm_exporter::collect::plan::Plan;
-use dcgm_exporter::collect::process::usage;
-use dcgm_exporter::collect::{Collector, Grouping, profiling_support};
+use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, OwnMetrics};
 use dcgm_exporter::inventory::{self, Minors, Naming, Scope};
+use dcgm_exporter::metrics::computed::Events;
+use dcgm_exporter::metrics::exporter::Report;
+use dcgm_exporter::metrics::freshness::{Freshness, Judgement};
+use dcgm_exporter::metrics::plan::Plan;
+use dcgm_exporter::metrics::{Collector, Grouping, profiling_support};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
+use dcgm_exporter::system::process::usage;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -65,9 +65,9 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let counters = Counters::parse(include_bytes!("../../counters/default-counters.csv")).unwrap();
     let session = Rc::new(Session::embedded(&library, &[]).unwrap());
     let scope = Scope {
-        gpus: DeviceOption::Flex,
-        switches: DeviceOption::Flex,
-        cpus: DeviceOption::Flex,
+        gpus: DeviceSelection::Flex,
+        switches: DeviceSelection::Flex,
+        cpus: DeviceSelection::Flex,
         kinds: Plan::kinds(&counters, &library),
         minors: false,
         names: Naming {

@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dcgm_exporter::cli;
-use dcgm_exporter::cli::devices::{DeviceOption, Selection};
-use dcgm_exporter::config::listen::ListenAddress;
+use dcgm_exporter::cli::{self, devices};
+use dcgm_exporter::config::devices::{DeviceSelection, Selection};
+use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
 use dcgm_exporter::counters::Counters;
-use dcgm_exporter::gpu_name::GpuName;
 use dcgm_exporter::jobs;
+use dcgm_exporter::jobs::gpu_name::GpuName;
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::connections::LONGEST_HEAD;
 use dcgm_exporter::server::request::{Method, Verdict, judge};
 use dcgm_exporter::server::web_config::WebConfig;
-use dcgm_exporter::server::{self, Timeouts, Web, listen};
+use dcgm_exporter::server::{self, Web, listen};
 use dcgm_exporter::system::threads::Supervisor;
 
 /// xorshift64*: plain, fast, and the same everywhere.
@@ -265,7 +265,7 @@ fn web_configuration() {
 fn device_options() {
     fuzz("devices", |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
-        if let Ok(DeviceOption::Listed { major, minor }) = DeviceOption::parse(text) {
+        if let Ok(DeviceSelection::Listed { major, minor }) = devices::parse(text) {
             for selection in [major, minor] {
                 if let Selection::These(ids) = selection {
                     assert!(ids.len() <= 65536);

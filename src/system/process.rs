@@ -1,4 +1,4 @@
-//! What `/proc/self` says of this process: the standard `process_*` metrics.
+//! What `/proc/self` tells of this process: the standard `process_*` metrics, and the time of its own threads.
 //!
 //! Read into fixed buffers at every page, because nothing on that path may allocate.
 

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify;
 
-pub struct DirectoryWatch {
+pub struct DirectoryMonitor {
     directory: PathBuf,
     inotify: Option<OwnedFd>,
     /// Device and inode of what is watched.
     watched: Option<(u64, u64)>,
 }
 
-impl DirectoryWatch {
-    pub fn new(directory: &Path) -> DirectoryWatch {
-        let mut watch = DirectoryWatch { directory: directory.to_owned(), inotify: None, watched: None };
+impl DirectoryMonitor {
+    pub fn new(directory: &Path) -> DirectoryMonitor {
+        let mut watch = DirectoryMonitor { directory: directory.to_owned(), inotify: None, watched: None };
         watch.rearm();
         watch
     }

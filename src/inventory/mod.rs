@@ -3,15 +3,17 @@
 //! Absence is normal: an x86 node has no CPU module, an H100 PCIe has no switch. What cannot be enumerated is left out
 //! with the reason beside it, and leaves the other kinds alone. Samples are not known here.
 
+pub mod hostname;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cli::devices::{DeviceOption, Selection};
+use crate::config::devices::{DeviceSelection, Selection};
 use crate::dcgm::engine::{FieldGroup, Group, Keep, LinkStates, MigInstance};
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
-use crate::gpu_name::{GpuName, PciAddress};
+use crate::jobs::gpu_name::{GpuName, PciAddress};
 
 /// DCGM field 50 on an instance is its profile, such as `1g.18gb`.
 const FIELD_NAME: u16 = 50;
@@ -102,9 +104,9 @@ impl Inventory {
 /// What to look for and how to name it.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    pub gpus: DeviceOption,
-    pub switches: DeviceOption,
-    pub cpus: DeviceOption,
+    pub gpus: DeviceSelection,
+    pub switches: DeviceSelection,
+    pub cpus: DeviceSelection,
     /// Kinds that some row of the counters file could print a sample of; the others are not looked for.
     pub kinds: Vec<Kind>,
     /// Ask for minor numbers, too.
@@ -278,7 +280,7 @@ fn add_gpus(session: &Rc<Session>, scope: &Scope, gpus: &[Gpu], inventory: &mut 
     let instances_of = |gpu: u32| instances.iter().filter(move |instance| instance.gpu == gpu);
     let mut chosen: Vec<(u32, Option<MigInstance>)> = Vec::new();
     match &scope.gpus {
-        DeviceOption::Flex => {
+        DeviceSelection::Flex => {
             for &gpu in &ids {
                 match instances_of(gpu).next() {
                     None => chosen.push((gpu, None)),
@@ -286,7 +288,7 @@ fn add_gpus(session: &Rc<Session>, scope: &Scope, gpus: &[Gpu], inventory: &mut 
                 }
             }
         }
-        DeviceOption::Listed { major, minor } => {
+        DeviceSelection::Listed { major, minor } => {
             warn_missing(inventory, "--devices", "GPU", major, &ids);
             warn_missing(inventory, "--devices", "GPU instance", minor, &instance_ids);
             chosen.extend(major.of(&ids).into_iter().map(|gpu| (gpu, None)));
@@ -475,10 +477,10 @@ fn warn_missing(inventory: &mut Inventory, flag: &str, what: &str, selection: &S
 }
 
 /// Which whole devices and which of their parts an option selects.
-fn selections(option: &DeviceOption) -> (Selection, Selection) {
+fn selections(option: &DeviceSelection) -> (Selection, Selection) {
     match option {
-        DeviceOption::Flex => (Selection::All, Selection::All),
-        DeviceOption::Listed { major, minor } => (major.clone(), minor.clone()),
+        DeviceSelection::Flex => (Selection::All, Selection::All),
+        DeviceSelection::Listed { major, minor } => (major.clone(), minor.clone()),
     }
 }
 
@@ -500,8 +502,8 @@ fn add_links(session: &Session, scope: &Scope, gpus: &[Gpu], inventory: &mut Inv
         Err(error) => return Err(error),
     };
     let of_gpus = match &scope.gpus {
-        DeviceOption::Flex => Selection::All,
-        DeviceOption::Listed { major, .. } => major.clone(),
+        DeviceSelection::Flex => Selection::All,
+        DeviceSelection::Listed { major, .. } => major.clone(),
     };
     for gpu in of_gpus.of(&gpus.iter().map(|gpu| gpu.id).collect::<Vec<_>>()) {
         let Some(gpu) = gpus.iter().find(|known| known.id == gpu) else { continue };

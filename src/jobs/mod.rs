@@ -4,6 +4,8 @@
 //! `key=value` lines. A hint, never a duty: whatever is missing, half written, unreadable or no regular file costs what it
 //! would have given and is counted. DCGM is not known here.
 
+pub mod gpu_name;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::gpu_name::GpuName;
+use gpu_name::GpuName;
 
 /// Bytes of a file that are looked at.
 const LONGEST_FILE: u64 = 64 * 1024;
@@ -213,7 +215,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::directory::DirectoryWatch;
+    use crate::system::directory::DirectoryMonitor;
 
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("dcgm-exporter-jobs-{}-{name}", std::process::id()));
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn changes_are_seen_and_a_missing_directory_is_waited_for() {
         let path = directory("watch");
-        let mut watch = DirectoryWatch::new(&path);
+        let mut watch = DirectoryMonitor::new(&path);
         assert!(!watch.changed());
         std::fs::write(path.join("0"), "17\n").unwrap();
         assert!(watch.changed() && !watch.changed());

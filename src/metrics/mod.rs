@@ -17,7 +17,6 @@ pub mod freshness;
 pub mod health;
 pub mod p2p;
 pub mod plan;
-pub mod process;
 pub mod table;
 pub mod watches;
 pub mod xid;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::process;
 use super::table::Number;
 use crate::inventory::Kind;
+use crate::system::process;
 
 /// Where metrics are put; implemented by the text format.
 pub trait Sink {

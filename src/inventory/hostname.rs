@@ -1,7 +1,8 @@
-//! The value of the hostname label.
+//! The value of the hostname label, which follows from where the engine is.
 
-use crate::cli::{Config, EngineChoice};
-use crate::dcgm::Address;
+use crate::config::Config;
+use crate::config::engine::{Address, EngineSelection};
+use crate::system;
 
 /// What the label says with these settings; empty leaves it out.
 pub fn of(config: &Config) -> String {
@@ -14,12 +15,12 @@ pub fn of(config: &Config) -> String {
 
 /// The node's name for samples of an engine on this node (embedded, behind a Unix socket, or whichever of them `auto`
 /// finds); for a remote engine the host part of its address, as dcgm-exporter has it. `NODE_NAME`, if set, wins locally.
-fn resolve(engine: &EngineChoice, node_name: Option<String>) -> String {
+fn resolve(engine: &EngineSelection, node_name: Option<String>) -> String {
     match engine {
-        EngineChoice::Remote(Address::Tcp(address)) => host_of(address),
-        EngineChoice::Remote(Address::Unix(_)) | EngineChoice::Embedded | EngineChoice::Auto(_) => node_name
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        EngineSelection::Remote(Address::Tcp(address)) => host_of(address),
+        EngineSelection::Remote(Address::Unix(_)) | EngineSelection::Embedded | EngineSelection::Auto(_) => {
+            node_name.filter(|name| !name.is_empty()).unwrap_or_else(system::node_name)
+        }
     }
 }
 
@@ -41,7 +42,7 @@ mod tests {
     #[test]
     fn the_peers_table() {
         let table: serde_json::Value =
-            serde_json::from_str(include_str!("../tests/golden/remote-hostname.json")).unwrap();
+            serde_json::from_str(include_str!("../../tests/golden/remote-hostname.json")).unwrap();
         let cases = table["cases"].as_array().unwrap();
         assert!(cases.len() > 15);
         for case in cases {
@@ -57,12 +58,12 @@ mod tests {
     #[test]
     fn local_engines_have_the_nodes_name() {
         let tcp = Address::Tcp("gpu1:5555".into());
-        assert!(!resolve(&EngineChoice::Embedded, Some(String::new())).is_empty());
+        assert!(!resolve(&EngineSelection::Embedded, Some(String::new())).is_empty());
         for (engine, name) in [
-            (EngineChoice::Embedded, "node7"),
-            (EngineChoice::Remote(Address::Unix("/run/x".into())), "node7"),
-            (EngineChoice::Auto(vec![tcp.clone()]), "node7"),
-            (EngineChoice::Remote(tcp), "gpu1"),
+            (EngineSelection::Embedded, "node7"),
+            (EngineSelection::Remote(Address::Unix("/run/x".into())), "node7"),
+            (EngineSelection::Auto(vec![tcp.clone()]), "node7"),
+            (EngineSelection::Remote(tcp), "gpu1"),
         ] {
             assert_eq!(resolve(&engine, Some("node7".into())), name, "{engine:?}");
         }
