@@ -9,10 +9,10 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 pub const OK: c_int = 0;
 pub const BADPARAM: c_int = -1;
 pub const NOT_SUPPORTED: c_int = -6;
+pub const VER_MISMATCH: c_int = -12;
 pub const MAX_LIMIT: c_int = -24;
 pub const CONNECTION_NOT_VALID: c_int = -21;
 pub const MODULE_NOT_LOADED: c_int = -33;
-pub const GROUP_IS_EMPTY: c_int = -35;
 
 /// What a function fails with here when the loaded library does not have it at all (`DCGM_ST_FUNCTION_NOT_FOUND`).
 pub const FUNCTION_NOT_FOUND: c_int = -20;

@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::devices::{DeviceSelection, Selection};
-use crate::dcgm::engine::{FieldGroup, Group, Keep, LinkStates, MigInstance};
+use crate::dcgm::query::{LinkStates, MigInstance};
+use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
 use crate::jobs::gpu_name::{GpuName, PciAddress};
 
@@ -390,7 +391,8 @@ fn read_once(
 ) -> Result<()> {
     for chunk in entities.chunks(Group::capacity(session)) {
         let group = Rc::new(Group::new(session, chunk, |_, _| {})?);
-        let watch = Watch::new(&group, FieldGroup::new(session, fields)?, Duration::from_secs(3600), Keep::Latest)?;
+        let fields = Rc::new(FieldGroup::new(session, fields)?);
+        let watch = Watch::new(&group, &fields, Duration::from_secs(3600), Keep::Latest)?;
         session.update_all_fields()?;
         watch.latest(&mut |entity, reading| each(entity, reading.field, &reading.value))?;
     }

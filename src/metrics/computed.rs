@@ -16,7 +16,7 @@ use super::watches::Watcher;
 use super::xid::XidEvents;
 use super::{note, p2p};
 use crate::counters::Computed;
-use crate::dcgm::engine::Keep;
+use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Value, Watch};
 use crate::inventory::{Inventory, Kind};
 

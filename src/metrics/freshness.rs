@@ -132,10 +132,10 @@ impl Judgement {
 
 fn name(group: EntityGroup) -> &'static str {
     match group {
-        EntityGroup::None => "system",
         EntityGroup::Gpu => "GPU",
         EntityGroup::Switch => "NVSwitch",
         EntityGroup::Instance => "GPU instance",
+        EntityGroup::ComputeInstance => "compute instance",
         EntityGroup::Link => "link",
         EntityGroup::Cpu => "CPU",
         EntityGroup::Core => "core",

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::computed::{Attribution, ComputedSample};
 use super::table::Number;
-use crate::dcgm::engine::{Group, Health};
+use crate::dcgm::health::Health;
+use crate::dcgm::watch::Group;
 use crate::dcgm::{EntityGroup, EntityId, Result, Session};
 use crate::inventory::Inventory;
 

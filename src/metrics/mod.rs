@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::dcgm::engine::Keep;
+use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Watch};
 use crate::inventory::{Inventory, Kind};
 use computed::{ComputedSamples, Events, Sources};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::plan::{Asked, LabelRow, Plan, Scale};
-use crate::dcgm::{EntityGroup, EntityId, Reading, Value};
+use crate::dcgm::{EntityId, Reading, Value};
 use crate::fixed;
 use crate::inventory::{Inventory, Kind};
 
@@ -50,8 +50,6 @@ struct Columns {
 struct Entry {
     /// Index into `columns`.
     columns: usize,
-    /// Of a GPU instance: its GPU.
-    parent: Option<u32>,
     /// First cell of this entity.
     first: usize,
     labels: Vec<LabelValue>,
@@ -83,13 +81,7 @@ impl Table {
         for entity in &inventory.entities {
             let columns_index = columns.iter().position(|columns| columns.kind == entity.kind).unwrap_or(usize::MAX);
             let (width, labels) = columns.get(columns_index).map_or((0, 0), |c| (c.ids.len(), c.label_names.len()));
-            let parent = entity.gpu.filter(|_| entity.gpu_instance.is_some());
-            entries.push(Entry {
-                parent,
-                columns: columns_index,
-                first: cells,
-                labels: vec![LabelValue::default(); labels],
-            });
+            entries.push(Entry { columns: columns_index, first: cells, labels: vec![LabelValue::default(); labels] });
             cells += width;
         }
         Table {
@@ -111,24 +103,11 @@ impl Table {
     }
 
     /// Takes in one reading. Entities and fields that were not asked for are ignored.
-    ///
-    /// The engine may answer some fields in the name of their owner: global ones for the system, and those that a GPU
-    /// instance shares with its GPU for the GPU. They go to everybody who asked.
     pub fn put(&mut self, entity: EntityId, reading: &Reading<'_>) {
         if let Some(&index) = self.by_id.get(&entity)
             && let Some(column) = self.column(index, reading.field)
         {
-            return self.put_at(index, column, reading);
-        }
-        for index in 0..self.entries.len() {
-            let shares = match entity.group {
-                EntityGroup::None => true,
-                EntityGroup::Gpu => self.entries[index].parent == Some(entity.id),
-                _ => false,
-            };
-            if let Some(column) = self.column(index, reading.field).filter(|_| shares) {
-                self.put_at(index, column, reading);
-            }
+            self.put_at(index, column, reading);
         }
     }
 

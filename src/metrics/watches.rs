@@ -6,9 +6,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::dcgm::abi::{MAX_FIELDS_PER_GROUP, MAX_LIMIT};
-use crate::dcgm::engine::{FieldGroup, Group, Keep};
-use crate::dcgm::{EntityId, Error, Result, Session, Watch};
+use crate::dcgm::abi::MAX_FIELDS_PER_GROUP;
+use crate::dcgm::watch::{FieldGroup, Group, Keep};
+use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
 /// Watches' share of the collect interval: a little shorter, or a due watch is skipped when our timer fires early; not
 /// much, or profiling fields no longer average over the time between two pages.
@@ -76,10 +76,10 @@ impl<'a> Watcher<'a> {
 
     fn watch_halves(&mut self, group: &Rc<Group>, fields: &[u16], refused: &mut Vec<(u16, Error)>) -> Result<()> {
         let made = FieldGroup::new(self.session, fields)
-            .and_then(|field_group| Watch::new(group, field_group, self.interval, self.keep));
+            .and_then(|field_group| Watch::new(group, &Rc::new(field_group), self.interval, self.keep));
         match made {
             Ok(watch) => self.watches.push(watch),
-            Err(error) if error.is_connection_lost() || error.code == MAX_LIMIT => return Err(error),
+            Err(error) if error.is_connection_lost() || error.kind == ErrorKind::NoRoom => return Err(error),
             Err(error) if fields.len() == 1 => refused.push((fields[0], error)),
             Err(_) => {
                 let (left, right) = fields.split_at(fields.len() / 2);

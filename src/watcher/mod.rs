@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config::engine::{EngineSelection, usual_places};
 use crate::config::{Config, JobLabels};
 use crate::counters::{self, Counters};
-use crate::dcgm::engine::Mode;
+use crate::dcgm::Mode;
 use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
@@ -210,7 +210,7 @@ impl Watcher {
                 self.set_engine("remote", address.to_string());
                 let text =
                     "the host engine has gone; if it does not return, an embedded one takes its place".to_owned();
-                Err(Error { call: "dcgmConnect_v2", code: abi::CONNECTION_NOT_VALID, text })
+                Err(Error::new("dcgmConnect_v2", abi::CONNECTION_NOT_VALID, text))
             }
             Next::Remote(address) => {
                 self.set_engine("remote", address.to_string());

@@ -297,25 +297,6 @@ fn health_and_p2p_honour_the_selection_and_the_worst_wins() {
 }
 
 #[test]
-fn values_that_come_in_their_owners_name() {
-    let scratch = Scratch::new();
-    let counters = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DRIVER_VERSION, label, d\nDCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT, gauge, s\n";
-    let mut plan = board(2, 0, 1, 0, 0, 0);
-    plan["system"]["gpu_instances"] = json!([
-        { "parent_gpu": 1, "entity_id": 0, "nvml_gpu_instance_id": 9, "profile": "1g.18gb" },
-        { "parent_gpu": 1, "entity_id": 1, "nvml_gpu_instance_id": 2, "profile": "3g.71gb" },
-    ]);
-    let strip = |page: &str| -> String {
-        let samples = page.lines().filter(|line| line.starts_with("DCGM_"));
-        samples.filter_map(|line| Some(format!("{}\n", line.rsplit_once(' ')?.0))).collect()
-    };
-    let own = strip(&start(&scratch, &plan, counters, &[]).page());
-    assert_eq!(own.lines().filter(|line| line.contains("DCGM_FI_DRIVER_VERSION=\"580")).count(), 4, "{own}");
-    plan["by_owner"] = true.into();
-    assert_eq!(strip(&start(&scratch, &plan, counters, &[]).page()), own);
-}
-
-#[test]
 fn a_library_that_does_not_know_a_module() {
     let scratch = Scratch::new();
     let mut plan = scenario(&[0]);

@@ -1,0 +1,180 @@
+//! A session with a DCGM engine, embedded in this process or reached over a socket. Stopped or left when dropped.
+//!
+//! A call can block for as long as the driver does. There is no time-out to set; [`super::inflight`] says which call.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::abi::*;
+use super::library::{Library, c_string, version_from};
+use super::{Error, ErrorKind, Result, inflight};
+use crate::config::engine::Address;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Embedded,
+    Remote,
+}
+
+/// An engine that was started or connected to; stopped or left when dropped.
+pub struct Session {
+    pub(super) library: Arc<Library>,
+    pub(super) handle: Handle,
+    mode: Mode,
+    took_deny_list: bool,
+}
+
+impl Session {
+    /// Starts an engine in this process, in MANUAL mode: nothing is polled but by [`Session::update_all_fields`].
+    ///
+    /// `deny` lists modules (see [`module`]) never to be loaded. Severity None, or DCGM writes
+    /// `/var/log/nv-hostengine.log` whatever it is told about files.
+    ///
+    /// Errors: whatever the driver answers; also when an engine of this process still runs, for which libdcgm
+    /// returns success without a handle.
+    pub fn embedded(library: &Arc<Library>, deny: &[u32]) -> Result<Session> {
+        init(library)?;
+        let mut params = StartEmbeddedParams {
+            version: version_word::<StartEmbeddedParams>(1),
+            op_mode: OPERATION_MODE_MANUAL,
+            handle: 0,
+            log_file: std::ptr::null(),
+            severity: LOGGING_SEVERITY_NONE,
+            deny_list_count: 0,
+            deny_list: [0; 10],
+        };
+        for (slot, denied) in params.deny_list.iter_mut().zip(deny) {
+            *slot = *denied;
+            params.deny_list_count += 1;
+        }
+        let start = |params: &mut StartEmbeddedParams| {
+            // SAFETY: `params` is a complete version 1 struct that outlives the call.
+            call(library, "dcgmStartEmbedded_v2", || unsafe { (library.symbols.dcgmStartEmbedded_v2)(params) })
+        };
+        let started = match start(&mut params) {
+            // A library may not know every module that it is told to deny. It then loads what it likes.
+            Err(error) if error.kind == ErrorKind::BadParameter && params.deny_list_count > 0 => {
+                log::info!("libdcgm does not take the list of modules to leave out ({error}); starting without it");
+                params.deny_list_count = 0;
+                start(&mut params)
+            }
+            other => other,
+        };
+        let started = started.and_then(|()| match params.handle {
+            0 => {
+                let text = "an embedded engine already runs in this process".to_owned();
+                Err(Error::new("dcgmStartEmbedded_v2", BADPARAM, text))
+            }
+            handle => Ok(handle),
+        });
+        let took_deny_list = params.deny_list_count as usize == deny.len().min(params.deny_list.len());
+        Session::begin(library, started, Mode::Embedded).map(|mut session| {
+            session.took_deny_list = took_deny_list;
+            session
+        })
+    }
+
+    /// Connects to a running host engine. libdcgm retries inside the call until `timeout` is over.
+    ///
+    /// Errors: -21 when nothing answers, -1 for a port that is no number.
+    pub fn remote(library: &Arc<Library>, address: &Address, timeout: Duration) -> Result<Session> {
+        init(library)?;
+        let (text, unix) = match address {
+            Address::Tcp(text) => (text, 0),
+            Address::Unix(path) => (path, 1),
+        };
+        let text = c_string(text);
+        let mut params = ConnectParams {
+            version: version_word::<ConnectParams>(2),
+            persist_after_disconnect: 0,
+            timeout_ms: timeout.as_millis().clamp(1, u128::from(u32::MAX)) as u32,
+            address_is_unix_socket: unix,
+        };
+        let mut handle = 0;
+        // SAFETY: a terminated address, a complete version 2 struct and a place for the handle, all outliving the call.
+        let connected = call(library, "dcgmConnect_v2", || unsafe {
+            (library.symbols.dcgmConnect_v2)(text.as_ptr(), &mut params, &mut handle)
+        });
+        Session::begin(library, connected.map(|()| handle), Mode::Remote)
+    }
+
+    fn begin(library: &Arc<Library>, handle: Result<Handle>, mode: Mode) -> Result<Session> {
+        match handle {
+            Ok(handle) => Ok(Session { library: library.clone(), handle, mode, took_deny_list: true }),
+            Err(error) => {
+                // SAFETY: pairs the dcgmInit above.
+                unsafe { (library.symbols.dcgmShutdown)() };
+                Err(error)
+            }
+        }
+    }
+
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether the embedded engine was started without the modules it was told to leave out.
+    pub fn took_deny_list(&self) -> bool {
+        self.took_deny_list
+    }
+
+    /// The engine's own version, which in remote mode may differ from the library's. Empty if it does not say.
+    pub fn engine_version(&self) -> String {
+        let Some(version_info) = self.library.symbols.dcgmHostengineVersionInfo else { return String::new() };
+        let mut info = VersionInfo { version: version_word::<VersionInfo>(2), raw: [0; 512] };
+        // SAFETY: a complete version 2 struct.
+        let asked = self.call("dcgmHostengineVersionInfo", || unsafe { version_info(self.handle, &mut info) });
+        asked.ok().and_then(|()| version_from(&info)).unwrap_or_default()
+    }
+
+    /// Polls every watch that is due (its age has reached its interval) and returns when all is read. In embedded
+    /// mode nothing else polls; in remote mode it brings forward what the engine would do on its own clock.
+    pub fn update_all_fields(&self) -> Result<()> {
+        // SAFETY: no memory of ours is involved.
+        self.call("dcgmUpdateAllFields", || unsafe { (self.library.symbols.dcgmUpdateAllFields)(self.handle, 1) })
+    }
+
+    pub(super) fn call(&self, name: &'static str, function: impl FnOnce() -> c_int) -> Result<()> {
+        call(&self.library, name, function)
+    }
+
+    pub(super) fn wanted<F>(&self, name: &'static str, function: Option<F>) -> Result<F> {
+        let text = || format!("{} does not have it", self.library.path().display());
+        function.ok_or_else(|| Error::new(name, FUNCTION_NOT_FOUND, text()))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let symbols = &self.library.symbols;
+        let (name, end) = match self.mode {
+            Mode::Embedded => ("dcgmStopEmbedded", symbols.dcgmStopEmbedded),
+            Mode::Remote => ("dcgmDisconnect", symbols.dcgmDisconnect),
+        };
+        // SAFETY: the handle is of this kind and is not used after this.
+        let ended = self.call(name, || unsafe { end(self.handle) });
+        // SAFETY: pairs the dcgmInit of this session.
+        let shut = self.call("dcgmShutdown", || unsafe { (symbols.dcgmShutdown)() });
+        for error in [ended, shut].into_iter().filter_map(Result::err) {
+            log::debug!("while leaving DCGM: {error}");
+        }
+    }
+}
+
+fn init(library: &Library) -> Result<()> {
+    // SAFETY: no arguments; counted inside libdcgm, paired by dcgmShutdown when the session ends.
+    call(library, "dcgmInit", || unsafe { (library.symbols.dcgmInit)() })
+}
+
+fn call(library: &Library, name: &'static str, function: impl FnOnce() -> c_int) -> Result<()> {
+    let code = {
+        let _waiting = inflight::enter(name);
+        function()
+    };
+    if code == OK { Ok(()) } else { Err(Error::new(name, code, library.error_text(code))) }
+}
