@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
@@ -23,8 +23,10 @@ use dcgm_exporter::watcher::{self, Ended, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// A driver that hangs does not hold the exit longer than this.
-const STOP_LIMIT: Duration = Duration::from_millis(4300);
+/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 10.
+const STOP_LIMIT: Duration = Duration::from_secs(9);
+/// A call other than the engine's own stop that has stood still for so long hangs with the driver.
+const HANGS: Duration = Duration::from_secs(4);
 /// An attempt to connect does not hold it longer than this.
 const CONNECT_LIMIT: Duration = Duration::from_millis(200);
 /// The exit status after a bug of ours, as sysexits.h has it.
@@ -35,8 +37,7 @@ fn main() -> ExitCode {
     let config = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Run(config)) => *config,
         Ok(Command::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            return print(&text);
         }
         Err(error) => {
             // A check has an answer to wrong settings, too.
@@ -71,6 +72,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints a text that was asked for. Where it cannot be written, such as to a full disk, that is the answer.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may read this either.
+            let _ = writeln!(std::io::stderr(), "dcgm-exporter: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Prints what keeps this node from having metrics, and leaves with 0, 1 or 2.
 fn check(format: CheckFormat) -> ExitCode {
     let host = check::Host { root: "/".into() };
@@ -94,15 +108,12 @@ fn check_counters(config: &Config) -> ExitCode {
     let file = config.collectors.display();
     match Counters::read(&config.collectors) {
         Err(error) => {
-            println!("{error}");
+            print(&format!("{error}\n"));
             ExitCode::FAILURE
         }
         Ok(counters) => {
-            for (line, what) in types::remarks(&counters) {
-                println!("{file}:{line}: {what}");
-            }
-            println!("{file}: {} rows can be used", counters.rows.len());
-            ExitCode::SUCCESS
+            let remarks = types::remarks(&counters).into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n"));
+            print(&format!("{}{file}: {} rows can be used\n", remarks.collect::<String>(), counters.rows.len()))
         }
     }
 }
@@ -177,7 +188,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
         Err(RecvTimeoutError::Timeout) if inflight::current().is_some_and(|(call, _)| call == "dcgmConnect_v2") => {
             Ok(Ended::Stopped)
         }
-        Err(RecvTimeoutError::Timeout) => end.recv_timeout(STOP_LIMIT),
+        Err(RecvTimeoutError::Timeout) => wait_for_end(&end),
         ended => ended,
     };
     listeners.iter().for_each(Listener::close);
@@ -195,6 +206,20 @@ fn run(config: Config) -> Result<ExitCode, String> {
             let call = inflight::current().map_or("no DCGM call", |(call, _)| call);
             log::error!(call = call, error = error.to_string(); "DCGM did not stop in time; exiting anyway");
             process::exit_at_once(1)
+        }
+    }
+}
+
+/// Waits until the watcher has ended: as long as an engine may take to stop, but not for a driver that hangs.
+fn wait_for_end(end: &Receiver<Ended>) -> Result<Ended, RecvTimeoutError> {
+    const LOOK: Duration = Duration::from_millis(100);
+    let until = Instant::now() + STOP_LIMIT;
+    loop {
+        let ended = end.recv_timeout(LOOK);
+        let hangs = |(call, since): (&str, Instant)| call != "dcgmStopEmbedded" && since.elapsed() >= HANGS;
+        match ended {
+            Err(RecvTimeoutError::Timeout) if Instant::now() < until && !inflight::current().is_some_and(hangs) => {}
+            ended => return ended,
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::metrics::freshness::is_evidence;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
 use crate::metrics::table::{Number, Table};
 use crate::metrics::{Collector, Grouping, profiling_support};
-use crate::watcher::{CONNECT_TIMEOUT, microseconds, scene};
+use crate::watcher::{CONNECT_TIMEOUT, active_watches, microseconds};
 
 /// A call of a healthy driver is done in a second or two, stopping an engine included.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -111,12 +111,13 @@ impl Asker {
         let Some(session) = self.session(&library) else { return };
         let session = Rc::new(session);
         self.version(&library, &session);
-        let inventory = match scene::discover(&session, &self.config, &self.counters, "", &mut Minors::default()) {
-            Ok(inventory) => inventory,
-            Err(error) => {
-                return self.fail("GPUs", error.to_string(), "the engine went away while it was asked; try again");
-            }
-        };
+        let inventory =
+            match active_watches::discover(&session, &self.config, &self.counters, "", &mut Minors::default()) {
+                Ok(inventory) => inventory,
+                Err(error) => {
+                    return self.fail("GPUs", error.to_string(), "the engine went away while it was asked; try again");
+                }
+            };
         self.gpus(&session, &inventory);
         self.job_names(&inventory);
         let supported = self.profiling(&session, &inventory);
@@ -197,7 +198,7 @@ impl Asker {
     }
 
     fn start(&self, library: &Arc<Library>) -> Option<Session> {
-        match Session::embedded(library, &scene::unneeded_modules(&self.counters, library)) {
+        match Session::embedded(library, &active_watches::unneeded_modules(&self.counters, library)) {
             Ok(session) if session.took_deny_list() => {
                 self.ok("engine", "an embedded one starts");
                 Some(session)

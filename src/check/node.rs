@@ -18,6 +18,7 @@ use crate::inventory::hostname;
 use crate::jobs;
 use crate::server::tls;
 use crate::server::web_config::WebConfig;
+use crate::watcher;
 
 /// Capability 21 lets a process read profiling fields.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -277,11 +278,8 @@ fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress
 }
 
 fn is_health(text: &str) -> bool {
-    STATES.iter().any(|state| text.trim_start_matches("OK\n").starts_with(state))
+    watcher::STATES.iter().chain(&["stale"]).any(|state| text.trim_start_matches("OK\n").starts_with(state))
 }
-
-/// How `/health` begins in each state.
-const STATES: [&str; 8] = ["starting", "running", "degraded", "lost", "reconnecting", "releasing", "released", "stale"];
 
 /// What the exporter that is running says of itself.
 fn running(health: &str, answers: &mut Answers) {

@@ -29,6 +29,8 @@ pub struct Config {
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
     pub interval: Duration,
+    /// The shortest period of a regular scraper that collections follow.
+    pub min_collect_interval: Duration,
     /// Age at which a page is no longer shown; `None` follows from the interval.
     pub stale_after: Option<Duration>,
     pub gpus: DeviceSelection,
@@ -72,6 +74,7 @@ impl Default for Config {
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
             interval: Duration::ZERO,
+            min_collect_interval: Duration::from_secs(5),
             stale_after: None,
             gpus: DeviceSelection::Flex,
             switches: DeviceSelection::Flex,

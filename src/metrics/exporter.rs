@@ -50,6 +50,8 @@ pub struct Report {
     pub state: &'static str,
     pub states: &'static [&'static str],
     pub reconnects: u64,
+    /// By reason.
+    pub restarts: Vec<(&'static str, u64)>,
     /// Taken over, refused.
     pub reloads: [u64; 2],
     pub profiling_rewatches: u64,
@@ -70,17 +72,17 @@ impl Report {
         sink.metric("dcgm_exporter_engine_info", "gauge", "The DCGM engine in use; always 1");
         let engine = [("mode", self.engine_mode), ("address", &self.engine_address), ("version", &self.engine_version)];
         sink.sample(&engine, one);
-        sink.metric("dcgm_exporter_state", "gauge", "What the exporter is doing: 1 for the state it is in");
+        sink.metric("dcgm_exporter_state", "gauge", "State of the exporter: 1 for the one it is in");
         for state in self.states {
             sink.sample(&[("state", state)], Number::Int(i64::from(*state == self.state)));
         }
         sink.metric(
             "dcgm_exporter_last_collect_timestamp_seconds",
             "gauge",
-            "When the samples of this page were collected",
+            "Time stamp of the newest sample on this page",
         );
         sink.sample(&[], Number::Double(self.collect_time));
-        sink.metric("dcgm_exporter_last_collect_duration_seconds", "gauge", "How long that took");
+        sink.metric("dcgm_exporter_last_collect_duration_seconds", "gauge", "How long the last collection took");
         sink.sample(&[], Number::Double(self.collect_duration.as_secs_f64()));
         sink.metric("dcgm_exporter_collections_total", "counter", "Collections since the start");
         sink.sample(&[], int(self.collections));
@@ -90,6 +92,14 @@ impl Report {
         }
         sink.metric("dcgm_exporter_reconnects_total", "counter", "Times the engine was lost and found again");
         sink.sample(&[], int(self.reconnects));
+        sink.metric(
+            "dcgm_exporter_engine_restarts_total",
+            "counter",
+            "Times the engine was started again or another one was taken, by reason",
+        );
+        for (reason, count) in &self.restarts {
+            sink.sample(&[("reason", reason)], int(*count));
+        }
         sink.metric("dcgm_exporter_reloads_total", "counter", "Times the counters file was read again, by outcome");
         for (outcome, count) in ["taken", "refused"].into_iter().zip(self.reloads) {
             sink.sample(&[("outcome", outcome)], int(count));

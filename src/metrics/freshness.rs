@@ -1,16 +1,17 @@
 //! Values that have stopped moving, and entities that no longer answer.
 //!
-//! A driver or engine can go on answering the last thing it knew. What shows it is DCGM's time stamp: an entity none of
-//! whose fields has a newer one for several collections is not shown. Profiling fields can go silent one by one, and
-//! come back when they are watched anew. Event fields keep their time stamp by nature, and some counters carry the
-//! driver's own; neither is evidence.
+//! A driver or engine can go on answering the last thing it knew. What shows it is DCGM's time stamp: a GPU none of
+//! whose fields has a newer one for several collections is not shown. The values of switches, links, CPUs and ConnectX
+//! come from modules with clocks of their own; those stay on the page and are marked as stale. Profiling fields can go
+//! silent one by one, and come back when they are watched anew. Event fields keep their time stamp by nature, and some
+//! counters carry the driver's own; neither is evidence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::table::{Number, Table};
 use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId};
-use crate::inventory::{Inventory, Kind};
+use crate::inventory::{Entity, Inventory, Kind};
 
 /// Collections without a newer time stamp after which a value is no longer believed.
 const STILL_LIMIT: u32 = 5;
@@ -43,13 +44,37 @@ impl Stamp {
     }
 }
 
-/// Outlives sessions and inventories, so that nothing looks fresh because it was watched anew.
+/// The newest stamps of one session. Outlives its watches, so that nothing looks fresh because it was watched anew.
 #[derive(Default)]
 pub struct Freshness {
     entities: HashMap<EntityId, Stamp>,
     profiling: HashMap<(EntityId, u16), Stamp>,
-    /// Entities that have ever had a value.
+    /// What [`Answered`] says of the entities of this session.
     answered: HashMap<EntityId, bool>,
+}
+
+/// Entities that have ever had a value. Outlives sessions, so that a GPU that does not answer a new engine is missed.
+#[derive(Default)]
+pub struct Answered(HashSet<(String, EntityGroup, u32)>);
+
+impl Answered {
+    fn contains(&self, entity: &Entity) -> bool {
+        self.0.contains(&identity(entity))
+    }
+
+    fn insert(&mut self, entity: &Entity) {
+        self.0.insert(identity(entity));
+    }
+}
+
+/// Numbers of GPUs and instances may come to mean others; UUIDs do not.
+fn identity(entity: &Entity) -> (String, EntityGroup, u32) {
+    let id = match entity.id.group {
+        EntityGroup::Gpu => 0,
+        EntityGroup::Instance => entity.gpu_instance.unwrap_or(0),
+        _ => entity.id.id,
+    };
+    (entity.uuid.clone(), entity.id.group, id)
 }
 
 /// What a look at the table comes to.
@@ -61,16 +86,23 @@ pub struct Judgement {
     pub reasons: Vec<String>,
     /// Profiling fields have gone silent and should be watched anew.
     pub rewatch: bool,
+    /// By entity of the inventory: true for one that is shown with values that have stopped moving.
+    pub stale: Vec<bool>,
+    /// The stamp of the newest sample, in microseconds since 1970; 0 if there is none.
+    pub newest: i64,
 }
 
 impl Freshness {
     /// Looks at the values just read, and blanks those that are not to be believed. What `judgement` said before is
     /// written over.
-    pub fn judge(&mut self, table: &mut Table, inventory: &Inventory, judgement: &mut Judgement) {
-        judgement.up.clear();
-        judgement.up.resize(inventory.entities.len(), true);
-        judgement.reasons.clear();
-        judgement.rewatch = false;
+    pub fn judge(
+        &mut self,
+        answered: &mut Answered,
+        table: &mut Table,
+        inventory: &Inventory,
+        judgement: &mut Judgement,
+    ) {
+        judgement.clear(inventory.entities.len());
         for (index, entity) in inventory.entities.iter().enumerate() {
             let (mut newest, mut answers, mut asked) = (0, false, false);
             for (field, number, timestamp) in table.cells(index).filter(|(field, ..)| is_evidence(*field)) {
@@ -83,14 +115,24 @@ impl Freshness {
             }
             let stamp = self.entities.entry(entity.id).or_default();
             stamp.see(newest);
-            let frozen = stamp.is_frozen();
-            let answered = self.answered.entry(entity.id).or_default();
-            let silent = asked && *answered && !answers;
-            *answered |= answers;
-            if frozen {
+            judgement.newest = judgement.newest.max(newest);
+            let is_frozen = stamp.is_frozen();
+            let has_answered = self.answered.entry(entity.id).or_insert_with(|| answered.contains(entity));
+            if answers && !std::mem::replace(has_answered, true) {
+                answered.insert(entity);
+            }
+            let is_silent = asked && *has_answered && !answers;
+            if is_frozen && !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
+                judgement.stale[index] = true;
+                judgement.reasons.push(format!(
+                    "{} {}: its values have stopped moving",
+                    name(entity.id.group),
+                    entity.id.id
+                ));
+            } else if is_frozen {
                 table.blank(index);
                 judgement.fail(index, entity.kind, entity.id, "its values have stopped moving");
-            } else if silent {
+            } else if is_silent {
                 judgement.fail(index, entity.kind, entity.id, "none of its fields has a value");
             } else {
                 self.judge_profiling(index, entity.id, table, judgement);
@@ -121,6 +163,16 @@ impl Freshness {
 }
 
 impl Judgement {
+    /// Forgets what was judged before, and keeps the memory.
+    fn clear(&mut self, entities: usize) {
+        self.up.clear();
+        self.up.resize(entities, true);
+        self.stale.clear();
+        self.stale.resize(entities, false);
+        self.reasons.clear();
+        (self.rewatch, self.newest) = (false, 0);
+    }
+
     fn fail(&mut self, index: usize, kind: Kind, entity: EntityId, why: &str) {
         self.up[index] = false;
         // A parent is not shown by itself; its instances speak for it.

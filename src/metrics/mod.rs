@@ -132,6 +132,16 @@ impl Collector {
         Ok(Collector { table, computed, refused, problems, watches, sources, session: session.clone() })
     }
 
+    /// Changes how often everything is sampled, in place.
+    ///
+    /// Errors: only a lost connection.
+    pub fn set_interval(&mut self, interval: Duration) -> Result<()> {
+        for watch in &self.watches {
+            note(watch.set_interval(interval.mul_f64(watches::WATCH_SHARE)), &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
     /// Polls what is due and reads it into the table. What could not be read is blank, never old.
     ///
     /// Errors: only a lost connection; others are in the outcome.

@@ -12,7 +12,7 @@ use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
 /// Watches' share of the collect interval: a little shorter, or a due watch is skipped when our timer fires early; not
 /// much, or profiling fields no longer average over the time between two pages.
-const WATCH_SHARE: f64 = 0.9;
+pub const WATCH_SHARE: f64 = 0.9;
 
 pub struct Watcher<'a> {
     session: &'a Rc<Session>,

@@ -2,6 +2,7 @@
 //!
 //! - [`allocator`]: glibc's allocator.
 //! - [`directory`]: hearing of changes in a directory, through inotify.
+//! - [`driver`]: which GPUs the driver lists.
 //! - [`files`]: reading files that others may have put there.
 //! - [`json`], [`logging`]: the log.
 //! - [`limits`]: what the system allows this process.
@@ -11,6 +12,7 @@
 
 pub mod allocator;
 pub mod directory;
+pub mod driver;
 pub mod files;
 pub mod json;
 pub mod limits;

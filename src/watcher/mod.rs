@@ -1,28 +1,30 @@
-//! The one thread with the clock: connect, discover, watch, then update → read → render → publish.
+//! The one thread with the clock: it reaches an engine, finds out what is there, watches it, and then updates, reads,
+//! renders and publishes. It alone calls DCGM, so nothing else ever waits for a driver. HTTP is not known here.
 //!
-//! It alone calls DCGM, so nothing else ever waits for a driver. Connecting again, looking around again, reading the
-//! counters file again and letting the GPUs go are states of this loop and of nothing else. HTTP is not known here.
-//!
-//! - [`wait`]: the clock, commands and news.
-//! - [`choice`]: which engine to use.
-//! - [`rhythm`]: when scrapes come.
-//! - [`scene`]: what is watched now.
-//! - [`state`]: what the watcher says of itself.
+//! - [`phase`]: what the watcher is doing, and what each event makes of it: a pure function.
+//! - [`session_run`]: what belongs to one session and ends with it; [`active_watches`] is what it watches now.
+//! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
+//! - [`restart`]: when an engine is to be started again, and how soon.
+//! - [`engine_selection`]: which engine to use. [`lost_entities`]: GPUs that were here.
+//! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
 
-mod choice;
-mod rhythm;
-pub mod scene;
-mod state;
+pub mod active_watches;
+mod engine_selection;
+mod lost_entities;
+mod notices;
+mod pace;
+mod phase;
+mod restart;
+mod scrapes;
+mod session_run;
 mod wait;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::engine::{EngineSelection, usual_places};
 use crate::config::{Config, JobLabels};
 use crate::counters::{self, Counters};
-use crate::dcgm::Mode;
 use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
@@ -30,38 +32,38 @@ use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs::{self, JobMap};
 use crate::metrics::computed::Events;
 use crate::metrics::exporter::{ErrorKind, Report};
-use crate::metrics::freshness::Freshness;
+use crate::metrics::freshness::Answered;
 use crate::metrics::{Collector, Grouping};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
-use crate::system::systemd;
 use crate::system::threads::test_fault;
-use choice::{Choice, Next};
-use rhythm::{Beat, Rhythm, next_collection};
-use scene::{Gone, Scene};
-use state::State;
-use wait::Waiting;
-pub use wait::{Command, Remote, Wake};
+use crate::system::{allocator, driver, systemd};
+use active_watches::{ActiveWatches, unneeded_modules};
+use engine_selection::{EngineChooser, Next};
+use lost_entities::LostEntities;
+use pace::Pace;
+use phase::{Action, Event, Phase, Running};
+use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
+use scrapes::ScrapeTimes;
+use session_run::SessionRun;
+pub use wait::{Command, WatcherHandle};
+use wait::{Wait, Wake};
 
 /// How long libdcgm may try to connect inside one call; the waiting is done outside it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pauses between attempts to connect. In a long one the engine's door is tried now and then.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-const KNOCK: Duration = Duration::from_secs(1);
-/// How often the watcher listens for a rhythm in the scrapes.
-const LISTEN: Duration = Duration::from_secs(1);
+/// How often an address is probed during a pause.
+const PROBE: Duration = Duration::from_secs(1);
+/// How often the watcher looks at scrapes, clock and driver between two collections.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often this thread shows that it is alive.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
-/// happen at once, but not sooner than the first of them.
-const LOOK_AGAIN_COLLECTIONS: u32 = 10;
-const LOOK_AGAIN_SOONEST: Duration = Duration::from_secs(1);
-const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(30);
-/// An engine that started before the driver never sees a GPU, so an embedded one is started again: first after this,
-/// then after twice as long each time, because every start leaves some memory in libdcgm.
-const NO_GPU_FIRST: Duration = Duration::from_secs(5);
-const NO_GPU_LATEST: Duration = Duration::from_secs(3600);
+/// How often a page without samples is published again, for the exporter's own metrics on it.
+const REPUBLISH: Duration = Duration::from_secs(30);
+/// Memory that libdcgm allocates for every read is kept while collections come oftener than this.
+const KEEP_MEMORY_BELOW: Duration = Duration::from_secs(5);
+
+/// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
+pub const STATES: [&str; 10] = Phase::NAMES;
 
 /// Why the watcher ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,47 +74,35 @@ pub enum Ended {
     Failed(String),
 }
 
-/// How a session ended.
-enum Leave {
-    Stop,
-    Lost(Error),
-    /// Another session is wanted at once: the engine needs other modules, should look for GPUs anew, or is not the one
-    /// to use any more.
-    Restart,
-    Release,
-    Failed(String),
-}
-
 pub struct Watcher {
     config: Config,
-    choice: Choice,
     library: Arc<Library>,
     counters: Counters,
     publisher: Publisher,
-    waiting: Waiting,
+    wait: Wait,
+    throttle: Throttle,
+    phase: Phase,
+    engines: EngineChooser,
+    back_off: BackOff,
+    silence: Silence,
+    driver_gpus: DriverGpus,
+    pace: Pace,
+    scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
     minors: Minors,
-    report: Report,
-    state: State,
     events: Events,
-    freshness: Freshness,
-    gone: Gone,
-    throttle: Throttle,
+    answered: Answered,
+    lost: LostEntities,
+    report: Report,
     /// The text of the page, written anew in the same memory every time.
     text: String,
+    /// The last collection of any session began.
     collected: Option<Instant>,
-    rhythm: Rhythm,
-    /// The rhythm that the watches are set for.
-    followed: Option<Duration>,
-    grouping: Grouping,
-    /// A group could not be read, and its entities have not been tried apart.
-    should_part: bool,
-    /// Something failed since entities were last looked for.
-    suspicious: bool,
-    /// It has been said whether there is another engine on the node.
-    said_neighbour: bool,
-    no_gpu_pause: Duration,
+    /// It has been logged whether there is another engine on the node.
+    neighbour_logged: bool,
+    /// Why the watcher cannot go on.
+    failure: Option<String>,
 }
 
 impl Watcher {
@@ -122,380 +112,429 @@ impl Watcher {
         library: Arc<Library>,
         counters: Counters,
         publisher: Publisher,
-    ) -> std::io::Result<(Watcher, Remote)> {
-        let (waiting, remote) = Waiting::new(&config.collectors, config.job_map.as_deref())?;
+    ) -> std::io::Result<(Watcher, WatcherHandle)> {
+        let (wait, handle) = Wait::new(&config.collectors, config.job_map.as_deref())?;
         if let Some(directory) = &config.job_map {
-            log::info!(directory = directory.display().to_string(); "HPC job mapping is enabled");
-            if !directory.is_dir() {
-                log::error!(directory = directory.display().to_string(); "HPC job mapping directory not found; waiting for it");
-            }
+            notices::job_map(directory);
         }
         let report = Report {
             library_version: library.version().to_owned(),
             library_path: library.path().display().to_string(),
             job_map_errors: config.job_map.is_some().then_some(0),
-            state: State::default().name(),
-            states: &State::NAMES,
+            state: Phase::default().name(),
+            states: &Phase::NAMES,
+            restarts: RestartReason::ALL.map(|reason| (reason.name(), 0)).to_vec(),
             ..Report::default()
         };
         let watcher = Watcher {
+            wait,
+            throttle: Throttle::default(),
+            phase: Phase::default(),
+            engines: EngineChooser::new(config.engine.clone(), Instant::now()),
+            back_off: BackOff::new(),
+            silence: Silence::new(),
+            driver_gpus: DriverGpus::new(),
+            pace: Pace::new(config.interval, config.min_collect_interval),
+            scrapes: ScrapeTimes::default(),
+            hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            minors: Minors::default(),
             events: Events::new(microseconds(), config.xid_window, config.clock_events_window),
-            no_gpu_pause: no_gpu_first(config.interval),
-            choice: Choice::new(config.engine.clone(), Instant::now()),
-            hostname: hostname::of(&config),
+            answered: Answered::default(),
+            lost: LostEntities::default(),
+            report,
+            text: String::new(),
+            collected: None,
+            neighbour_logged: false,
+            failure: None,
             config,
             library,
             counters,
             publisher,
-            waiting,
-            minors: Minors::default(),
-            report,
-            state: State::default(),
-            freshness: Freshness::default(),
-            gone: Gone::default(),
-            throttle: Throttle::default(),
-            text: String::new(),
-            collected: None,
-            rhythm: Rhythm::default(),
-            followed: None,
-            grouping: Grouping::default(),
-            should_part: false,
-            suspicious: false,
-            said_neighbour: false,
         };
-        Ok((watcher, remote))
+        Ok((watcher, handle))
     }
 
     /// Runs until told to stop.
     pub fn run(mut self) -> Ended {
-        self.publisher.published().set_status(self.state.to_string(), false);
         self.read_jobs();
-        let mut pause = FIRST_PAUSE;
+        // Not a member: it holds what may not be sent to another thread.
+        let mut run: Option<SessionRun> = None;
+        let mut event = Event::Begin;
         loop {
-            match self.connect() {
-                Ok(session) => {
-                    pause = FIRST_PAUSE;
-                    let leave = self.serve(Rc::new(session));
-                    match leave {
-                        Leave::Stop => return self.stopped(),
-                        Leave::Failed(why) => return Ended::Failed(why),
-                        Leave::Restart => continue,
-                        Leave::Release => match self.rest() {
-                            Command::Stop => return self.stopped(),
-                            _ => continue,
-                        },
-                        Leave::Lost(error) => self.lose(&error),
+            let mut next = None;
+            for action in self.advance(event) {
+                next = match action {
+                    Action::Leave => return self.failure.map_or(Ended::Stopped, Ended::Failed),
+                    Action::Connect => Some(self.connect(&mut run)),
+                    Action::RunSession => Some(self.run_session(run.as_mut().expect("a session was begun"))),
+                    Action::EndSession => Some(self.end_session(run.take())),
+                    Action::Pause => Some(self.pause()),
+                    Action::WaitReleased => Some(self.wait_released()),
+                    Action::PublishWithoutSamples => {
+                        self.publish_without_samples();
+                        None
                     }
-                }
-                Err(error) => self.say_unreachable(&error),
+                    Action::CountReconnect => {
+                        self.report.reconnects += 1;
+                        None
+                    }
+                    Action::CountRestart => {
+                        self.count_restart();
+                        None
+                    }
+                    // The session's own loop publishes what it has collected.
+                    Action::Publish => None,
+                };
             }
-            match self.pause(pause) {
-                Some(Command::Stop) => return self.stopped(),
-                Some(Command::Release) if self.rest() == Command::Stop => return self.stopped(),
-                _ => {}
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            event = next.expect("the last action of every phase brings an event");
         }
     }
 
-    fn stopped(&self) -> Ended {
-        systemd::stopping();
-        Ended::Stopped
+    /// Takes in an event and tells everybody who wants to know the phase. Returns what is to be done.
+    fn advance(&mut self, event: Event) -> &'static [Action] {
+        let before = self.phase.clone();
+        let (after, actions) = std::mem::take(&mut self.phase).next(event);
+        if after != before || after == Phase::Starting {
+            self.report.state = after.name();
+            self.publisher.published().set_status(after.to_string(), after.is_well());
+            systemd::status(&after.to_string());
+            if after == Phase::Stopping {
+                systemd::stopping();
+            }
+            notices::phase(&before, &after, &mut self.throttle);
+        }
+        self.phase = after;
+        actions
     }
 
-    fn connect(&mut self) -> Result<Session, Error> {
-        match self.choice.next(Instant::now()) {
+    fn connect(&mut self, run: &mut Option<SessionRun>) -> Event {
+        let begun = match self.engines.next(Instant::now()) {
             Next::AwaitReturn(address) => {
                 self.set_engine("remote", address.to_string());
-                let text =
-                    "the host engine has gone; if it does not return, an embedded one takes its place".to_owned();
-                Err(Error::new("dcgmConnect_v2", abi::CONNECTION_NOT_VALID, text))
+                let text = "the host engine is gone; if it does not return within 5 s, an embedded one takes its place";
+                Err(Error::new("dcgmConnect_v2", abi::CONNECTION_NOT_VALID, text.to_owned()))
             }
             Next::Remote(address) => {
                 self.set_engine("remote", address.to_string());
                 if self.throttle.allows("connect") {
-                    log::info!("Attempting to connect to remote hostengine at {address}");
+                    notices::connecting(Some(&address));
                 }
-                let connected = Session::remote(&self.library, &address, CONNECT_TIMEOUT);
-                match &connected {
-                    Ok(_) => self.choice.connected(&address),
-                    Err(error) if self.choice.refused(Instant::now()) => {
-                        log::warn!(
-                            error = error.to_string();
-                            "something listens at {address} but is no host engine that lets us in; using an embedded one"
-                        );
-                        return self.start_embedded();
+                match Session::remote(&self.library, &address, CONNECT_TIMEOUT) {
+                    Ok(session) => {
+                        self.engines.connected(&address);
+                        Ok(SessionRun::begin(session, Vec::new()))
                     }
-                    Err(_) => {}
+                    Err(error) if self.engines.refused(Instant::now()) => {
+                        notices::refused(&address, &error);
+                        self.start_embedded()
+                    }
+                    Err(error) => Err(error),
                 }
-                connected
             }
             Next::Embedded => self.start_embedded(),
+        };
+        match begun {
+            Ok(begun) => {
+                self.report.engine_version = begun.session.engine_version();
+                log::info!(version = self.report.engine_version; "DCGM successfully initialized!");
+                allocator::keep_memory(!begun.is_embedded() && self.config.interval < KEEP_MEMORY_BELOW);
+                *run = Some(begun);
+                Event::Connected
+            }
+            Err(error) => Event::ConnectFailed(self.unreachable(&error)),
         }
     }
 
-    fn start_embedded(&mut self) -> Result<Session, Error> {
+    fn start_embedded(&mut self) -> Result<SessionRun, Error> {
         self.set_engine("embedded", String::new());
         if self.throttle.allows("connect") {
-            log::info!("Attempting to initialize DCGM.");
+            notices::connecting(None);
         }
-        Session::embedded(&self.library, &scene::unneeded_modules(&self.counters, &self.library))
+        self.driver_gpus.engine_starts(driver::gpus());
+        let denied = unneeded_modules(&self.counters, &self.library);
+        Session::embedded(&self.library, &denied).map(|session| SessionRun::begin(session, denied))
     }
 
     fn set_engine(&mut self, mode: &'static str, address: String) {
         (self.report.engine_mode, self.report.engine_address) = (mode, address);
     }
 
-    /// Watches and publishes until something ends it. The session ends with it.
-    fn serve(&mut self, session: Rc<Session>) -> Leave {
-        self.report.engine_version = session.engine_version();
-        log::info!(version = self.report.engine_version; "DCGM successfully initialized!");
-        if matches!(self.state, State::Lost(_) | State::Reconnecting(_)) {
-            self.report.reconnects += 1;
+    fn unreachable(&mut self, error: &Error) -> String {
+        self.report.count_error(ErrorKind::Connect);
+        let address = self.report.engine_address.as_str();
+        if self.throttle.allows(&format!("unreachable {error}")) {
+            notices::unreachable(address, error);
         }
-        (self.suspicious, self.grouping) = (false, Grouping::default());
-        let leave = match self.look_around(&session) {
-            Ok(scene) => {
-                self.say_neighbour(&session, &scene);
-                self.beat(&session, scene).unwrap_or_else(|leave| leave)
-            }
-            Err(leave) => leave,
-        };
-        if matches!(leave, Leave::Release) {
-            self.enter(State::Releasing);
+        match address {
+            "" => format!("cannot start the embedded DCGM engine ({error})"),
+            address => format!("cannot connect to the host engine at {address} ({error})"),
         }
-        leave
     }
 
-    /// The loop: look around when it is time, collect when it is due, and wait.
-    fn beat(&mut self, session: &Rc<Session>, mut scene: Scene) -> Result<Leave, Leave> {
-        let started = Instant::now();
-        let (mut looked, mut due) = (started, started);
+    fn lost(&mut self, kind: Option<ErrorKind>, error: &Error) -> Event {
+        if let Some(kind) = kind {
+            self.report.count_error(kind);
+        }
+        if self.throttle.allows("lost") {
+            notices::lost(error);
+        }
+        self.engines.lost(Instant::now());
+        Event::SessionLost(format!("the DCGM engine is gone ({error})"))
+    }
+
+    fn end_session(&mut self, run: Option<SessionRun>) -> Event {
+        if let Some(run) = run {
+            self.back_off.session_lasted(run.started.elapsed());
+        }
+        Event::SessionEnded
+    }
+
+    fn count_restart(&mut self) {
+        if let Phase::Restarting(reason) = self.phase {
+            let counts = self.report.restarts.iter_mut().filter(|(name, _)| *name == reason.name());
+            counts.for_each(|(_, count)| *count += 1);
+        }
+    }
+
+    /// Watches and publishes until something ends the session.
+    fn run_session(&mut self, run: &mut SessionRun) -> Event {
+        self.collect_until_ended(run).unwrap_or_else(|ended| ended)
+    }
+
+    /// The loop of a session: look for entities when it is time, collect when it is due, and wait.
+    ///
+    /// Errors: an event that ends the session, like the one that is returned.
+    fn collect_until_ended(&mut self, run: &mut SessionRun) -> Result<Event, Event> {
+        let inventory = self.discover(run)?;
+        self.watch(run, inventory)?;
+        self.log_neighbour(run);
         loop {
-            let now = Instant::now();
-            if now >= looked + self.look_again() {
-                looked = now;
-                self.suspicious = false;
-                if self.should_restart(session, &scene, started) {
-                    return Ok(Leave::Restart);
-                }
-                let (found, is_new) = self.look_around_again(session, scene)?;
-                scene = found;
-                if is_new {
-                    due = now;
-                }
+            if let Some(reason) = self.should_restart(run) {
+                return Ok(Event::Restart(reason));
             }
-            if now >= due {
-                self.collect(&mut scene).map_err(Leave::Lost)?;
-                self.publish(&mut scene);
-                due = match session.mode() {
-                    Mode::Embedded => Instant::now() + self.config.interval,
-                    Mode::Remote => next_due(due, self.config.interval),
-                };
-                if self.should_part {
-                    (self.should_part, self.grouping) = (false, Grouping::Apart);
-                    log::warn!("a group of entities could not be read; reading them in smaller groups");
-                    scene = self.set_scene_again(session, scene)?;
-                    due = Instant::now();
-                }
-                if scene.judgement.rewatch {
-                    self.report.profiling_rewatches += 1;
-                    log::warn!("profiling fields have gone silent; watching them anew");
-                    scene = self.set_scene_again(session, scene)?;
-                }
+            if Instant::now() >= self.looks_again(run) {
+                self.look_again(run)?;
             }
-            // A remote engine polls on its own clock.
-            if session.mode() == Mode::Embedded {
-                let beat = self.beat_of_scrapes();
-                if self.follow(beat) {
-                    scene = self.set_scene_again(session, scene)?;
-                    due = Instant::now();
-                } else if let Some(collected) = self.collected {
-                    let took = self.report.collect_duration;
-                    due = due.min(next_collection(Instant::now(), collected, self.config.interval, beat, took));
+            self.follow_scrapes(run)?;
+            if Instant::now() >= run.due {
+                if let Some(reason) = self.collect(run)? {
+                    return Ok(Event::Restart(reason));
                 }
+                self.watch_anew_if_needed(run)?;
             }
-            if session.mode() == Mode::Embedded
-                && let Some(address) = self.choice.has_come(Instant::now())
-            {
-                log::info!("a host engine answers at {address}; leaving the embedded one for it");
-                return Ok(Leave::Restart);
-            }
-            match self.wait(due.min(looked + self.look_again()).min(Instant::now() + LISTEN)) {
+            match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
                 Wake::JobsChanged => {
                     self.read_jobs();
-                    self.relabel(&mut scene);
-                    self.publish_again(&mut scene);
+                    self.relabel(run);
+                    self.publish(run);
                 }
                 Wake::CountersChanged | Wake::Command(Command::Reload) => {
                     if !self.reload() {
                         // Whoever asked for it wants to see the outcome before the next collection.
-                        self.publish_again(&mut scene);
+                        self.publish(run);
                         continue;
                     }
-                    let denied = scene::unneeded_modules(&self.counters, &self.library);
-                    if session.mode() == Mode::Embedded && scene.denied != denied {
-                        return Ok(Leave::Restart);
+                    if run.is_embedded() && run.denied_modules != unneeded_modules(&self.counters, &self.library) {
+                        return Ok(Event::Restart(RestartReason::Modules));
                     }
-                    drop(scene);
-                    scene = self.look_around(session)?;
-                    (looked, due) = (Instant::now(), Instant::now());
+                    let inventory = self.discover(run)?;
+                    self.watch(run, inventory)?;
                 }
-                Wake::Command(Command::Stop) => return Ok(Leave::Stop),
-                Wake::Command(Command::Release) => return Ok(Leave::Release),
+                Wake::Command(Command::Stop) => return Ok(Event::Stop),
+                Wake::Command(Command::Release) => return Ok(Event::Release),
                 Wake::Command(Command::Resume) => {}
             }
         }
     }
 
-    fn beat_of_scrapes(&mut self) -> Option<Beat> {
-        let rhythm = &mut self.rhythm;
-        self.publisher.published().take_visits(|client, at| rhythm.note(client, at));
-        rhythm.beat(Instant::now())
-    }
-
-    /// Takes up a rhythm, or lets one go. Says whether watches have to be set for it: they are to be due once a beat.
-    fn follow(&mut self, beat: Option<Beat>) -> bool {
-        let period = beat.map(|beat| beat.period).filter(|period| *period < self.config.interval);
-        let is_close = |a: Duration, b: Duration| a.abs_diff(b) <= a.max(b) / 20;
-        let same = match (period, self.followed) {
-            (Some(period), Some(followed)) => is_close(period, followed),
-            (None, None) => true,
-            _ => false,
-        };
-        if !same {
-            let seconds = period.map_or(self.config.interval, |period| period).as_secs_f64();
-            log::info!(seconds = seconds; "collecting {}", if period.is_some() { "just before each scrape" } else { "at the interval" });
-            self.followed = period;
+    /// What is seen between collections: a step of the clock, the node's host engine, GPUs of the driver.
+    fn should_restart(&mut self, run: &mut SessionRun) -> Option<RestartReason> {
+        let step = run.clock_step();
+        if let Some(step) = step {
+            log::warn!("{step}");
         }
-        !same
-    }
-
-    /// Time between two collections: the interval, or that of the scrapes if they come more often.
-    fn pace(&self) -> Duration {
-        self.followed.map_or(self.config.interval, |followed| followed.min(self.config.interval))
-    }
-
-    fn look_again(&self) -> Duration {
-        if self.suspicious {
-            return LOOK_AGAIN_SOONEST;
+        if !run.is_embedded() {
+            return None;
         }
-        (self.config.interval * LOOK_AGAIN_COLLECTIONS).clamp(LOOK_AGAIN_SOONEST, LOOK_AGAIN_LATEST)
-    }
-
-    /// An embedded engine that sees no GPU may have been started before the driver.
-    fn should_restart(&mut self, session: &Rc<Session>, scene: &Scene, started: Instant) -> bool {
-        if session.mode() == Mode::Remote || !scene.inventory.gpus.is_empty() {
-            self.no_gpu_pause = no_gpu_first(self.config.interval);
-            return false;
+        if step.is_some() {
+            return Some(RestartReason::ClockStep);
         }
-        if started.elapsed() < self.no_gpu_pause {
-            return false;
+        if self.engines.has_come(Instant::now()).is_some() {
+            return Some(RestartReason::HostEngine);
         }
-        self.no_gpu_pause = (self.no_gpu_pause * 2).min(NO_GPU_LATEST);
-        log::info!("DCGM sees no GPU; starting the engine again in case the driver has come");
-        true
+        let in_engine = run.watches.as_ref().map_or(0, |watches| watches.inventory.gpus.len());
+        let has_more = self.driver_gpus.has_more(driver::gpus().as_ref(), in_engine, run.started.elapsed());
+        has_more.then_some(RestartReason::GpusAppeared)
     }
 
-    fn look_around(&mut self, session: &Rc<Session>) -> Result<Scene, Leave> {
-        let inventory = self.discover(session)?;
-        self.set_scene(session, inventory)
+    fn looks_again(&self, run: &SessionRun) -> Instant {
+        let has_none = run.watches.as_ref().is_none_or(|watches| watches.inventory.gpus.is_empty());
+        run.looks_again(self.config.interval, has_none || !self.lost.entities().is_empty())
     }
 
-    /// Looks for entities again; keeps what is watched if they are the same. Says whether they are not.
-    fn look_around_again(&mut self, session: &Rc<Session>, old: Scene) -> Result<(Scene, bool), Leave> {
-        let inventory = self.discover(session)?;
-        if inventory == old.inventory {
-            return Ok((old, false));
+    /// Looks for entities again; keeps what is watched if they are the same.
+    fn look_again(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let inventory = self.discover(run)?;
+        if run.watches.as_ref().is_some_and(|watches| watches.inventory == inventory) {
+            return Ok(());
         }
-        for entity in old.inventory.entities.iter().filter(|entity| !inventory.entities.contains(entity)) {
-            self.events.forget(entity.id);
-            self.freshness.forget(entity.id);
+        self.watch(run, inventory)
+    }
+
+    /// Keeps the pace of the most regular scraper. A host engine samples on its own clock: there the interval holds.
+    fn follow_scrapes(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        if !run.is_embedded() {
+            return Ok(());
         }
-        // What was watched is given back first: an engine has room for few groups.
-        drop(old);
-        Ok((self.set_scene(session, inventory)?, true))
+        let scrapes = &mut self.scrapes;
+        self.publisher.published().take_visits(|client, at| scrapes.note(client, at));
+        let (scraper, changed) = self.pace.adopt(scrapes, Instant::now());
+        if changed {
+            notices::pace(self.pace.period(), self.pace.follows());
+            if let Some(watches) = &mut run.watches {
+                let set = watches.collector.set_interval(self.pace.period());
+                set.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            }
+        }
+        if let Some(collected) = run.collected {
+            run.due = self.pace.due(collected, scraper, self.report.collect_duration);
+        }
+        Ok(())
     }
 
-    fn set_scene_again(&mut self, session: &Rc<Session>, old: Scene) -> Result<Scene, Leave> {
-        let inventory = old.inventory.clone();
-        drop(old);
-        self.set_scene(session, inventory)
-    }
-
-    fn discover(&mut self, session: &Rc<Session>) -> Result<Inventory, Leave> {
-        let found = scene::discover(session, &self.config, &self.counters, &self.hostname, &mut self.minors);
-        let inventory = found.map_err(|error| self.failed(ErrorKind::Discover, error))?;
-        self.gone.update(&inventory);
+    fn discover(&mut self, run: &mut SessionRun) -> Result<Inventory, Event> {
+        (run.looked, run.has_failed) = (Instant::now(), false);
+        // A node may get its name after the exporter was started.
+        self.hostname = hostname::of(&self.config);
+        let found =
+            active_watches::discover(&run.session, &self.config, &self.counters, &self.hostname, &mut self.minors);
+        let inventory = found.map_err(|error| self.lost(Some(ErrorKind::Discover), &error))?;
+        self.lost.update(&inventory);
         Ok(inventory)
     }
 
-    fn set_scene(&mut self, session: &Rc<Session>, inventory: Inventory) -> Result<Scene, Leave> {
-        self.say_inventory(&inventory);
-        let set = Scene::set(session, &self.counters, inventory, &self.events, self.pace(), self.grouping);
-        let mut scene = set.map_err(|error| self.failed(ErrorKind::Watch, error))?;
-        if !scene.plan.errors.is_empty() && self.collected.is_none() {
-            let (file, errors) = (self.config.collectors.clone(), scene.plan.errors.clone());
-            return Err(Leave::Failed(counters::Error::Rows { file, errors }.to_string()));
+    /// Watches these entities, and collects at once.
+    fn watch(&mut self, run: &mut SessionRun, inventory: Inventory) -> Result<(), Event> {
+        let counts = Kind::ALL.into_iter().map(|kind| (kind, inventory.count(kind)));
+        self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
+        notices::inventory(&inventory, &self.report.entities, &self.hostname);
+        let period = if run.is_embedded() { self.pace.period() } else { self.config.interval };
+        let watched = run.watch(&self.counters, inventory, &self.events, period);
+        let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+        if !watches.plan.errors.is_empty() && self.collected.is_none() {
+            let (file, errors) = (self.config.collectors.clone(), watches.plan.errors.clone());
+            self.failure = Some(counters::Error::Rows { file, errors }.to_string());
+            return Err(Event::Stop);
         }
-        self.say_plan(&scene);
-        self.relabel(&mut scene);
-        Ok(scene)
+        self.report_plan(watches);
+        self.relabel(run);
+        Ok(())
     }
 
-    fn failed(&mut self, kind: ErrorKind, error: Error) -> Leave {
-        self.report.count_error(kind);
-        Leave::Lost(error)
-    }
-
-    fn collect(&mut self, scene: &mut Scene) -> Result<(), Error> {
+    /// Collects and publishes. Returns why the engine should be started again, if it should.
+    fn collect(&mut self, run: &mut SessionRun) -> Result<Option<RestartReason>, Event> {
         let start = Instant::now();
-        let outcome = scene.collector.collect(&scene.inventory, &mut self.events, microseconds())?;
-        self.suspicious |= !outcome.errors.is_empty();
-        self.should_part = outcome.isolate && self.grouping == Grouping::Together;
-        scene.collector.table.settle_labels();
-        self.freshness.judge(&mut scene.collector.table, &scene.inventory, &mut scene.judgement);
+        let watches = run.watches.as_mut().expect("something is watched");
+        let collected = watches.collector.collect(&watches.inventory, &mut self.events, microseconds());
+        let outcome = collected.map_err(|error| self.lost(None, &error))?;
+        run.has_failed |= !outcome.errors.is_empty();
+        run.should_split = outcome.isolate && run.grouping == Grouping::Together;
+        let (table, judgement) = (&mut watches.collector.table, &mut watches.judgement);
+        table.settle_labels();
+        run.freshness.judge(&mut self.answered, table, &watches.inventory, judgement);
         for error in outcome.errors {
             let kind = if error.call == "dcgmUpdateAllFields" { ErrorKind::Update } else { ErrorKind::Read };
             self.report.count_error(kind);
             if self.throttle.allows(&error.to_string()) {
                 log::warn!("some samples are missing: {error}");
             }
-            scene.judgement.reasons.push(error.to_string());
+            judgement.reasons.push(error.to_string());
         }
         self.report.collect_duration = start.elapsed();
-        self.report.collect_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.report.collect_time = match judgement.newest {
+            0 => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            newest => newest as f64 / 1e6,
+        };
         self.report.collections += 1;
-        self.collected = Some(start);
-        Ok(())
+        (self.collected, run.collected) = (Some(start), Some(start));
+        run.due = match run.is_embedded() {
+            true => start + self.pace.period(),
+            false => next_due(run.due, self.config.interval),
+        };
+        let event = self.judge(run);
+        let no_gpu_answers = matches!(&event, Event::Collected(running) if running.no_gpu_answers);
+        self.advance(event);
+        self.publish(run);
+        let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded());
+        Ok(is_silent.then_some(RestartReason::GpusSilent))
     }
 
-    /// Renders the samples that there are and hangs the page out.
-    fn publish(&mut self, scene: &mut Scene) {
-        self.enter(self.state_of(scene));
-        self.publish_again(scene);
+    /// What the last collection says of the GPUs.
+    fn judge(&self, run: &SessionRun) -> Event {
+        let Some(watches) = &run.watches else { return Event::NoGpus { had_some: false } };
+        let had_some = !self.lost.entities().is_empty();
+        if watches.inventory.gpus.is_empty() {
+            return Event::NoGpus { had_some };
+        }
+        let mut reasons = watches.judgement.reasons.clone();
+        reasons.extend(self.lost.reasons());
+        if let Some((step @ Step::Back(_), _)) = run.catches_up {
+            reasons.push(format!(
+                "{step}; the host engine samples nothing until it has caught up: restart nv-hostengine (systemctl restart \
+                 nvidia-dcgm)"
+            ));
+        }
+        reasons.sort();
+        let up = watches.inventory.entities.iter().zip(&watches.judgement.up);
+        let mut gpus = up.filter(|(entity, _)| entity.kind == Kind::Gpu).map(|(_, up)| *up).peekable();
+        let no_gpu_answers = gpus.peek().is_some() && !gpus.any(|up| up);
+        Event::Collected(Running { reasons, no_gpu_answers })
     }
 
-    fn publish_again(&mut self, scene: &mut Scene) {
+    /// Watches again where the last collection showed that it is worth it.
+    fn watch_anew_if_needed(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let Some(watches) = &run.watches else { return Ok(()) };
+        if run.should_split {
+            (run.should_split, run.grouping) = (false, Grouping::Apart);
+            log::warn!("a group of entities could not be read; reading them in smaller groups");
+        } else if watches.judgement.rewatch {
+            self.report.profiling_rewatches += 1;
+            log::warn!("profiling fields have gone silent; watching them anew");
+        } else {
+            return Ok(());
+        }
+        let inventory = watches.inventory.clone();
+        self.watch(run, inventory)
+    }
+
+    /// Renders the samples that there are and publishes the page.
+    fn publish(&mut self, run: &mut SessionRun) {
+        let Some(watches) = &mut run.watches else { return };
         self.text.clear();
-        let Collector { table, computed, .. } = &mut scene.collector;
-        scene.exposition.render(table, computed, &mut self.text);
+        let Collector { table, computed, .. } = &mut watches.collector;
+        watches.exposition.render(table, computed, &mut self.text);
         if self.config.exporter_metrics {
-            scene.exposition.render_up(&scene.judgement.up, &self.gone.gone, &mut self.text);
-            scene.exposition.render_jobs(&mut self.text);
+            watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
+            watches.exposition.render_jobs(&mut self.text);
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
     }
 
-    /// Hangs out a page without samples: one that was collected is no longer true.
-    fn publish_without_samples(&mut self, taken: Option<Instant>) {
+    /// Publishes a page without samples: those that were collected no longer hold. Only after a release it does not age,
+    /// because nothing is awaited.
+    fn publish_without_samples(&mut self) {
         self.text.clear();
         if self.config.exporter_metrics {
             self.render_report();
         }
+        let taken = match self.phase {
+            Phase::Released => None,
+            Phase::Connecting { .. } => Some(Instant::now()),
+            _ => self.collected.or_else(|| Some(Instant::now())),
+        };
         self.publisher.publish(&self.text, taken);
     }
 
@@ -505,47 +544,12 @@ impl Watcher {
         self.report.put(&mut OwnMetrics::new(&mut self.text));
     }
 
-    fn state_of(&self, scene: &Scene) -> State {
-        let mut reasons = scene.judgement.reasons.clone();
-        reasons.extend(self.gone.gone.iter().map(|entity| {
-            let (name, id) =
-                if entity.gpu_instance.is_some() { ("GPU instance", entity.id.id) } else { ("GPU", entity.id.id) };
-            format!("{name} {id} ({}) is gone", entity.uuid)
-        }));
-        if scene.inventory.gpus.is_empty() {
-            reasons.push("no GPU is found; looking again".to_owned());
-        }
-        reasons.sort();
-        if reasons.is_empty() { State::Running } else { State::Degraded(reasons) }
-    }
-
-    /// Goes over to a state, and says so where it is another.
-    fn enter(&mut self, state: State) {
-        if state == self.state {
-            return;
-        }
-        self.report.state = state.name();
-        self.publisher.published().set_status(state.to_string(), state.is_well());
-        systemd::status(&state.to_string());
-        let (from, to) = (self.state.name(), state.name());
-        // Within a state, details may change all the time.
-        if from != to || self.throttle.allows(&state.to_string()) {
-            match &state {
-                State::Degraded(_) | State::Lost(_) | State::Reconnecting(_) => {
-                    log::warn!(from = from; "state: {state}");
-                }
-                _ => log::info!(from = from; "state: {state}"),
-            }
-        }
-        self.state = state;
-    }
-
-    fn relabel(&mut self, scene: &mut Scene) {
-        let Some(jobs) = &self.jobs else { return };
-        scene.exposition.set_jobs(jobs, self.config.job_labels);
+    fn relabel(&mut self, run: &mut SessionRun) {
+        let (Some(jobs), Some(watches)) = (&self.jobs, &mut run.watches) else { return };
+        watches.exposition.set_jobs(jobs, self.config.job_labels);
         if self.config.job_labels == JobLabels::OnSamples {
             let now = microseconds();
-            for entity in scene.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
+            for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
                 self.events.set_jobs(now, entity.id, &jobs.jobs_of(&entity.names));
             }
         }
@@ -563,8 +567,8 @@ impl Watcher {
         }
     }
 
-    /// Reads the counters file again. Says whether there is something new to watch; what is wrong is said, and the rows
-    /// that there were stay.
+    /// Reads the counters file again. Returns whether there is something new to watch. If the file is wrong, the log says
+    /// why, and the rows that there were stay.
     fn reload(&mut self) -> bool {
         let file = self.config.collectors.display().to_string();
         match Counters::read(&self.config.collectors) {
@@ -597,128 +601,65 @@ impl Watcher {
                 panic!("{why}");
             }
             let pause = until.min(Instant::now() + PROGRESS);
-            match self.waiting.until(pause) {
+            match self.wait.until(pause) {
                 Wake::Due if pause < until => {}
                 wake => return wake,
             }
         }
     }
 
-    /// Waits between two attempts; ends early on a command that matters without a session, and when somebody answers
-    /// at the engine's address.
-    fn pause(&mut self, pause: Duration) -> Option<Command> {
-        let until = Instant::now() + pause;
+    /// Waits between two attempts to reach an engine. Ends early on a command, and when somebody answers at its address.
+    fn pause(&mut self) -> Event {
+        let restart = match self.phase {
+            Phase::Restarting(reason) => Some(reason),
+            _ => None,
+        };
+        let until = Instant::now() + self.back_off.next(restart);
         loop {
             let now = Instant::now();
             if now >= until {
-                return None;
+                return Event::PauseOver;
             }
-            match self.wait(until.min(now + KNOCK)) {
-                Wake::Due if self.choice.answers() => return None,
+            match self.wait(until.min(now + PROBE)) {
+                Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
                 Wake::JobsChanged => self.read_jobs(),
                 Wake::CountersChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Resume) => {}
-                Wake::Command(command) => return Some(command),
+                Wake::Command(Command::Release) => return Event::Release,
+                Wake::Command(Command::Stop) => return Event::Stop,
             }
         }
     }
 
     /// Stays without a session until told otherwise.
-    fn rest(&mut self) -> Command {
-        self.enter(State::Released);
-        self.publish_without_samples(None);
+    fn wait_released(&mut self) -> Event {
         loop {
-            match self.wait(Instant::now() + LOOK_AGAIN_LATEST) {
-                Wake::Due => self.publish_without_samples(None),
+            match self.wait(Instant::now() + REPUBLISH) {
+                Wake::Due => self.publish_without_samples(),
                 Wake::JobsChanged => self.read_jobs(),
                 Wake::CountersChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Release) => {}
-                Wake::Command(command) => return command,
+                Wake::Command(Command::Resume) => return Event::Resume,
+                Wake::Command(Command::Stop) => return Event::Stop,
             }
         }
     }
 
-    fn lose(&mut self, error: &Error) {
-        if self.throttle.allows("lost") {
-            log::error!(error = error.to_string(); "Could not retrieve metrics: the DCGM engine is gone; connecting again");
-        }
-        self.choice.lost(Instant::now());
-        self.enter(State::Lost(format!("the DCGM engine is gone ({error})")));
-        self.publish_without_samples(self.collected.or_else(|| Some(Instant::now())));
-    }
-
-    fn say_unreachable(&mut self, error: &Error) {
-        self.report.count_error(ErrorKind::Connect);
-        let address = self.report.engine_address.as_str();
-        let why = match address {
-            "" => format!("cannot start the embedded DCGM engine ({error})"),
-            address => format!("cannot connect to the host engine at {address} ({error})"),
-        };
-        if self.throttle.allows(&format!("unreachable {error}")) {
-            match address {
-                "" => log::error!(error = error.to_string(); "Failed to start the embedded DCGM engine; trying again"),
-                address => log::error!(
-                    address = address,
-                    error = error.to_string(),
-                    hint = "check that nv-hostengine runs there (systemctl status nvidia-dcgm) and that an IPv6 address stands in brackets";
-                    "Failed to connect to remote hostengine; trying again"
-                ),
-            }
-        }
-        match self.collected {
-            None => self.enter(State::Waiting(why)),
-            Some(taken) => {
-                self.enter(State::Reconnecting(why));
-                self.publish_without_samples(Some(taken));
-            }
-        }
-    }
-
-    /// An embedded engine may have a neighbour: says once what that means on these GPUs, and how to share it.
-    fn say_neighbour(&mut self, session: &Rc<Session>, scene: &Scene) {
-        if self.config.engine != EngineSelection::Embedded || std::mem::replace(&mut self.said_neighbour, true) {
+    /// An embedded engine may have a neighbour: logs once what that means on these GPUs, and how to share it.
+    fn log_neighbour(&mut self, run: &SessionRun) {
+        if self.config.engine != EngineSelection::Embedded || std::mem::replace(&mut self.neighbour_logged, true) {
             return;
         }
+        let Some(watches) = &run.watches else { return };
         let places = usual_places();
-        let Some(address) = hostengine::first_answering(&places) else {
-            let places: Vec<String> = places.iter().map(ToString::to_string).collect();
-            log::info!("no other DCGM engine answers on this node (looked at {})", places.join(" and "));
-            return;
-        };
-        match inventory::oldest_architecture(session, &scene.inventory.gpus) {
-            Some(architecture) if architecture.engines_share_profiling() => log::info!(
-                "a host engine answers at {address} beside the embedded one; on these GPUs ({architecture}) both work, \
-                 profiling included. To use it instead of a second engine: -r auto, or -r {address}"
-            ),
-            architecture => log::warn!(
-                "a host engine answers at {address} beside the embedded one; {} profiling has one owner, so \
-                 DCGM_FI_PROF_* metrics of one of them may be missing. To use it instead of a second engine: -r auto, or \
-                 -r {address}",
-                match architecture {
-                    Some(architecture) => format!("on these GPUs ({architecture})"),
-                    None => "on GPUs before Hopper".to_owned(),
-                }
-            ),
-        }
+        let found = hostengine::first_answering(&places);
+        let oldest = found.and_then(|_| inventory::oldest_architecture(&run.session, &watches.inventory.gpus));
+        notices::neighbour(found, &places, oldest);
     }
 
-    fn say_inventory(&mut self, inventory: &Inventory) {
-        for (kind, reason) in &inventory.absent {
-            log::info!("Not collecting {} metrics; {reason}", kind.name());
-        }
-        for warning in &inventory.warnings {
-            log::warn!("{warning}");
-        }
-        let counts = Kind::ALL.into_iter().map(|kind| (kind, inventory.count(kind)));
-        self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
-        let counts: Vec<String> =
-            self.report.entities.iter().map(|(kind, count)| format!("{}={count}", kind.name())).collect();
-        log::info!(entities = counts.join(","), hostname = self.hostname; "looked around");
-    }
-
-    fn say_plan(&mut self, scene: &Scene) {
-        let Scene { plan, collector, profiling_refusal, .. } = scene;
+    fn report_plan(&mut self, watches: &ActiveWatches) {
+        let ActiveWatches { plan, collector, profiling_refusal, .. } = watches;
         if let Some(error) = profiling_refusal {
             log::info!("Not collecting DCP metrics: {error}");
         }
@@ -742,16 +683,12 @@ impl Watcher {
     }
 }
 
-fn no_gpu_first(interval: Duration) -> Duration {
-    (interval * LOOK_AGAIN_COLLECTIONS).clamp(LOOK_AGAIN_SOONEST, NO_GPU_FIRST)
-}
-
 /// Now, as DCGM counts: since 1970.
 pub fn microseconds() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
-/// The next beat after this one; beats that have passed meanwhile are left out.
+/// The next time after `due` at a whole number of intervals; those that have passed meanwhile are left out.
 fn next_due(due: Instant, interval: Duration) -> Instant {
     let next = due + interval;
     let now = Instant::now();

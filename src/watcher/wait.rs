@@ -1,4 +1,4 @@
-//! Waiting: for the next beat, a command, or news from a directory, in one `poll(2)`.
+//! Waiting for a time, a command or a change in a directory, in one `poll(2)`.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::system::directory::DirectoryMonitor;
 
 /// Directories are looked at this often even if nothing says that they changed.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
-/// Prolog and epilog write several times in a row: their news are taken together.
+/// Prolog and epilog write several times in a row: their changes are taken together.
 const JOBS_SOONEST: Duration = Duration::from_millis(50);
 /// An editor writes a file in several steps: it is read when it has been left alone for so long.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -23,23 +23,23 @@ pub enum Command {
     Stop,
     /// Read the counters file again.
     Reload,
-    /// Let the GPUs go.
+    /// Release the GPUs.
     Release,
-    /// Take them up again.
+    /// Go on after a release.
     Resume,
 }
 
-/// The main thread's end of the line to the watcher.
-pub struct Remote {
+/// How other threads send commands to the watcher.
+pub struct WatcherHandle {
     commands: Sender<Command>,
-    bell: Arc<OwnedFd>,
+    wake_up: Arc<OwnedFd>,
 }
 
-impl Remote {
+impl WatcherHandle {
     pub fn send(&self, command: Command) {
-        // A watcher that has ended needs no commands; ringing is adding one to an eventfd.
+        // A watcher that has ended needs no commands; adding one to an eventfd makes it readable.
         if self.commands.send(command).is_ok() {
-            let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(&*self.wake_up, &1u64.to_ne_bytes());
         }
     }
 }
@@ -53,25 +53,26 @@ pub enum Wake {
     Command(Command),
 }
 
-pub struct Waiting {
+/// What the watcher waits for.
+pub struct Wait {
     commands: Receiver<Command>,
-    bell: Arc<OwnedFd>,
+    wake_up: Arc<OwnedFd>,
     jobs: Option<DirectoryMonitor>,
-    jobs_told: Instant,
-    counters: FileWatch,
+    jobs_reported: Instant,
+    counters: FileMonitor,
 }
 
-impl Waiting {
+impl Wait {
     /// Errors: no event descriptor is to be had.
-    pub fn new(counters: &Path, jobs: Option<&Path>) -> std::io::Result<(Waiting, Remote)> {
+    pub fn new(counters: &Path, jobs: Option<&Path>) -> std::io::Result<(Wait, WatcherHandle)> {
         let (sender, commands) = channel();
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let remote = Remote { commands: sender, bell: bell.clone() };
-        let (jobs, counters) = (jobs.map(DirectoryMonitor::new), FileWatch::new(counters));
-        Ok((Waiting { commands, bell, jobs, jobs_told: Instant::now(), counters }, remote))
+        let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let handle = WatcherHandle { commands: sender, wake_up: wake_up.clone() };
+        let (jobs, counters) = (jobs.map(DirectoryMonitor::new), FileMonitor::new(counters));
+        Ok((Wait { commands, wake_up, jobs, jobs_reported: Instant::now(), counters }, handle))
     }
 
-    /// Waits until `until`, a command, or news.
+    /// Waits until `until`, a command, or a change.
     pub fn until(&mut self, until: Instant) -> Wake {
         loop {
             match self.commands.try_recv() {
@@ -83,10 +84,10 @@ impl Waiting {
             if self.counters.changed(now) {
                 return Wake::CountersChanged;
             }
-            let jobs_from = self.jobs_told + JOBS_SOONEST;
+            let jobs_from = self.jobs_reported + JOBS_SOONEST;
             let jobs_wait = self.jobs.is_some() && now < jobs_from;
             if !jobs_wait && self.jobs.as_mut().is_some_and(DirectoryMonitor::changed) {
-                self.jobs_told = now;
+                self.jobs_reported = now;
                 return Wake::JobsChanged;
             }
             if now >= until {
@@ -103,21 +104,21 @@ impl Waiting {
         }
     }
 
-    /// Sleeps until something rings. Directories that are known to have changed do not ring again meanwhile.
+    /// Sleeps until a descriptor is readable, at most for `rest`.
     fn sleep(&self, rest: Duration, without_jobs: bool) {
         let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryMonitor::descriptor);
-        let descriptors = [Some(&*self.bell), jobs, self.counters.directory.descriptor()];
+        let descriptors = [Some(&*self.wake_up), jobs, self.counters.directory.descriptor()];
         let mut descriptors: Vec<PollFd<'_>> =
             descriptors.into_iter().flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
         // An interrupted wait is a short one.
         let _ = poll(&mut descriptors, Some(&timeout));
-        let _ = rustix::io::read(&*self.bell, &mut [0u8; 8]);
+        let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
     }
 }
 
-/// One file, watched through its directory, so that it may be replaced.
-struct FileWatch {
+/// One file, monitored through its directory, so that it may be replaced.
+struct FileMonitor {
     file: PathBuf,
     directory: DirectoryMonitor,
     stamp: Option<Stamp>,
@@ -128,10 +129,10 @@ struct FileWatch {
 /// What tells one content of a file from another without reading it.
 type Stamp = (SystemTime, u64, u64);
 
-impl FileWatch {
-    fn new(file: &Path) -> FileWatch {
+impl FileMonitor {
+    fn new(file: &Path) -> FileMonitor {
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        FileWatch {
+        FileMonitor {
             file: file.to_owned(),
             directory: DirectoryMonitor::new(directory),
             stamp: stamp(file),

@@ -17,7 +17,7 @@ use dcgm_exporter::exposition::{Exposition, OwnMetrics};
 use dcgm_exporter::inventory::{self, Minors, Naming, Scope};
 use dcgm_exporter::metrics::computed::Events;
 use dcgm_exporter::metrics::exporter::Report;
-use dcgm_exporter::metrics::freshness::{Freshness, Judgement};
+use dcgm_exporter::metrics::freshness::{Answered, Freshness, Judgement};
 use dcgm_exporter::metrics::plan::Plan;
 use dcgm_exporter::metrics::{Collector, Grouping, profiling_support};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
@@ -88,13 +88,14 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let published = Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None));
     published.want_gzip();
     let mut publisher = Publisher::new(published);
-    let (mut freshness, mut judgement) = (Freshness::default(), Judgement::default());
+    let (mut answered, mut freshness) = (Answered::default(), Freshness::default());
+    let mut judgement = Judgement::default();
     let (mut text, report) = (String::new(), Report::default());
     let mut cycle = || {
         let outcome = collector.collect(&inventory, &mut events, 0).unwrap();
         assert!(outcome.errors.is_empty());
         collector.table.settle_labels();
-        freshness.judge(&mut collector.table, &inventory, &mut judgement);
+        freshness.judge(&mut answered, &mut collector.table, &inventory, &mut judgement);
         text.clear();
         exposition.render(&mut collector.table, &collector.computed, &mut text);
         exposition.render_up(&judgement.up, &[], &mut text);

@@ -286,14 +286,17 @@ fn the_port_and_the_exporter_behind_it() {
     let checked = ask(&scratch, exporter.port);
     checked.says("port", "ok", &format!("served by this exporter, version {}", env!("CARGO_PKG_VERSION")));
     checked.says("running exporter", "ok", "running");
-    node["faults"]["silent_fields"] = json!([150]);
     node["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 1 }]);
     scratch.write("scenario.json", node.to_string());
     exporter.until("it is degraded", |exporter| exporter.get("/health").body.contains("stopped moving").then_some(()));
     ask(&scratch, exporter.port).says("running exporter", "warn", "its values have stopped moving");
+    node["faults"]["silent_fields"] = json!([150]);
+    scratch.write("scenario.json", node.to_string());
+    exporter.until("no GPU answers", |exporter| (exporter.get("/health").status == 503).then_some(()));
+    ask(&scratch, exporter.port).says("running exporter", "fail", "no GPU answers");
     node["faults"] = json!({ "hang_ms": { "dcgmUpdateAllFields": 600_000 } });
     scratch.write("scenario.json", node.to_string());
-    exporter.until("it is stale", |exporter| (exporter.get("/health").status == 503).then_some(()));
+    exporter.until("it is stale", |exporter| exporter.get("/health").body.starts_with("stale").then_some(()));
     ask(&scratch, exporter.port).says("running exporter", "fail", "dcgmUpdateAllFields was called");
     assert_eq!(exporter.get("/metrics").status, 503, "it was asked, not ended");
 }

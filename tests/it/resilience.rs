@@ -88,8 +88,9 @@ fn a_host_engine_that_is_restarted() {
     for round in 1..=3 {
         drop(engine);
         let page = exporter.page_with("samples are gone", |page| !page.contains("DCGM_FI_DEV_GPU_TEMP"));
-        assert!(state(&page, "lost") || state(&page, "reconnecting"), "{page}");
-        let health = health_with(&mut exporter, "health says so", |health| health.body.starts_with("reconnecting: "));
+        assert!(state(&page, "lost"), "{page}");
+        let health =
+            health_with(&mut exporter, "health says so", |health| health.body.starts_with("lost: cannot connect"));
         assert!(health.status == 503 && health.body.contains(&address), "{}", health.body);
         engine = HostEngine::start(["--listen", &address], &plan);
         let back = Instant::now();
@@ -139,7 +140,7 @@ fn a_driver_that_comes_after_the_exporter() {
     let scratch = Scratch::new();
     let mut exporter = start(&scratch, &scenario(&[]), GPU_TEMP, &[]);
     let page = exporter.page();
-    assert!(!page.contains("DCGM_FI_") && state(&page, "degraded"), "{page}");
+    assert!(!page.contains("DCGM_FI_") && state(&page, "waiting_for_gpus"), "{page}");
     let health = exporter.get("/health");
     assert!(health.body.contains("no GPU is found; looking again"), "{}", health.body);
     scratch.write("scenario.json", scenario(&[0, 1]).to_string());
@@ -314,7 +315,7 @@ fn letting_the_gpus_go_and_taking_them_up_again() {
         std::thread::sleep(Duration::from_millis(1200));
         let page = exporter.get("/metrics");
         assert!(page.status == 200 && state(&page.body, "released"), "it stands as long as it takes");
-        assert!(exporter.get("/health").body.contains("SIGUSR2 takes them up again"));
+        assert!(exporter.get("/health").body.contains("send SIGUSR2 to go on"));
         exporter.signal(Signal::USR2);
         exporter.page_with("they are back", |page| state(page, "running") && page.contains("DCGM_FI_DEV_GPU_TEMP{"));
     }

@@ -1,9 +1,8 @@
 //! Which engine to use next: the one that was asked for or, for `auto`, whichever there is.
 //!
 //! For `auto` the node's host engine comes first, because it holds the GPUs already. A restart of it should not start
-//! an embedded one in the meantime, since each start and stop costs seconds and some memory inside libdcgm; so an
-//! engine that is lost is waited for a little. One that listens but does not let us in is left alone for longer and
-//! longer.
+//! an embedded one in the meantime, since each start and stop costs seconds; so an engine that is lost is waited for
+//! 5 s. One that listens but refuses a session is not tried again for a minute, then for twice as long each time.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,9 @@ use crate::dcgm::hostengine;
 const RETURN: Duration = Duration::from_secs(5);
 /// How often an embedded engine's session looks whether the node's own has come.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long an engine that did not let us in is left alone: at first, and at most.
-const FIRST_GRUDGE: Duration = Duration::from_secs(60);
-const LONGEST_GRUDGE: Duration = Duration::from_secs(3600);
+/// How long an engine that refused a session is not tried again: at first, and at most.
+const FIRST_REFUSAL: Duration = Duration::from_secs(60);
+const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 
 /// What to start or connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +26,20 @@ pub enum Next {
     AwaitReturn(Address),
 }
 
-pub struct Choice {
+/// The selection that was configured, and what came of it so far.
+pub struct EngineChooser {
     engine: EngineSelection,
     /// The host engine that `auto` lost, and until when it is waited for.
     awaited: Option<(Address, Instant)>,
     looked: Instant,
-    left_alone_until: Instant,
-    grudge: Duration,
+    refused_until: Instant,
+    /// How long the next refusal counts.
+    refusal: Duration,
 }
 
-impl Choice {
-    pub fn new(engine: EngineSelection, now: Instant) -> Choice {
-        Choice { engine, awaited: None, looked: now, left_alone_until: now, grudge: FIRST_GRUDGE }
+impl EngineChooser {
+    pub fn new(engine: EngineSelection, now: Instant) -> EngineChooser {
+        EngineChooser { engine, awaited: None, looked: now, refused_until: now, refusal: FIRST_REFUSAL }
     }
 
     pub fn next(&mut self, now: Instant) -> Next {
@@ -47,7 +48,7 @@ impl Choice {
             EngineSelection::Remote(address) => Next::Remote(address.clone()),
             EngineSelection::Auto(places) => {
                 self.looked = now;
-                let found = hostengine::first_answering(places).filter(|_| now >= self.left_alone_until);
+                let found = hostengine::first_answering(places).filter(|_| now >= self.refused_until);
                 match (found, &self.awaited) {
                     (Some(address), _) => Next::Remote(address.clone()),
                     (None, Some((address, until))) if now < *until => Next::AwaitReturn(address.clone()),
@@ -63,12 +64,12 @@ impl Choice {
     /// A session with a host engine has begun.
     pub fn connected(&mut self, address: &Address) {
         if matches!(self.engine, EngineSelection::Auto(_)) {
-            self.grudge = FIRST_GRUDGE;
+            self.refusal = FIRST_REFUSAL;
             self.awaited = Some((address.clone(), Instant::now()));
         }
     }
 
-    /// A host engine that listens did not let us in. Says whether an embedded engine is to be used instead.
+    /// A host engine that listens refused a session. Returns whether an embedded engine is to be used instead.
     pub fn refused(&mut self, now: Instant) -> bool {
         let EngineSelection::Auto(_) = self.engine else { return false };
         if self.awaited.as_ref().is_some_and(|(_, until)| now < *until) {
@@ -76,8 +77,8 @@ impl Choice {
             return false;
         }
         self.awaited = None;
-        self.left_alone_until = now + self.grudge;
-        self.grudge = (self.grudge * 2).min(LONGEST_GRUDGE);
+        self.refused_until = now + self.refusal;
+        self.refusal = (self.refusal * 2).min(LONGEST_REFUSAL);
         true
     }
 
@@ -85,14 +86,14 @@ impl Choice {
     pub fn lost(&mut self, now: Instant) {
         if let Some((_, until)) = &mut self.awaited {
             *until = now + RETURN;
-            self.left_alone_until = now;
+            self.refused_until = now;
         }
     }
 
     /// The node's host engine, if one has come while an embedded engine is in use.
     pub fn has_come(&mut self, now: Instant) -> Option<Address> {
         let EngineSelection::Auto(places) = &self.engine else { return None };
-        if now < self.looked + LOOK || now < self.left_alone_until {
+        if now < self.looked + LOOK || now < self.refused_until {
             return None;
         }
         self.looked = now;
@@ -123,42 +124,42 @@ mod tests {
     fn auto_takes_what_there_is_and_waits_for_what_was_lost() {
         let (engine, address) = listener();
         let now = Instant::now();
-        let mut choice = Choice::new(EngineSelection::Auto(vec![address.clone()]), now);
-        assert_eq!(choice.next(now), Next::Remote(address.clone()));
-        choice.connected(&address);
+        let mut chooser = EngineChooser::new(EngineSelection::Auto(vec![address.clone()]), now);
+        assert_eq!(chooser.next(now), Next::Remote(address.clone()));
+        chooser.connected(&address);
         drop(engine);
-        choice.lost(now);
-        assert_eq!(choice.next(now + RETURN / 2), Next::AwaitReturn(address.clone()));
-        assert!(!choice.refused(now + RETURN / 2), "it may be starting");
-        assert_eq!(choice.next(now + RETURN), Next::Embedded);
-        choice.lost(now + RETURN);
-        assert_eq!(choice.next(now + RETURN), Next::Embedded, "nobody waits for an engine of our own");
-        assert_eq!(choice.has_come(now + RETURN * 3), None);
+        chooser.lost(now);
+        assert_eq!(chooser.next(now + RETURN / 2), Next::AwaitReturn(address.clone()));
+        assert!(!chooser.refused(now + RETURN / 2), "it may be starting");
+        assert_eq!(chooser.next(now + RETURN), Next::Embedded);
+        chooser.lost(now + RETURN);
+        assert_eq!(chooser.next(now + RETURN), Next::Embedded, "nobody waits for an engine of our own");
+        assert_eq!(chooser.has_come(now + RETURN * 3), None);
     }
 
     #[test]
-    fn auto_leaves_an_engine_alone_that_does_not_let_it_in() {
+    fn auto_does_not_insist_on_an_engine_that_refuses_it() {
         let (_engine, address) = listener();
         let now = Instant::now();
-        let mut choice = Choice::new(EngineSelection::Auto(vec![address.clone()]), now);
-        assert!(choice.refused(now));
-        assert_eq!(choice.next(now), Next::Embedded);
-        assert_eq!(choice.has_come(now + FIRST_GRUDGE / 2), None);
-        assert_eq!(choice.has_come(now + FIRST_GRUDGE), Some(address.clone()));
-        assert!(choice.refused(now + FIRST_GRUDGE));
-        assert_eq!(choice.has_come(now + FIRST_GRUDGE * 2), None, "the second time it is left alone for longer");
-        choice.connected(&address);
-        choice.lost(now + FIRST_GRUDGE * 2);
-        assert_eq!(choice.next(now + FIRST_GRUDGE * 2), Next::Remote(address));
+        let mut chooser = EngineChooser::new(EngineSelection::Auto(vec![address.clone()]), now);
+        assert!(chooser.refused(now));
+        assert_eq!(chooser.next(now), Next::Embedded);
+        assert_eq!(chooser.has_come(now + FIRST_REFUSAL / 2), None);
+        assert_eq!(chooser.has_come(now + FIRST_REFUSAL), Some(address.clone()));
+        assert!(chooser.refused(now + FIRST_REFUSAL));
+        assert_eq!(chooser.has_come(now + FIRST_REFUSAL * 2), None, "the second refusal counts for longer");
+        chooser.connected(&address);
+        chooser.lost(now + FIRST_REFUSAL * 2);
+        assert_eq!(chooser.next(now + FIRST_REFUSAL * 2), Next::Remote(address));
     }
 
     #[test]
     fn what_was_asked_for_is_not_second_guessed() {
         let (_engine, address) = listener();
         let now = Instant::now();
-        let mut embedded = Choice::new(EngineSelection::Embedded, now);
+        let mut embedded = EngineChooser::new(EngineSelection::Embedded, now);
         assert_eq!((embedded.next(now), embedded.has_come(now + LOOK)), (Next::Embedded, None));
-        let mut remote = Choice::new(EngineSelection::Remote(address.clone()), now);
+        let mut remote = EngineChooser::new(EngineSelection::Remote(address.clone()), now);
         assert!(!remote.refused(now));
         assert_eq!(remote.next(now), Next::Remote(address));
     }

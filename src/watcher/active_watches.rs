@@ -1,4 +1,4 @@
-//! What is being watched now: the entities that are here, the watches on them, and the text they come to.
+//! What is being watched now: the entities that are here, the watches on them, and the text of their samples.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,44 +7,41 @@ use crate::config::Config;
 use crate::counters::{Computed, Counters};
 use crate::dcgm::{Error, Library, Major, Result, Session, abi};
 use crate::exposition::Exposition;
-use crate::inventory::{self, Entity, Inventory, Kind, Minors, Naming, Scope};
+use crate::inventory::{self, Inventory, Kind, Minors, Naming, Scope};
 use crate::metrics::computed::Events;
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
 use crate::metrics::{Collector, Grouping, profiling_support};
 
-pub struct Scene {
+pub struct ActiveWatches {
     pub inventory: Inventory,
     pub plan: Plan,
     pub collector: Collector,
     pub exposition: Exposition,
     /// What does not answer or is not to be believed, as last judged.
     pub judgement: Judgement,
-    /// Modules that the embedded engine was told not to load.
-    pub denied: Vec<u32>,
     /// Why profiling is not available, if it is not.
     pub profiling_refusal: Option<Error>,
 }
 
-impl Scene {
+impl ActiveWatches {
     /// Plans, watches and prepares the text for these entities.
     ///
     /// Errors: as [`Collector::new`].
-    pub fn set(
+    pub fn new(
         session: &Rc<Session>,
         counters: &Counters,
         inventory: Inventory,
         events: &Events,
-        pace: Duration,
+        period: Duration,
         grouping: Grouping,
-    ) -> Result<Scene> {
+    ) -> Result<ActiveWatches> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
         let plan = Plan::new(counters, session.library(), profiling);
-        let collector = Collector::new(session, &plan, &inventory, pace, events, grouping)?;
+        let collector = Collector::new(session, &plan, &inventory, period, events, grouping)?;
         let exposition = Exposition::new(&plan, &inventory);
-        let (judgement, denied) = (Judgement::default(), unneeded_modules(counters, session.library()));
-        Ok(Scene { inventory, plan, collector, exposition, judgement, denied, profiling_refusal })
+        Ok(ActiveWatches { inventory, plan, collector, exposition, judgement: Judgement::default(), profiling_refusal })
     }
 }
 
@@ -87,22 +84,4 @@ pub fn unneeded_modules(counters: &Counters, library: &Library) -> Vec<u32> {
     ];
     unneeded.extend(conditional.into_iter().filter(|(_, unneeded)| *unneeded).map(|(module, _)| module));
     unneeded
-}
-
-/// GPUs that were here and are not now, with their last known identity.
-#[derive(Default)]
-pub struct Gone {
-    known: Vec<Entity>,
-    pub gone: Vec<Entity>,
-}
-
-impl Gone {
-    /// Compares what is here with what was.
-    pub fn update(&mut self, inventory: &Inventory) {
-        let here = |entity: &Entity| entity.gpu.is_some_and(|gpu| inventory.gpus.contains(&gpu));
-        let was_here = std::mem::take(&mut self.known).into_iter().chain(std::mem::take(&mut self.gone));
-        let (_, gone): (Vec<Entity>, Vec<Entity>) = was_here.partition(here);
-        self.gone = gone;
-        self.known = inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu).cloned().collect();
-    }
 }

@@ -1,0 +1,101 @@
+//! The watcher's sentences in the log. Each takes plain values; what happened is decided elsewhere.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::phase::Phase;
+use crate::config::engine::Address;
+use crate::dcgm::Error;
+use crate::inventory::{Architecture, Inventory, Kind};
+use crate::system::logging::Throttle;
+
+pub fn job_map(directory: &Path) {
+    let shown = directory.display().to_string();
+    log::info!(directory = shown; "HPC job mapping is enabled");
+    if !directory.is_dir() {
+        log::error!(directory = shown; "HPC job mapping directory not found; waiting for it");
+    }
+}
+
+/// The phase has changed. Within one phase, details may change all the time.
+pub fn phase(from: &Phase, to: &Phase, throttle: &mut Throttle) {
+    if from.name() == to.name() && !throttle.allows(&to.to_string()) {
+        return;
+    }
+    if to.is_trouble() {
+        log::warn!(from = from.name(); "state: {to}");
+    } else {
+        log::info!(from = from.name(); "state: {to}");
+    }
+}
+
+pub fn connecting(address: Option<&Address>) {
+    match address {
+        Some(address) => log::info!("Attempting to connect to remote hostengine at {address}"),
+        None => log::info!("Attempting to initialize DCGM."),
+    }
+}
+
+pub fn refused(address: &Address, error: &Error) {
+    log::warn!(
+        error = error.to_string();
+        "{address} accepts connections but is not a usable DCGM host engine; using an embedded one"
+    );
+}
+
+pub fn unreachable(address: &str, error: &Error) {
+    match address {
+        "" => log::error!(error = error.to_string(); "Failed to start the embedded DCGM engine; trying again"),
+        address => log::error!(
+            address = address,
+            error = error.to_string(),
+            hint = "check that nv-hostengine runs there (systemctl status nvidia-dcgm) and that an IPv6 address is in brackets";
+            "Failed to connect to remote hostengine; trying again"
+        ),
+    }
+}
+
+pub fn lost(error: &Error) {
+    log::error!(error = error.to_string(); "Could not retrieve metrics: the DCGM engine is gone; connecting again");
+}
+
+/// Collections follow a scraper, or no longer do.
+pub fn pace(period: Duration, follows: bool) {
+    let how = if follows { "collecting just before each scrape" } else { "collecting at the interval" };
+    log::info!(seconds = period.as_secs_f64(); "{how}");
+}
+
+/// Whether there is another engine on the node beside the embedded one, and what that means on these GPUs.
+pub fn neighbour(found: Option<&Address>, places: &[Address], oldest: Option<Architecture>) {
+    let Some(address) = found else {
+        let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+        log::info!("no other DCGM engine answers on this node (looked at {})", places.join(" and "));
+        return;
+    };
+    match oldest {
+        Some(architecture) if architecture.engines_share_profiling() => log::info!(
+            "a host engine answers at {address} beside the embedded one; on these GPUs ({architecture}) both work, \
+             profiling included. To use it instead of a second engine: -r auto, or -r {address}"
+        ),
+        architecture => log::warn!(
+            "a host engine answers at {address} beside the embedded one; {} profiling has one owner, so \
+             DCGM_FI_PROF_* metrics of one of them may be missing. To use it instead of a second engine: -r auto, or \
+             -r {address}",
+            match architecture {
+                Some(architecture) => format!("on these GPUs ({architecture})"),
+                None => "on GPUs before Hopper".to_owned(),
+            }
+        ),
+    }
+}
+
+pub fn inventory(inventory: &Inventory, counts: &[(Kind, usize)], hostname: &str) {
+    for (kind, reason) in &inventory.absent {
+        log::info!("Not collecting {} metrics; {reason}", kind.name());
+    }
+    for warning in &inventory.warnings {
+        log::warn!("{warning}");
+    }
+    let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{}={count}", kind.name())).collect();
+    log::info!(entities = counts.join(","), hostname = hostname; "looked around");
+}

@@ -1,0 +1,114 @@
+//! Everything that belongs to one session with an engine, and ends with it.
+//!
+//! What must outlive a session (totals, lost GPUs, who scrapes when) is elsewhere, and is keyed by UUIDs.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::active_watches::ActiveWatches;
+use super::restart::{ClockSteps, Step};
+use crate::counters::Counters;
+use crate::dcgm::{Mode, Result, Session};
+use crate::inventory::Inventory;
+use crate::metrics::Grouping;
+use crate::metrics::computed::Events;
+use crate::metrics::freshness::Freshness;
+
+/// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
+/// happen at once, but not sooner than the first of them.
+const LOOK_AGAIN_COLLECTIONS: u32 = 10;
+const LOOK_AGAIN_SOONEST: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(30);
+/// While a GPU is missing.
+const LOOK_FOR_MISSING: Duration = Duration::from_secs(5);
+
+pub struct SessionRun {
+    /// Declared before the session: what is watched is given back before the session ends.
+    pub watches: Option<ActiveWatches>,
+    pub session: Rc<Session>,
+    pub started: Instant,
+    /// Modules that the embedded engine was told not to load.
+    pub denied_modules: Vec<u32>,
+    pub freshness: Freshness,
+    pub grouping: Grouping,
+    /// A group could not be read, and its entities have not been tried in smaller groups.
+    pub should_split: bool,
+    /// Something failed since entities were last looked for.
+    pub has_failed: bool,
+    /// Entities were last looked for.
+    pub looked: Instant,
+    /// The next collection.
+    pub due: Instant,
+    /// The last collection of what is watched now began.
+    pub collected: Option<Instant>,
+    clock: ClockSteps,
+    /// A host engine samples nothing until this: the clock was set back.
+    pub catches_up: Option<(Step, Instant)>,
+}
+
+impl SessionRun {
+    pub fn begin(session: Session, denied_modules: Vec<u32>) -> SessionRun {
+        let now = Instant::now();
+        SessionRun {
+            watches: None,
+            session: Rc::new(session),
+            started: now,
+            denied_modules,
+            freshness: Freshness::default(),
+            grouping: Grouping::default(),
+            should_split: false,
+            has_failed: false,
+            looked: now,
+            due: now,
+            collected: None,
+            clock: ClockSteps::new(SystemTime::now(), now),
+            catches_up: None,
+        }
+    }
+
+    pub fn is_embedded(&self) -> bool {
+        self.session.mode() == Mode::Embedded
+    }
+
+    /// Watches these entities instead of those that were watched so far. A collection is due at once.
+    ///
+    /// Errors: as [`ActiveWatches::new`].
+    pub fn watch(
+        &mut self,
+        counters: &Counters,
+        inventory: Inventory,
+        events: &Events,
+        period: Duration,
+    ) -> Result<&mut ActiveWatches> {
+        (self.collected, self.due) = (None, Instant::now());
+        if let Some(old) = self.watches.take() {
+            for entity in old.inventory.entities.iter().filter(|entity| !inventory.entities.contains(entity)) {
+                self.freshness.forget(entity.id);
+            }
+            // Dropped before new ones are made: an engine has room for few groups, and of two watches on the same field
+            // of an entity the first to be dropped ends both.
+        }
+        let watches = ActiveWatches::new(&self.session, counters, inventory, events, period, self.grouping)?;
+        Ok(self.watches.insert(watches))
+    }
+
+    /// When entities are to be looked for again.
+    pub fn looks_again(&self, interval: Duration, is_missing_some: bool) -> Instant {
+        if self.has_failed {
+            return self.looked + LOOK_AGAIN_SOONEST;
+        }
+        let latest = if is_missing_some { LOOK_FOR_MISSING } else { LOOK_AGAIN_LATEST };
+        self.looked + (interval * LOOK_AGAIN_COLLECTIONS).clamp(LOOK_AGAIN_SOONEST, latest)
+    }
+
+    /// Looks at the clock: the step since the last look, if it is one that the engine does not get over by itself.
+    pub fn clock_step(&mut self) -> Option<Step> {
+        let now = Instant::now();
+        let step = self.clock.look(SystemTime::now(), now);
+        if let Some(Step::Back(by)) = step {
+            self.catches_up = Some((step?, now + by));
+        }
+        self.catches_up = self.catches_up.filter(|(_, until)| now < *until);
+        step
+    }
+}
