@@ -215,7 +215,6 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::system::directory::DirectoryMonitor;
 
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("dcgm-exporter-jobs-{}-{name}", std::process::id()));
@@ -296,23 +295,6 @@ mod tests {
         assert_eq!([0, 4].map(|gpu| scan.map.jobs_of(&[GpuName::Index(gpu)])), [["17"], ["17"]]);
         assert_eq!(scan.map.jobs.len(), 2, "{scan:?}");
         assert_eq!(scan.problems.len(), 4, "{scan:?}");
-        std::fs::remove_dir_all(&path).unwrap();
-    }
-
-    #[test]
-    fn changes_are_seen_and_a_missing_directory_is_waited_for() {
-        let path = directory("watch");
-        let mut watch = DirectoryMonitor::new(&path);
-        assert!(!watch.changed());
-        std::fs::write(path.join("0"), "17\n").unwrap();
-        assert!(watch.changed() && !watch.changed());
-        std::fs::remove_dir_all(&path).unwrap();
-        assert!(watch.changed() && !watch.changed());
-        assert_eq!(scan(&path), Scan::default());
-        std::fs::create_dir(&path).unwrap();
-        assert!(watch.changed());
-        std::fs::write(path.join("0"), "18\n").unwrap();
-        assert!(watch.changed());
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

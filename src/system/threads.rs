@@ -62,9 +62,9 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says what befalls which
-/// thread, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says so. In a
-/// release build this is nothing.
+/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says which fault which thread
+/// has, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says so.
+/// `return inotify` makes inotify fail. In a release build this is nothing.
 pub fn test_fault(thread: &str) -> Result<(), String> {
     let fault = || {
         let text = std::fs::read_to_string(std::env::var_os("DCGM_EXPORTER_TEST_FAULT")?).ok()?;
