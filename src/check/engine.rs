@@ -19,7 +19,6 @@ use crate::counters::{Counters, MetricType, PROFILING, Source};
 use crate::dcgm::{EntityGroup, Library, Session, hostengine, inflight, process};
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs;
-use crate::jobs::gpu_name::GpuName;
 use crate::metrics::computed::Events;
 use crate::metrics::freshness::is_evidence;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
@@ -288,17 +287,23 @@ impl Asker {
         }
     }
 
-    /// Whether the job map speaks of GPUs that are here.
+    /// Whether the GPUs that the job map names are reported.
     fn job_names(&self, inventory: &Inventory) {
         let Some(directory) = &self.config.job_map else { return };
         let map = jobs::scan(directory).map;
-        let is_here = |name: &&GpuName| inventory.entities.iter().any(|entity| entity.names.contains(name));
-        for name in map.names().filter(|name| !is_here(name)) {
-            self.warn(
-                "job map",
-                format!("it names a GPU '{name}', which is not here or not reported: the job's label is nowhere"),
-                "see DCGM_JOB_MAP_GRES in the prolog, if gres.conf does not count as nvidia-smi",
-            );
+        let of_kind = |kind: Kind| inventory.entities.iter().filter(move |entity| entity.kind == kind);
+        for name in map.unmatched(of_kind(Kind::Gpu).map(|entity| entity.names.as_slice())) {
+            let (why, fix) = match of_kind(Kind::WholeGpu).any(|entity| entity.names.contains(name)) {
+                true => (
+                    "which is divided into MIG instances: its instances do not get the job's label",
+                    "name the instance, as <gpu>.<instance> or by its MIG-... UUID; for the prolog: DCGM_JOB_MAP_GRES=uuid",
+                ),
+                false => (
+                    "which is not here or not reported: no sample gets the job's label",
+                    "see DCGM_JOB_MAP_GRES in the prolog, if gres.conf does not count as nvidia-smi",
+                ),
+            };
+            self.warn("job map", format!("it names a GPU '{name}', {why}"), fix);
         }
     }
 
