@@ -250,7 +250,7 @@ mod tests {
         let found = ids(b" 17\r\n\n17\n\t18 \n \n19", &mut |problem| problems.borrow_mut().push(problem));
         assert_eq!((found.ids, found.refused), (["17", "18", "19"].map(str::to_owned).to_vec(), 0));
         assert!(problems.borrow().is_empty());
-        let long = [b"20\n".as_slice(), &vec![b'x'; 65], b"\n\xff\n21\n"].concat();
+        let long = [b"20\n".as_slice(), &[b'x'; 65], b"\n\xff\n21\n"].concat();
         let found = ids(&long, &mut |problem| problems.borrow_mut().push(problem));
         assert_eq!((found.ids, found.refused), (["20", "21"].map(str::to_owned).to_vec(), 2));
         assert_eq!(problems.borrow().len(), 1);
