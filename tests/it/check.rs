@@ -34,7 +34,7 @@ impl Checked {
         };
         let found = answers.iter().find(is_it);
         let found = found.unwrap_or_else(|| panic!("no {status} '{part}' for {question}:\n{:#}", self.report));
-        assert_eq!(found["mend"] == "", status == "ok", "{found}");
+        assert_eq!(found["fix"] == "", status == "ok", "{found}");
         let least = ["ok", "warn", "fail"].iter().position(|known| *known == status).unwrap();
         assert!(self.status >= least as i32, "exit status {} after {status}", self.status);
     }
