@@ -19,7 +19,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 /// More than any page has.
 const LONGEST_PAGE: u64 = 64 * 1024 * 1024;
 
-/// Whether each address is free or served by this exporter, and what the exporter there says of itself.
+/// Whether each address is free or served by this exporter, and the state that an exporter there reports.
 pub fn addresses(host: &Host, config: &Config, answers: &mut Answers) {
     for address in &config.listen {
         match address {
@@ -35,7 +35,10 @@ fn unix_socket(path: &Path, answers: &mut Answers) {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => answers.ok(QUESTION, format!("{shown} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            answers.ok(QUESTION, format!("{shown} is left from a process that has ended; it is replaced at the start"));
+            answers.ok(
+                QUESTION,
+                format!("{shown} is left from a process that has ended; the exporter replaces it when it starts"),
+            );
         }
         Err(error) => answers.warn(QUESTION, format!("{shown}: {error}"), "run the check as root"),
         Ok(stream) => match exchange(stream, "/health", "localhost") {
@@ -43,7 +46,11 @@ fn unix_socket(path: &Path, answers: &mut Answers) {
                 answers.ok(QUESTION, format!("{shown} is served by this exporter"));
                 running(&health, answers);
             }
-            _ => answers.warn(QUESTION, format!("{shown} is served, but does not say by whom"), "stop what serves it"),
+            _ => answers.warn(
+                QUESTION,
+                format!("{shown} is served by another program"),
+                "stop that program, or give another path with --address",
+            ),
         },
     }
 }
@@ -51,23 +58,23 @@ fn unix_socket(path: &Path, answers: &mut Answers) {
 fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress, &str, u16), answers: &mut Answers) {
     const QUESTION: &str = "port";
     let Some(ip) = local_ip(name) else {
-        answers.fail(QUESTION, format!("the host of {address} has no address"), "correct --address");
+        answers.fail(QUESTION, format!("the host of {address} has no IP address"), "correct --address");
         return;
     };
     if port == 0 {
-        answers.ok(QUESTION, "any free one");
+        answers.ok(QUESTION, "any free port");
         return;
     }
     // Port 0 of the address: whether the machine has it, without taking anything from anybody.
     if !ip.is_unspecified() && TcpListener::bind(SocketAddr::new(ip, 0)).is_err() {
-        answers.fail(QUESTION, format!("{ip} is no address of this node"), "correct --address");
+        answers.fail(QUESTION, format!("{ip} is not an address of this node"), "correct --address");
         return;
     }
     let Some(socket) = listener(&host.root, port) else {
         match config.systemd_socket {
             true => answers.warn(
                 QUESTION,
-                format!("nobody listens on {port}, which systemd is to pass"),
+                format!("nothing listens on {port}, which systemd should pass"),
                 "systemctl enable --now dcgm-exporter.socket",
             ),
             false => answers.ok(QUESTION, format!("{port} is free")),
@@ -76,7 +83,7 @@ fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress
     };
     // Asking would have systemd start the exporter.
     if config.systemd_socket && processes(&host.root, "dcgm-exporter").is_empty() {
-        answers.ok(QUESTION, format!("systemd holds {port} until somebody asks for metrics"));
+        answers.ok(QUESTION, format!("systemd holds {port} and starts the exporter at the first request"));
         return;
     }
     let target = if ip.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { ip };
@@ -93,18 +100,17 @@ fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress
             answers.ok(QUESTION, format!("{port} is served by this exporter, version {version}{holder}"));
             running(&health, answers);
         }
-        // A page that is stale is not shown, but health speaks all the same.
+        // A stale page is not shown, but /health is.
         None if is_health(&health) => {
             answers.ok(QUESTION, format!("{port} is served by this exporter{holder}"));
             running(&health, answers);
         }
         None if is_guarded && owner.is_some_and(|owner| owner.starts_with("dcgm-exporter,")) => {
-            answers
-                .ok(QUESTION, format!("{port} is served with TLS or a password{holder}; its state was not asked for"));
+            answers.ok(QUESTION, format!("{port} is served with TLS or a password{holder}; its state was not read"));
         }
         None => answers.fail(
             QUESTION,
-            format!("{port} is taken by another program{holder}"),
+            format!("{port} is in use by another program{holder}"),
             format!("stop it ('ss -ltnp sport = :{port}' names it), or give another port with --address"),
         ),
     }
@@ -117,14 +123,14 @@ fn is_health(text: &str) -> bool {
 /// How `/health` begins in each state.
 const STATES: [&str; 8] = ["starting", "running", "degraded", "lost", "reconnecting", "releasing", "released", "stale"];
 
-/// What the exporter that is running says of itself.
+/// The state that the running exporter reports.
 fn running(health: &str, answers: &mut Answers) {
     const QUESTION: &str = "running exporter";
     let health = health.trim();
     match health.strip_prefix("OK\n") {
         Some(state) if state.starts_with("running") => answers.ok(QUESTION, state),
-        Some(state) => answers.warn(QUESTION, state, "its log says since when: journalctl -u dcgm-exporter"),
-        None => answers.fail(QUESTION, health, "its log says since when: journalctl -u dcgm-exporter"),
+        Some(state) => answers.warn(QUESTION, state, "see its log: journalctl -u dcgm-exporter"),
+        None => answers.fail(QUESTION, health, "see its log: journalctl -u dcgm-exporter"),
     }
 }
 
@@ -137,7 +143,7 @@ fn local_ip(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// The inode of a socket that listens on this port, whatever its address: only reading tells without taking the port.
+/// The inode of a socket that listens on this port, at any address. Read from /proc, so that the port is not taken.
 fn listener(root: &Path, port: u16) -> Option<u64> {
     const LISTEN: &str = "0A";
     let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|file| fs::read_to_string(root.join(file)).unwrap_or_default());

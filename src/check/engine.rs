@@ -16,9 +16,9 @@ use crate::dcgm::{Library, Session, hostengine, inflight, process};
 use crate::inventory::Minors;
 use crate::watcher::{CONNECT_TIMEOUT, scene};
 
-/// A call of a healthy driver is done in a second or two, stopping an engine included.
+/// A healthy driver returns within 2 s, also from stopping an engine.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Asks everything, the driver having so many GPUs if that is known. Returns whether a call hangs.
+/// Asks everything; `driver_gpus` is how many GPUs the driver has, if that is known. Returns whether a call hangs.
 pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, answers: &mut Answers) -> bool {
     let (tell, told) = channel();
     let (config, counters) = (config.clone(), counters.clone());
@@ -31,8 +31,8 @@ pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, ans
         Err(error) => {
             answers.fail(
                 "engine",
-                format!("no thread is to be had: {error}"),
-                "end what uses up this user's processes",
+                format!("no thread can be started: {error}"),
+                "this user has too many processes or threads; end some, or raise the limit (ulimit -u)",
             );
             return false;
         }
@@ -42,11 +42,7 @@ pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, ans
             Ok(answer) => answers.put(answer),
             Err(RecvTimeoutError::Disconnected) => {
                 if asking.join().is_err() {
-                    answers.fail(
-                        "engine",
-                        "the check itself went wrong",
-                        "this is a bug; please report what it printed",
-                    );
+                    answers.fail("engine", "the check itself failed", "this is a bug; report what it printed");
                 }
                 return false;
             }
@@ -57,8 +53,8 @@ pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, ans
                     answers.fail(
                         "engine",
                         format!("{call} has not returned for {} s: the driver or the engine hangs", LIMIT.as_secs()),
-                        "see dmesg | grep -i -e nvrm -e xid; restart nvidia-dcgm if it is its engine, else the node may \
-                         need a GPU reset or a reboot",
+                        "see dmesg | grep -i -e nvrm -e xid. For a host engine: systemctl restart nvidia-dcgm. Otherwise the \
+                         node may need a GPU reset or a reboot",
                     );
                     return true;
                 }
@@ -88,7 +84,7 @@ impl Asker {
     }
 
     fn put(&self, question: &'static str, status: Status, found: impl Into<String>, fix: impl Into<String>) {
-        // Whoever stopped listening has given up on a call that hangs.
+        // Nobody receives any more if a call before hung for too long.
         let _ = self.tell.send(Answer { question, status, found: found.into(), fix: fix.into() });
     }
 
@@ -100,7 +96,7 @@ impl Asker {
         let inventory = match scene::discover(&session, &self.config, &self.counters, "", &mut Minors::default()) {
             Ok(inventory) => inventory,
             Err(error) => {
-                return self.fail("GPUs", error.to_string(), "the engine went away while it was asked; try again");
+                return self.fail("GPUs", error.to_string(), "the engine ended during the check; try again");
             }
         };
         self.gpus(&session, &inventory);
@@ -114,7 +110,7 @@ impl Asker {
         const SLOW: Duration = Duration::from_secs(4);
         if stop.elapsed() > SLOW {
             let found = format!("stopping the engine took {:.1} s", stop.elapsed().as_secs_f64());
-            self.warn("engine", found, "a driver that answers slowly; see dmesg | grep -i -e nvrm -e xid");
+            self.warn("engine", found, "the driver answers slowly; see dmesg | grep -i -e nvrm -e xid");
         }
     }
 
@@ -125,11 +121,11 @@ impl Asker {
                     Some(library.version()).filter(|version| !version.is_empty()).unwrap_or("of unknown version");
                 self.ok("library", format!("{}, DCGM {version}", library.path().display()));
                 match &library.missing_symbols()[..] {
-                    [] => self.ok("symbols", "all there"),
+                    [] => self.ok("symbols", "all found"),
                     missing => self.warn(
                         "symbols",
                         format!(
-                            "{} lacks {}; what needs them is left out",
+                            "{} lacks {}; the metrics that need them are left out",
                             library.path().display(),
                             missing.join(", ")
                         ),
@@ -168,12 +164,12 @@ impl Asker {
             Err(error) => {
                 let fix = match hostengine::answers(address) {
                     true => {
-                        "somebody listens there who is no host engine of this DCGM, or who hangs: systemctl restart \
-                             nvidia-dcgm, and give it and this node the same DCGM"
+                        "it accepts connections but is not a usable DCGM host engine: restart it (systemctl restart \
+                         nvidia-dcgm), and install the same DCGM release for it and for this node"
                     }
                     false => {
-                        "nobody listens there: systemctl enable --now nvidia-dcgm, or correct \
-                              --remote-hostengine-info (an IPv6 address stands in brackets)"
+                        "nothing listens there: systemctl enable --now nvidia-dcgm, or correct \
+                         --remote-hostengine-info (write an IPv6 address in brackets)"
                     }
                 };
                 self.fail("engine", format!("no host engine answers at {address}: {error}"), fix);
@@ -185,19 +181,19 @@ impl Asker {
     fn start(&self, library: &Arc<Library>) -> Option<Session> {
         match Session::embedded(library, &scene::unneeded_modules(&self.counters, library)) {
             Ok(session) if session.took_deny_list() => {
-                self.ok("engine", "an embedded one starts");
+                self.ok("engine", "an embedded engine starts");
                 Some(session)
             }
             Ok(session) => {
                 self.warn(
                     "engine",
-                    "an embedded one starts, but not without the modules that nobody needs: it takes more memory",
+                    "an embedded engine starts, but loads modules that no counter needs, and takes more memory",
                     "install a newer DCGM: package datacenter-gpu-manager-4-core",
                 );
                 Some(session)
             }
             Err(error) => {
-                self.fail("engine", format!("an embedded one does not start: {error}"), "see nvidia-smi and dmesg");
+                self.fail("engine", format!("an embedded engine does not start: {error}"), "see nvidia-smi and dmesg");
                 None
             }
         }
@@ -208,12 +204,16 @@ impl Asker {
         let engine = session.engine_version();
         let is_release_of = |a: &str, b: &str| a.split(['.', '-']).take(2).eq(b.split(['.', '-']).take(2));
         match engine.as_str() {
-            "" => self.warn(QUESTION, "the engine does not say its version", "give it and this node the same DCGM"),
+            "" => self.warn(
+                QUESTION,
+                "the engine does not report its version",
+                "install the same DCGM release for it and for this node",
+            ),
             engine if is_release_of(engine, library.version()) => self.ok(QUESTION, format!("DCGM {engine}")),
             engine => self.warn(
                 QUESTION,
                 format!("the engine is DCGM {engine}, the library {}", library.version()),
-                "give both the same release, or calls may answer 'API version mismatch'",
+                "install the same release for both; otherwise calls fail with 'API version mismatch'",
             ),
         }
     }

@@ -16,14 +16,10 @@ impl Asker {
         const QUESTION: &str = "GPUs";
         let ids = match session.entities(EntityGroup::Gpu) {
             Ok(ids) => ids,
-            Err(error) => return self.fail(QUESTION, format!("they cannot be listed: {error}"), "see nvidia-smi"),
+            Err(error) => return self.fail(QUESTION, format!("cannot be listed: {error}"), "see nvidia-smi"),
         };
         if ids.is_empty() {
-            self.fail(
-                QUESTION,
-                "DCGM sees none",
-                "see nvidia-smi; an engine that started before the driver is to be restarted",
-            );
+            self.fail(QUESTION, "DCGM sees none", "see nvidia-smi; restart an engine that started before the driver");
         }
         // An engine behind an address may be another node's.
         let is_here = !matches!(self.config.engine, EngineSelection::Remote(Address::Tcp(_)));
@@ -31,7 +27,7 @@ impl Asker {
             self.fail(
                 QUESTION,
                 format!("DCGM sees {}, the driver has {count}", ids.len()),
-                "see nvidia-smi; an engine that started before a GPU came is to be restarted",
+                "see nvidia-smi; restart an engine that started before a GPU was added",
             );
         }
         for gpu in &ids {
@@ -43,9 +39,9 @@ impl Asker {
                 Ok(6) => "is disabled".to_owned(),
                 Ok(7) => "is detached".to_owned(),
                 Ok(other) => format!("has status {other}"),
-                // What the library cannot say is not the GPU's fault.
+                // An older library has no such call; that is no fault of the GPU.
                 Err(error) if error.is_absence() => continue,
-                Err(error) => format!("cannot be asked for its status: {error}"),
+                Err(error) => format!("does not report its status: {error}"),
             };
             self.fail(
                 QUESTION,
@@ -102,7 +98,7 @@ impl Asker {
             (None, [pid, ..]) => self.warn(
                 QUESTION,
                 format!("nv-hostengine runs as process {pid} but does not answer at its usual places"),
-                "it hangs, or listens elsewhere: systemctl status nvidia-dcgm",
+                "it hangs or listens elsewhere: systemctl status nvidia-dcgm",
             ),
             (Some(address), _) => {
                 let architecture = inventory::oldest_architecture(session, &inventory.gpus);
@@ -110,17 +106,17 @@ impl Asker {
                     Some(architecture) if architecture.engines_share_profiling() => self.ok(
                         QUESTION,
                         format!(
-                            "a host engine answers at {address}; with the embedded one both work on these GPUs \
-                             ({architecture}). -r auto would use it"
+                            "a host engine answers at {address}; it and an embedded engine can share these GPUs \
+                             ({architecture}). -r auto would use the host engine"
                         ),
                     ),
                     _ => self.warn(
                         QUESTION,
                         format!(
-                            "a host engine answers at {address}; before Hopper profiling has one owner, so \
-                             DCGM_FI_PROF_* metrics of one of them may be missing"
+                            "a host engine answers at {address}; before Hopper only one engine has the profiling hardware, so \
+                             DCGM_FI_PROF_* metrics of the other may be missing"
                         ),
-                        format!("share it: -r auto, or -r {address}"),
+                        format!("use the host engine: -r auto, or -r {address}"),
                     ),
                 }
             }

@@ -30,13 +30,13 @@ use crate::counters::{Counters, types};
 use answers::Answers;
 use unit::Unit;
 
-/// The machine to look at.
+/// The machine that is checked.
 pub struct Host {
-    /// `/`, but for tests that bring a tree of their own.
+    /// `/`; in tests a directory tree.
     pub root: PathBuf,
 }
 
-/// What was found. `hung` says that a DCGM call has not returned and never may: the process is to be left at once.
+/// What was found. With `hung` a DCGM call has not returned and may never do so: the process has to exit at once.
 pub struct Findings {
     pub answers: Answers,
     pub hung: bool,
@@ -62,7 +62,7 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     Findings { answers, hung }
 }
 
-/// What the exporter would be told: the unit's arguments before the typed ones, its variables behind those that are set.
+/// The settings that the exporter would have: the unit's arguments before the typed ones, its variables behind those that are set.
 fn configuration(
     unit: Option<&Unit>,
     typed: &[OsString],
@@ -84,7 +84,7 @@ fn configuration(
                 if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
             answers.ok(QUESTION, format!("from {from}"));
             for warning in &config.warnings {
-                answers.warn(QUESTION, warning.clone(), "leave it out");
+                answers.warn(QUESTION, warning.clone(), "remove it");
             }
             Some(*config)
         }
@@ -110,7 +110,11 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
         }
         Err(error) => {
             for line in error.to_string().lines() {
-                answers.fail(QUESTION, line.to_owned(), "correct it; dcgm-exporter --check-counters looks at it alone");
+                answers.fail(
+                    QUESTION,
+                    line.to_owned(),
+                    "correct it; dcgm-exporter --check-counters checks this file alone",
+                );
             }
             Counters::default()
         }

@@ -23,16 +23,21 @@ pub fn driver(host: &Host, config: &Config, answers: &mut Answers) -> Option<usi
     let directory = host.root.join("proc/driver/nvidia");
     let version = fs::read_to_string(directory.join("version")).ok().and_then(|text| driver_version(&text));
     let Some(version) = version else {
-        let found = "no NVIDIA driver is loaded (/proc/driver/nvidia/version is not there)";
+        let found = "no NVIDIA driver is loaded (/proc/driver/nvidia/version does not exist)";
         match is_elsewhere(config) {
             true => {
-                answers.ok(QUESTION, format!("{found}; the engine is a host engine's, which may be on another node"));
+                answers.ok(
+                    QUESTION,
+                    format!(
+                        "{found}; none is needed here, because a host engine is used, which may be on another node"
+                    ),
+                );
             }
             false => {
                 answers.fail(
                     QUESTION,
                     found,
-                    "install it, or load it: modprobe nvidia; then nvidia-smi shows the GPUs",
+                    "install the driver, or load it with modprobe nvidia; nvidia-smi then shows the GPUs",
                 );
             }
         }
@@ -46,13 +51,13 @@ pub fn driver(host: &Host, config: &Config, answers: &mut Answers) -> Option<usi
         (0, _) => answers.fail(
             QUESTION,
             format!("{version}, but it has no GPU"),
-            "look for the reason in the kernel log: dmesg | grep -i nvrm",
+            "see the kernel log for the reason: dmesg | grep -i nvrm",
         ),
         (all, 0) => answers.ok(QUESTION, format!("{version}; GPUs: {all}")),
         (all, excluded) => answers.warn(
             QUESTION,
             format!("{version}; GPUs: {all}, of which {excluded} are excluded"),
-            "they were excluded on purpose (NVreg_ExcludedGpus); DCGM does not see them",
+            "the driver's option NVreg_ExcludedGpus excludes them; DCGM does not see them",
         ),
     }
     Some(gpus.len() - excluded)
@@ -74,7 +79,7 @@ fn is_excluded(line: &str) -> bool {
 pub fn permissions(host: &Host, config: &Config, counters: &Counters, answers: &mut Answers) {
     const QUESTION: &str = "permissions";
     if is_elsewhere(config) {
-        answers.ok(QUESTION, "none are needed by a client of a host engine");
+        answers.ok(QUESTION, "a client of a host engine needs none");
         return;
     }
     let before = answers.iter().count();
@@ -88,7 +93,7 @@ pub fn permissions(host: &Host, config: &Config, counters: &Counters, answers: &
     if !closed.is_empty() {
         answers.fail(
             QUESTION,
-            format!("this user may not open {}", closed.join(", ")),
+            format!("this user cannot open {}", closed.join(", ")),
             "run as root, as the unit does, or give the user read and write access to them",
         );
     }
@@ -98,7 +103,7 @@ pub fn permissions(host: &Host, config: &Config, counters: &Counters, answers: &
     if wants_profiling && !has_capability(&status, CAP_SYS_ADMIN) {
         answers.warn(
             QUESTION,
-            "this user has no CAP_SYS_ADMIN, which DCGM_FI_PROF_* fields take in an embedded engine",
+            "this user has no CAP_SYS_ADMIN, which an embedded engine needs for DCGM_FI_PROF_* fields",
             "check as root, as the unit runs: sudo dcgm-exporter --check; or use the node's host engine: -r auto",
         );
     }
@@ -142,12 +147,12 @@ pub fn listed(pids: &[u32]) -> String {
 pub fn exporters(host: &Host, answers: &mut Answers) {
     const QUESTION: &str = "other exporters";
     match &processes(&host.root, "dcgm-exporter")[..] {
-        [] => answers.ok(QUESTION, "no process is called dcgm-exporter"),
-        [one] => answers.ok(QUESTION, format!("one process is called dcgm-exporter: {one}")),
+        [] => answers.ok(QUESTION, "no other dcgm-exporter runs"),
+        [one] => answers.ok(QUESTION, format!("one dcgm-exporter runs, as process {one}")),
         several => answers.warn(
             QUESTION,
-            format!("{} processes are called dcgm-exporter: {}", several.len(), listed(several)),
-            "one is enough for a node, and each embedded engine costs memory; stop the others",
+            format!("{} processes of dcgm-exporter run: {}", several.len(), listed(several)),
+            "one per node is enough, and each embedded engine costs memory; stop the others",
         ),
     }
 }

@@ -19,7 +19,7 @@ pub fn web(config: &Config, answers: &mut Answers) {
     match WebConfig::read(file) {
         Ok(web) => {
             for warning in &web.warnings {
-                answers.warn(QUESTION, warning.clone(), "leave it out, or see the README on TLS");
+                answers.warn(QUESTION, warning.clone(), "remove it, or see the README on TLS");
             }
             let scheme = if web.tls.is_some() { "HTTPS" } else { "HTTP" };
             answers.ok(QUESTION, format!("{}: {scheme}, users: {}", file.display(), web.users.len()));
@@ -32,25 +32,25 @@ pub fn web(config: &Config, answers: &mut Answers) {
     }
 }
 
-/// Whether the job map can be read, and by nobody but root written.
+/// Whether the job map can be read, and only root can write it.
 pub fn job_map(config: &Config, answers: &mut Answers) {
     const QUESTION: &str = "job map";
     let Some(directory) = &config.job_map else {
-        answers.ok(QUESTION, "not asked for (--hpc-job-mapping-dir)");
+        answers.ok(QUESTION, "not used (--hpc-job-mapping-dir is not set)");
         return;
     };
     let shown = directory.display();
     let metadata = match fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => {
-            answers.fail(QUESTION, format!("{shown} is no directory"), "correct --hpc-job-mapping-dir");
+            answers.fail(QUESTION, format!("{shown} is not a directory"), "correct --hpc-job-mapping-dir");
             return;
         }
         Err(error) => {
             answers.warn(
                 QUESTION,
                 format!("{shown}: {error}"),
-                "systemd-tmpfiles --create dcgm-exporter.conf makes it, as every boot does",
+                "create it now with systemd-tmpfiles --create dcgm-exporter.conf; every boot does so, too",
             );
             return;
         }
@@ -59,7 +59,7 @@ pub fn job_map(config: &Config, answers: &mut Answers) {
     if mode & 0o022 != 0 {
         answers.warn(
             QUESTION,
-            format!("{shown} has mode {mode:04o}: others than its owner may change whose job a GPU is said to have"),
+            format!("{shown} has mode {mode:04o}: other users than its owner can change the job labels"),
             format!("chmod 0755 {shown}"),
         );
     }
@@ -68,7 +68,7 @@ pub fn job_map(config: &Config, answers: &mut Answers) {
     }
     let scan = jobs::scan(directory);
     for problem in &scan.problems {
-        answers.warn(QUESTION, problem.clone(), "remove it; prolog and epilog write whole files");
+        answers.warn(QUESTION, problem.clone(), "correct or remove the file; prolog and epilog write whole files");
     }
     answers.ok(QUESTION, format!("{shown}, {}", scan.map.summary()));
 }
@@ -92,7 +92,7 @@ pub fn hostname(config: &Config, answers: &mut Answers) {
 
 fn same_everywhere(config: &Config, name: &str, answers: &mut Answers) {
     let fix = match is_elsewhere(config) {
-        true => "give the node's name with --hostname, or reach its engine by -r auto",
+        true => "give the node's name with --hostname, or use its engine with -r auto",
         false => "give the node a name (hostnamectl hostname NAME), or set NODE_NAME",
     };
     answers.warn("hostname label", format!("{}=\"{name}\", the same on every node", config.hostname_label), fix);

@@ -19,7 +19,7 @@ use crate::metrics::table::{Number, Table};
 use crate::metrics::{Collector, Grouping, profiling_support};
 use crate::watcher::microseconds;
 
-/// Time between the two looks that show whether values move.
+/// Time between the two readings that show whether values change.
 const PACE: Duration = Duration::from_millis(300);
 
 impl Asker {
@@ -32,33 +32,37 @@ impl Asker {
         let supported = match supported {
             Ok(supported) => supported,
             Err(error) => {
-                self.fail(QUESTION, error.to_string(), "the engine went away while it was asked; try again");
+                self.fail(QUESTION, error.to_string(), "the engine ended during the check; try again");
                 return HashMap::new();
             }
         };
         if wanted.is_empty() {
-            self.ok(QUESTION, "the counters file asks for none of its fields");
+            self.ok(QUESTION, "not used: the counters file has no profiling fields");
             return supported;
         }
-        let fix = "check as root; driver and DCGM need their profiling module (package datacenter-gpu-manager-4-proprietary \
-                    before Hopper); MIG, vGPU and other profilers can stand in the way";
+        let fix = "check as root; before Hopper DCGM needs its profiling module (package \
+                   datacenter-gpu-manager-4-proprietary); MIG, vGPU and other profilers can prevent profiling";
         for (gpu, error) in &refused {
-            self.warn(QUESTION, format!("GPU {gpu} has none: {error}"), fix);
+            self.warn(QUESTION, format!("GPU {gpu} does not support it: {error}"), fix);
         }
         for (gpu, fields) in &supported {
             let missing: Vec<&str> =
                 wanted.iter().filter(|(_, id)| !fields.contains(id)).map(|(name, _)| *name).collect();
             if !missing.is_empty() {
-                self.warn(QUESTION, format!("GPU {gpu} does not have {}", missing.join(", ")), "leave them out");
+                self.warn(
+                    QUESTION,
+                    format!("GPU {gpu} does not have {}", missing.join(", ")),
+                    "remove them from the counters file",
+                );
             }
         }
         if !supported.is_empty() {
-            self.ok(QUESTION, format!("{} of {} GPUs have it", supported.len(), inventory.gpus.len()));
+            self.ok(QUESTION, format!("{} of {} GPUs support it", supported.len(), inventory.gpus.len()));
         }
         supported
     }
 
-    /// Watches everything but profiling for a moment: what has values, and whether they move.
+    /// Watches everything but profiling for a moment: which fields have values, and whether these change.
     pub(super) fn samples(&self, session: &Rc<Session>, inventory: &Inventory, profiling: &HashMap<u32, Vec<u16>>) {
         const QUESTION: &str = "samples";
         let plan = Plan::new(&self.counters, session.library(), HashMap::new());
@@ -71,7 +75,7 @@ impl Asker {
             }
         };
         for problem in &collector.problems {
-            self.warn(QUESTION, problem.clone(), "leave the metric out of the counters file");
+            self.warn(QUESTION, problem.clone(), "remove the metric from the counters file");
         }
         let mut stamps = Vec::new();
         for look in 0..2 {
@@ -87,11 +91,7 @@ impl Asker {
                     }
                 }
                 Err(error) => {
-                    return self.fail(
-                        QUESTION,
-                        error.to_string(),
-                        "the engine went away while it was asked; try again",
-                    );
+                    return self.fail(QUESTION, error.to_string(), "the engine ended during the check; try again");
                 }
             }
             collector.table.settle_labels();
@@ -103,7 +103,7 @@ impl Asker {
             let what = match (before[index], stamps[1][index]) {
                 (_, Seen::NotAsked) => continue,
                 (_, Seen::Nothing) => "none of its fields has a value",
-                (Seen::At(first), Seen::At(second)) if second <= first => "its values do not move",
+                (Seen::At(first), Seen::At(second)) if second <= first => "its values do not change",
                 _ => continue,
             };
             self.fail(
@@ -130,12 +130,16 @@ impl Asker {
         for (name, reason) in
             plan.skipped.iter().filter(|(name, _)| !of_profiling.iter().any(|(known, _)| known == name))
         {
-            self.warn(QUESTION, format!("{name}: {reason}"), "leave it out, or install a newer DCGM");
+            self.warn(
+                QUESTION,
+                format!("{name}: {reason}"),
+                "remove it from the counters file, or install a newer DCGM",
+            );
         }
         for (field, error) in &collector.refused {
             let names: Vec<&str> = plan.names_of(*field).collect();
             let found = format!("{}: the engine does not watch field {field}: {error}", names.join(", "));
-            self.warn(QUESTION, found, "leave it out of the counters file");
+            self.warn(QUESTION, found, "remove it from the counters file");
         }
         for (model, entities) in models(inventory) {
             let has_value = |source: &MetricSource| match source {
@@ -170,7 +174,7 @@ impl Asker {
                 _ => self.warn(
                     QUESTION,
                     format!("{found}; none for {}", missing.join(", ")),
-                    "this model, its driver or its configuration does not have them; they may be left out",
+                    "this model, its driver or its configuration does not provide them; they can be removed from the counters file",
                 ),
             }
         }

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_beats_the_environment_and_an_empty_variable_is_none() {
+    fn the_command_line_overrides_the_environment_and_an_empty_variable_is_none() {
         let variable = [("DCGM_EXPORTER_INTERVAL", "1000"), ("DCGM_REMOTE_HOSTENGINE_INFO", "")];
         let config = run(&[], &variable).unwrap();
         assert_eq!((config.interval, config.engine), (Duration::from_secs(1), EngineSelection::Embedded));
@@ -285,8 +285,8 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_a_warning() {
         let config = run(&["--enable-pprof", "stray"], &[]).unwrap();
-        assert!(config.warnings.iter().any(|remark| remark.contains("--enable-pprof")));
-        assert!(config.warnings.iter().any(|remark| remark.contains("'stray'")));
+        assert!(config.warnings.iter().any(|warning| warning.contains("--enable-pprof")));
+        assert!(config.warnings.iter().any(|warning| warning.contains("'stray'")));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A duration: an integer is milliseconds, as dcgm-exporter has it; with a unit (`30s`, `500ms`, `1m30s`) what it says.
+/// A duration: an integer is milliseconds, as dcgm-exporter has it; with a unit it is `30s`, `500ms` or `1m30s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if let Some(milliseconds) = integer(text) {
         return Ok(Duration::from_millis(milliseconds));
