@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::system::json::Json;
+use crate::system::json::{Json, push_object};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
     Ok,
-    /// Metrics flow, but not all that there could be, or not for long.
+    /// There are metrics, but some are missing, or may stop soon.
     Warn,
-    /// No metrics, or wrong ones.
+    /// There are no metrics, or wrong ones.
     Fail,
 }
 
@@ -28,8 +28,8 @@ pub struct Answer {
     pub question: &'static str,
     pub status: Status,
     pub found: String,
-    /// What to do about it; empty for ok.
-    pub mend: String,
+    /// What to do; empty for ok.
+    pub fix: String,
 }
 
 #[derive(Debug, Default)]
@@ -37,15 +37,15 @@ pub struct Answers(Vec<Answer>);
 
 impl Answers {
     pub fn ok(&mut self, question: &'static str, found: impl Into<String>) {
-        self.put(Answer { question, status: Status::Ok, found: found.into(), mend: String::new() });
+        self.put(Answer { question, status: Status::Ok, found: found.into(), fix: String::new() });
     }
 
-    pub fn warn(&mut self, question: &'static str, found: impl Into<String>, mend: impl Into<String>) {
-        self.put(Answer { question, status: Status::Warn, found: found.into(), mend: mend.into() });
+    pub fn warn(&mut self, question: &'static str, found: impl Into<String>, fix: impl Into<String>) {
+        self.put(Answer { question, status: Status::Warn, found: found.into(), fix: fix.into() });
     }
 
-    pub fn fail(&mut self, question: &'static str, found: impl Into<String>, mend: impl Into<String>) {
-        self.put(Answer { question, status: Status::Fail, found: found.into(), mend: mend.into() });
+    pub fn fail(&mut self, question: &'static str, found: impl Into<String>, fix: impl Into<String>) {
+        self.put(Answer { question, status: Status::Fail, found: found.into(), fix: fix.into() });
     }
 
     pub fn put(&mut self, answer: Answer) {
@@ -61,14 +61,14 @@ impl Answers {
         self.0.iter().map(|answer| answer.status).max().unwrap_or(Status::Ok)
     }
 
-    /// One line an answer, and below it the mend.
+    /// One line per answer, and below it the fix.
     pub fn table(&self) -> String {
         let width = self.0.iter().map(|answer| answer.question.len()).max().unwrap_or(0);
         let mut table = String::new();
-        for Answer { question, status, found, mend } in &self.0 {
+        for Answer { question, status, found, fix } in &self.0 {
             let _ = writeln!(table, "{:<4}  {question:<width$}  {}", status.name(), one_line(found));
-            if !mend.is_empty() {
-                let _ = writeln!(table, "      {:width$}  -> {}", "", one_line(mend));
+            if !fix.is_empty() {
+                let _ = writeln!(table, "      {:width$}  -> {}", "", one_line(fix));
             }
         }
         let count = |status| self.0.iter().filter(|answer| answer.status == status).count();
@@ -77,18 +77,14 @@ impl Answers {
         table
     }
 
-    /// `{"status": ..., "answers": [{"question", "status", "found", "mend"}, ...]}` and a line break.
+    /// `{"status": ..., "answers": [{"question", "status", "found", "fix"}, ...]}` and a newline.
     pub fn json(&self) -> String {
         let mut json = format!("{{\"status\":{},\"answers\":[", Json(self.worst().name()));
-        for (index, Answer { question, status, found, mend }) in self.0.iter().enumerate() {
-            let _ = write!(
-                json,
-                "{}{{\"question\":{},\"status\":{},\"found\":{},\"mend\":{}}}",
-                if index == 0 { "" } else { "," },
-                Json(question),
-                Json(status.name()),
-                Json(found),
-                Json(mend)
+        for (index, Answer { question, status, found, fix }) in self.0.iter().enumerate() {
+            json.push_str(if index == 0 { "" } else { "," });
+            push_object(
+                &mut json,
+                [("question", *question), ("status", status.name()), ("found", found), ("fix", fix)],
             );
         }
         json.push_str("]}\n");
@@ -96,7 +92,7 @@ impl Answers {
     }
 }
 
-/// What comes from files or other programs may have line breaks; a row of the table has none.
+/// Text of files and other programs may have line breaks; a row of the table has none.
 fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }

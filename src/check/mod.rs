@@ -1,18 +1,25 @@
 //! `--check`: what an administrator would try by hand when metrics are missing, in one command and as a table.
 //!
-//! Every question is answered by ok, warn or fail, with what was found and the mend. Nothing is changed and no port is
+//! Every question is answered by ok, warn or fail, with what was found and the fix. Nothing is changed and no port is
 //! opened, so it may run beside an exporter that serves. The settings are those of the installed unit, unless the
-//! command line or the environment says otherwise: a check with other settings than the service has would mislead.
+//! command line or the environment has others: a check with other settings than the service's would mislead.
 //!
 //! - [`answers`]: the table.
 //! - [`unit`]: the installed unit and its settings.
-//! - [`node`]: driver, permissions, other processes, port, job map, hostname.
-//! - [`engine`]: everything that takes DCGM, in a thread of its own, because a driver that hangs is one of the answers.
+//! - [`node`]: driver, permissions, other exporters.
+//! - [`addresses`]: the ports and sockets to serve on.
+//! - [`settings`]: web configuration, job map, hostname label.
+//! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
+//!   [`gpus`] and [`values`]: what is asked of that engine.
 
+pub mod addresses;
 pub mod answers;
 pub mod engine;
+pub mod gpus;
 pub mod node;
+pub mod settings;
 pub mod unit;
+pub mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,13 +30,13 @@ use crate::counters::{Counters, types};
 use answers::Answers;
 use unit::Unit;
 
-/// The machine to look at.
+/// The machine that is checked.
 pub struct Host {
-    /// `/`, but for tests that bring a tree of their own.
+    /// `/`; in tests a directory tree.
     pub root: PathBuf,
 }
 
-/// What was found. `hung` says that a DCGM call has not returned and never may: the process is to be left at once.
+/// What was found. With `hung` a DCGM call has not returned and may never do so: the process has to exit at once.
 pub struct Findings {
     pub answers: Answers,
     pub hung: bool,
@@ -39,7 +46,7 @@ pub struct Findings {
 pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Option<OsString>) -> Findings {
     let mut answers = Answers::default();
     let unit = Unit::find(&host.root);
-    let Some(config) = settings(unit.as_ref(), arguments, environment, &mut answers) else {
+    let Some(config) = configuration(unit.as_ref(), arguments, environment, &mut answers) else {
         return Findings { answers, hung: false };
     };
     let counters = counters(&config, &mut answers);
@@ -47,16 +54,16 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     node::permissions(host, &config, &counters, &mut answers);
     let hung = engine::ask(&config, &counters, driver_gpus, &mut answers);
     node::exporters(host, &mut answers);
-    node::web(&config, &mut answers);
-    node::addresses(host, &config, &mut answers);
-    node::job_map(&config, &mut answers);
+    settings::web(&config, &mut answers);
+    addresses::addresses(host, &config, &mut answers);
+    settings::job_map(&config, &mut answers);
     unit::installed(host, unit.as_ref(), &mut answers);
-    node::hostname(&config, &mut answers);
+    settings::hostname(&config, &mut answers);
     Findings { answers, hung }
 }
 
-/// What the exporter would be told: the unit's arguments before the typed ones, its variables behind those that are set.
-fn settings(
+/// The settings that the exporter would have: the unit's arguments before the typed ones, its variables behind those that are set.
+fn configuration(
     unit: Option<&Unit>,
     typed: &[OsString],
     environment: impl Fn(&str) -> Option<OsString>,
@@ -76,8 +83,8 @@ fn settings(
             let from =
                 if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
             answers.ok(QUESTION, format!("from {from}"));
-            for remark in &config.warnings {
-                answers.warn(QUESTION, remark.clone(), "leave it out");
+            for warning in &config.warnings {
+                answers.warn(QUESTION, warning.clone(), "remove it");
             }
             Some(*config)
         }
@@ -103,7 +110,11 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
         }
         Err(error) => {
             for line in error.to_string().lines() {
-                answers.fail(QUESTION, line.to_owned(), "correct it; dcgm-exporter --check-counters looks at it alone");
+                answers.fail(
+                    QUESTION,
+                    line.to_owned(),
+                    "correct it; dcgm-exporter --check-counters checks this file alone",
+                );
             }
             Counters::default()
         }

@@ -1,4 +1,4 @@
-//! The installed systemd unit: where it lies, whether it is enabled, and what it tells the exporter.
+//! The installed systemd unit: its files, whether it is enabled, and the settings it gives to the exporter.
 //!
 //! Read from its files, so that it works without a running systemd, as in an image.
 
@@ -8,7 +8,7 @@ use super::Host;
 use super::answers::Answers;
 
 const NAME: &str = "dcgm-exporter";
-/// NVIDIA's own exporter, which wants the same port.
+/// The unit of NVIDIA's own exporter, which uses the same port.
 const PEER: &str = "nvidia-dcgm-exporter.service";
 
 /// Where units lie, the first one winning.
@@ -47,7 +47,7 @@ impl Unit {
             found.sources.push(file);
             found.read(&text, root, &mut files);
         }
-        // Variables of files beat those of the unit, wherever they stand.
+        // Variables of EnvironmentFile= override those of Environment=, in any order.
         for file in files {
             let Ok(text) = std::fs::read_to_string(&file) else { continue };
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
@@ -109,7 +109,7 @@ pub fn installed(host: &Host, unit: Option<&Unit>, answers: &mut Answers) {
         None => answers.warn(
             QUESTION,
             "dcgm-exporter.service is not installed",
-            "'make install' or the package installs it; then: systemctl enable --now dcgm-exporter",
+            "install it with 'make install' or the package; then: systemctl enable --now dcgm-exporter",
         ),
         Some(unit) => {
             let file = unit.sources.first().map(|file| file.display().to_string()).unwrap_or_default();
@@ -128,7 +128,7 @@ pub fn installed(host: &Host, unit: Option<&Unit>, answers: &mut Answers) {
     if is_enabled(host, PEER) {
         answers.warn(
             QUESTION,
-            format!("{PEER} is enabled too and wants the same port"),
+            format!("{PEER} is enabled, too, and uses the same port"),
             format!("systemctl disable --now {PEER}"),
         );
     }

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use crate::config::devices::{DeviceSelection, Selection};
 
-/// A list longer than this is a slip (`g:0-4000000000`), not a selection: no id of DCGM's reaches it.
+/// DCGM's ids are far below this; a larger number (`g:0-4000000000`) is a typing error.
 const LARGEST_NUMBER: u32 = u16::MAX as u32;
 
 /// Parses a selection of devices.
@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Result<DeviceSelection, String> {
             "g" => &mut major,
             "i" => &mut minor,
             _ => {
-                return Err(format!("'{letter}' found where only f, g or i may stand, as in f, g:0,1 or g:0-3+i:5"));
+                return Err(format!("'{letter}' is not f, g or i, as in f, g:0,1 or g:0-3+i:5"));
             }
         };
         if *chosen != Selection::None {
@@ -94,7 +94,7 @@ fn number(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    /// A row of the peer's table: what its parser made of an argument. `[-1]` stands for all, null for none.
+    /// A row of the peer's table: what its parser made of an argument. `[-1]` means all, null none.
     fn expected(list: &serde_json::Value) -> Selection {
         match list.as_array() {
             None => Selection::None,

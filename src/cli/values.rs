@@ -1,6 +1,11 @@
-//! How single values are written: booleans, integers and durations as Go programs take them, and ours besides.
+//! How single values are written: booleans, integers and durations as Go programs take them, and `30s` besides.
+//!
+//! Errors are what would be right, for the end of a message that already names the flag and the value.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::config::duration::parse_go;
 
 /// Go's forms of a boolean.
 pub fn boolean(text: &str) -> Result<bool, String> {
@@ -11,7 +16,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A duration: an integer is milliseconds, as dcgm-exporter has it; with a unit (`30s`, `500ms`, `1m30s`) what it says.
+/// A duration: an integer is milliseconds, as dcgm-exporter has it; with a unit it is `30s`, `500ms` or `1m30s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if let Some(milliseconds) = integer(text) {
         return Ok(Duration::from_millis(milliseconds));
@@ -20,6 +25,45 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|_| text.ends_with(|last: char| last.is_ascii_alphabetic()))
         .ok_or_else(|| "expected a time such as 30s or 500ms, or a number of milliseconds such as 30000".to_owned())
+}
+
+/// A duration within bounds, both included.
+pub fn between(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match (shortest..=longest).contains(&time) {
+        true => Ok(time),
+        false => {
+            let [shortest, longest] = [shortest, longest].map(|time| match time.as_secs() % 3600 {
+                0 if time.subsec_nanos() == 0 => format!("{}h", time.as_secs() / 3600),
+                _ => humantime::format_duration(time).to_string(),
+            });
+            Err(format!("expected {shortest} to {longest}"))
+        }
+    }
+}
+
+/// A window of time, which cannot be empty.
+pub fn window(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("an empty window counts nothing; the default is 300000 (5m)".to_owned()),
+        window => Ok(window),
+    }
+}
+
+/// A Go duration. Go takes 0 for "no limit"; here it is an hour.
+pub fn web_timeout(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(60 * 60);
+    match parse_go(text) {
+        Some(Duration::ZERO) => Ok(LONGEST),
+        Some(time) if time <= LONGEST => Ok(time),
+        Some(_) => Err("expected at most 1h".to_owned()),
+        None => Err("expected a time with its unit, such as 10s or 500ms".to_owned()),
+    }
+}
+
+/// A path. A relative one is made absolute at once, because an embedded engine may change the working directory.
+pub fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("expected a path ({error})"))
 }
 
 /// Integer literals with Go's prefixes: `0x`, `0o`, `0b`, and a leading zero for octal.

@@ -1,4 +1,4 @@
-//! What was decided: plain types that every room may read, and that know no room.
+//! Settings: plain types that every module may read and that import none.
 //!
 //! - [`devices`], [`engine`], [`listen`]: which GPUs to report, which DCGM engine to use, where to serve.
 //! - [`duration`]: how times are written.
@@ -17,7 +17,7 @@ use devices::DeviceSelection;
 use engine::EngineSelection;
 use listen::{ListenAddress, Timeouts};
 
-/// Everything the exporter was told, understood and checked.
+/// All settings, parsed and checked.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub collectors: PathBuf,
@@ -28,10 +28,11 @@ pub struct Config {
     /// TLS, users and headers, in exporter-toolkit's format.
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
+    /// Time between two collections.
     pub interval: Duration,
     /// The shortest period of a regular scraper that collections follow.
     pub min_collect_interval: Duration,
-    /// Age at which a page is no longer shown; `None` follows from the interval.
+    /// Age at which a page is no longer shown, longer than the interval; `None` follows from the interval.
     pub stale_after: Option<Duration>,
     pub gpus: DeviceSelection,
     pub switches: DeviceSelection,
@@ -45,6 +46,12 @@ pub struct Config {
     pub replace_blanks_in_model_name: bool,
     pub engine: EngineSelection,
     pub libdcgm: Option<PathBuf>,
+    /// Look for GPUs that were bound to the driver or unbound from it once per `bind_unbind_interval`.
+    pub bind_unbind_watch: bool,
+    pub bind_unbind_interval: Duration,
+    /// An embedded engine goes on reading GPUs after XID 119 (`__DCGM_FATAL_XIDS__=-119`). Its calls may hang for ever in
+    /// the GPU whose firmware does not answer.
+    pub keep_reading_after_xid119: bool,
     /// Go on with UUID `fake<N>` for a GPU whose attributes cannot be read.
     pub fake_gpus: bool,
     pub xid_window: Duration,
@@ -56,16 +63,16 @@ pub struct Config {
     pub job_map: Option<PathBuf>,
     pub job_labels: JobLabels,
     pub exporter_metrics: bool,
-    /// Say what is wrong with the counters file and leave.
+    /// Print what is wrong with the counters file and exit.
     pub check_counters: bool,
-    /// Say what an administrator would want to know when there are no metrics, and leave.
+    /// Print what is wrong on this node and exit.
     pub check: Option<CheckFormat>,
-    /// To be logged once there is a log: flags without effect here, arguments that nobody reads.
+    /// To be logged once logging has started: flags without effect, arguments that are not used.
     pub warnings: Vec<String>,
 }
 
 impl Default for Config {
-    /// Before any flag took effect: `cli` applies every flag's default, so that none of this remains.
+    /// Placeholders: `cli` applies every flag's value or default and replaces all of them.
     fn default() -> Config {
         Config {
             collectors: PathBuf::new(),
@@ -74,7 +81,7 @@ impl Default for Config {
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
             interval: Duration::ZERO,
-            min_collect_interval: Duration::from_secs(5),
+            min_collect_interval: Duration::ZERO,
             stale_after: None,
             gpus: DeviceSelection::Flex,
             switches: DeviceSelection::Flex,
@@ -86,6 +93,9 @@ impl Default for Config {
             replace_blanks_in_model_name: false,
             engine: EngineSelection::Embedded,
             libdcgm: None,
+            bind_unbind_watch: false,
+            bind_unbind_interval: Duration::ZERO,
+            keep_reading_after_xid119: false,
             fake_gpus: false,
             xid_window: Duration::ZERO,
             clock_events_window: Duration::ZERO,

@@ -1,4 +1,4 @@
-//! YAML with positions, read strictly: every problem has its line and column, and a key that nobody knows is one.
+//! YAML with positions, read strictly: every problem has its line and column, and an unknown key is a problem.
 //!
 //! The syntax is `saphyr-parser`'s, whose events carry positions. The tree keeps scalars as they are written, so that
 //! the reader of a value decides what it is: `X-XSS-Protection: 1` is a text there and a number elsewhere.
@@ -12,7 +12,7 @@ const DEEPEST: usize = 32;
 /// Values, and bytes of text, that a file may have; aliases can make a small file large.
 const LARGEST: usize = 4 * 1024 * 1024;
 
-/// Where something stands in a file, from 1.
+/// A place in a file, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub line: usize,

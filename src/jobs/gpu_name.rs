@@ -1,7 +1,7 @@
-//! The ways in which somebody else may name a GPU or an instance of one.
+//! The ways in which a file may name a GPU or a GPU instance.
 //!
-//! Numbers are the trap: DCGM's id, NVML's index, the device's minor number and Slurm's position in gres.conf are four
-//! things that often look alike. A name here says which of them it is.
+//! DCGM's id, NVML's index, the device's minor number and Slurm's position in gres.conf are four numberings that are often
+//! equal and may differ. A name here carries its numbering.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub struct PciAddress {
 }
 
 impl GpuName {
-    /// Understands a name; `None` if it is none.
+    /// Parses a name; `None` for any other text.
     pub fn parse(text: &str) -> Option<GpuName> {
         if let Some(number) = number(text) {
             return Some(GpuName::Index(number));
@@ -42,7 +42,7 @@ impl GpuName {
         GpuName::uuid(text).or_else(|| PciAddress::parse(text).map(GpuName::Pci))
     }
 
-    /// Errors: `None` for a text that does not begin as a UUID of a GPU or an instance.
+    /// A UUID of a GPU or an instance; `None` for any other text.
     pub fn uuid(text: &str) -> Option<GpuName> {
         let rest = text.strip_prefix("GPU-").or_else(|| text.strip_prefix("MIG-"))?;
         let is_uuid = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -50,7 +50,7 @@ impl GpuName {
     }
 }
 
-/// As this is written, no two texts are one number.
+/// A number without leading zeroes or signs, so that no two texts are one number.
 fn number(text: &str) -> Option<u32> {
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     if canonical { text.parse().ok() } else { None }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_what_they_count() {
+    fn names_carry_their_numbering() {
         for (text, name) in [
             ("0", GpuName::Index(0)),
             ("12", GpuName::Index(12)),

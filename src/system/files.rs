@@ -1,4 +1,4 @@
-//! Reading files that somebody else may have put there, or is replacing at this moment.
+//! Reads files that other programs write, and may be replacing at this moment.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 /// Reads a regular file of at most `longest` bytes.
 ///
-/// It is opened once and without waiting, so that neither a FIFO nor a file swapped for one holds the caller.
+/// The file is opened once and without waiting, so that a FIFO in its place does not block the caller.
 ///
 /// Errors: the system's, `InvalidInput` for what is no regular file, `FileTooLarge` for a longer one.
 pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
@@ -35,7 +35,7 @@ fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{what}, not a regular file")))
 }
 
-/// What tells one state of a file from another without reading it: its content, and who may read it.
+/// Metadata that changes with a file's content, owner or mode, so that a change is noticed without reading the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     modified: SystemTime,

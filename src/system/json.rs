@@ -1,4 +1,5 @@
-//! JSON strings, for the log and for `--check`: all the JSON that is written here.
+//! JSON, for the log and for `--check`: strings, and objects of strings. Nothing else is written here, so no crate is
+//! needed.
 
 use std::fmt::Write;
 
@@ -18,5 +19,33 @@ impl std::fmt::Display for Json<'_> {
             }
         }
         f.write_char('"')
+    }
+}
+
+/// Appends an object whose values are strings, in this order.
+pub fn push_object<'a>(out: &mut String, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    out.push('{');
+    for (index, (name, value)) in fields.into_iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{comma}{}:{}", Json(name), Json(value));
+    }
+    out.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parser_reads_what_was_written() {
+        let odd = "a \"b\"\\\n\t\r\u{1}\u{7f}\u{85}\u{e4}\u{1f600}";
+        let mut text = String::new();
+        push_object(&mut text, [("plain", "x"), (odd, odd)]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, serde_json::json!({ "plain": "x", odd: odd }));
+        let mut text = String::new();
+        push_object(&mut text, []);
+        assert_eq!(text, "{}");
     }
 }

@@ -1,6 +1,6 @@
-//! Log lines on standard error, in the two forms of dcgm-exporter: `key=value` text and JSON.
+//! Log lines on standard error, in the two formats of dcgm-exporter: `key=value` text and JSON.
 //!
-//! The journal adds what else is needed; nothing is written to a file and nothing rotates.
+//! systemd's journal keeps and rotates them; the exporter writes no files.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::json::Json;
+use super::json::{Json, push_object};
 use crate::config::LogFormat;
 
 struct Logger {
@@ -26,7 +26,7 @@ pub fn start(format: LogFormat, debug: bool) {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Libraries have nothing to say to an administrator.
+        // Lines of libraries are dropped: their causes are logged by the caller, in an administrator's terms.
         metadata.target().starts_with("dcgm_exporter")
     }
 
@@ -35,7 +35,7 @@ impl Log for Logger {
             return;
         }
         let line = line(self.format, SystemTime::now(), record);
-        // Nobody is left to tell when standard error is closed.
+        // A closed standard error cannot be reported anywhere.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
@@ -63,11 +63,10 @@ fn line(format: LogFormat, now: SystemTime, record: &Record<'_>) -> String {
             }
         }
         LogFormat::Json => {
-            let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":{}", Json(&message));
-            for (key, value) in &pairs.0 {
-                let _ = write!(line, ",{}:{}", Json(key), Json(value));
-            }
-            line.push('}');
+            let time = time.to_string();
+            let fixed = [("time", time.as_str()), ("level", level), ("msg", message.as_str())];
+            let pairs = pairs.0.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            push_object(&mut line, fixed.into_iter().chain(pairs));
         }
     }
     line.push('\n');
@@ -83,7 +82,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs {
     }
 }
 
-/// Text in quotes where blanks, quotes or control characters would tear it apart.
+/// Text, in quotes if it has blanks, quotes, `=` or control characters or is empty.
 struct Quoted<'a>(&'a str);
 
 impl std::fmt::Display for Quoted<'_> {
@@ -93,7 +92,7 @@ impl std::fmt::Display for Quoted<'_> {
     }
 }
 
-/// Lets a line through once a minute for each cause.
+/// Allows one line per minute for each cause.
 #[derive(Default)]
 pub struct Throttle {
     last: HashMap<String, Instant>,
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_heard_once_a_minute() {
+    fn a_cause_is_logged_once_per_minute() {
         let mut throttle = Throttle::default();
         assert!(throttle.allows("a") && !throttle.allows("a") && throttle.allows("b"));
     }

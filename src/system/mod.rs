@@ -1,13 +1,14 @@
-//! What is asked of the operating system; DCGM and Prometheus are not known here.
+//! Requests to the operating system. Neither DCGM nor Prometheus is known here.
 //!
 //! - [`allocator`]: glibc's allocator.
-//! - [`directory`]: hearing of changes in a directory, through inotify.
-//! - [`driver`]: which GPUs the driver lists.
-//! - [`files`]: reading files that others may have put there.
-//! - [`json`], [`logging`]: the log.
-//! - [`limits`]: what the system allows this process.
-//! - [`process`]: what `/proc/self` tells.
-//! - [`systemd`]: what systemd is told.
+//! - [`directory`]: changes in a directory, through inotify.
+//! - [`driver`]: the GPUs that the driver lists.
+//! - [`files`]: reading files that other programs write.
+//! - [`json`]: JSON of the log and of `--check`.
+//! - [`logging`]: the log.
+//! - [`limits`]: limits of this process.
+//! - [`process`]: usage, from `/proc/self`.
+//! - [`systemd`]: notifications to systemd.
 //! - [`threads`]: threads whose end ends the process.
 
 pub mod allocator;

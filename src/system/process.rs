@@ -1,6 +1,6 @@
-//! What `/proc/self` tells of this process: the standard `process_*` metrics, and the time of its own threads.
+//! Usage of this process, from `/proc/self`: the standard `process_*` metrics, and the time of its own threads.
 //!
-//! Read into fixed buffers at every page, because nothing on that path may allocate.
+//! Read into fixed buffers, because a page is made without allocating.
 
 use std::fs::File;
 use std::io::Read;
@@ -38,7 +38,7 @@ fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
     std::str::from_utf8(&buffer[..count]).ok()
 }
 
-/// Seconds since 1970 at which the machine booted; the line stands far into /proc/stat, so the clocks tell instead.
+/// When the machine booted, in seconds since 1970. From the clocks, because /proc/stat has it after hundreds of lines.
 fn boot_time() -> f64 {
     use rustix::time::{ClockId, clock_gettime};
     let seconds = |clock| {
@@ -66,18 +66,19 @@ fn max_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Threads of our own, by what they do. libdcgm starts its threads later, from one of them, so their names tell nothing.
+/// The exporter's own threads, by their work. libdcgm's threads inherit the name of the thread that starts them, so names
+/// do not tell them apart.
 static OWN_THREADS: Mutex<Vec<(&'static str, i32)>> = Mutex::new(Vec::new());
 
-/// What our own threads can be for.
+/// Kinds of work of the exporter's own threads.
 pub const OWN_WORK: [&str; 2] = ["serving", "watching"];
 
-/// Says that the calling thread is ours.
+/// Counts the calling thread as the exporter's own.
 pub fn own_this_thread(work: &'static str) {
     own(work, rustix::thread::gettid().as_raw_nonzero().get());
 }
 
-/// Says that all threads there are now are ours. To be called before libdcgm starts any.
+/// Counts all present threads as the exporter's own. Call it before libdcgm starts any.
 pub fn own_all_threads(work: &'static str) {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
     for task in tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()) {
@@ -119,7 +120,7 @@ fn stat_field(stat: &str, number: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn work_of_a_thread_of_ours_is_counted() {
+    fn work_of_own_threads_is_counted() {
         super::own_this_thread("test");
         let start = std::time::Instant::now();
         while super::own_cpu_seconds("test") < 0.05 {

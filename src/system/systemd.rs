@@ -1,7 +1,7 @@
-//! What systemd is told. Without `NOTIFY_SOCKET` all of this does nothing.
+//! Notifications to systemd (sd_notify). Without `NOTIFY_SOCKET` they do nothing.
 //!
-//! Written here and not taken from a crate, because those send in a blocking way: a systemd that does not read its
-//! socket would hold the thread that serves the page. sd_notify(3) has the protocol, which is one datagram of text.
+//! Not from a crate, because the crates' sends block: a systemd that does not read its socket would stop the thread that
+//! serves the page. The protocol, in sd_notify(3), is one datagram of text.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The port serves. Whatever comes after the unit in the boot does not wait for a driver: an answer of 503 with the
-/// reason is an answer. Waits until systemd takes it, because nothing else would start the unit.
+/// The port serves: the unit has started. Units ordered after this one do not wait for a driver; until there is a page the
+/// answer is 503 with the reason. Waits until systemd has taken the message, because it is sent once.
 pub fn ready() {
     tell("READY=1", true);
 }
@@ -25,12 +25,12 @@ pub fn stopping() {
     tell("STOPPING=1", false);
 }
 
-/// All is well, for the watchdog.
+/// Tells the watchdog that the exporter works.
 pub fn alive() {
     tell("WATCHDOG=1", false);
 }
 
-/// The longest time between two calls of [`alive`], if somebody wants to hear of it.
+/// The longest time that systemd allows between two calls of [`alive`]; `None` without a watchdog.
 pub fn watchdog_period() -> Option<Duration> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let is_for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -39,7 +39,7 @@ pub fn watchdog_period() -> Option<Duration> {
 
 fn tell(text: &str, may_wait: bool) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else { return };
-    // With a socket that is broken or full there is nobody to tell.
+    // A broken or full socket cannot be reported anywhere else.
     if let Err(error) = send(&path, text, may_wait) {
         log::debug!("systemd was not told '{text}': {error}");
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_systemd_that_does_not_listen_holds_nobody() {
+    fn a_systemd_that_does_not_read_blocks_nothing() {
         let path = std::env::temp_dir().join(format!("dcgm-exporter-notify-{}", std::process::id()));
         let socket = UnixDatagram::bind(&path).unwrap();
         send(path.as_os_str(), "READY=1", true).unwrap();

@@ -1,8 +1,7 @@
-//! Supervised threads: one that ends without having been told to ends the process, with a reason.
+//! Supervised threads: one that ends without a request to end makes the process exit, with a reason.
 //!
-//! A thread that is gone while the rest goes on is the worst of faults: the port is open or the page is served, systemd
-//! says "running", and nothing is right any more. So whoever starts a thread does it here, and `main` waits for
-//! [`Unexpected`] ends.
+//! If one thread were gone and the others went on, the port would be open and systemd would report "running", while pages
+//! are old or requests unanswered. So every thread is started here, and `main` waits for [`Unexpected`] ends.
 
 use std::any::Any;
 use std::io;
@@ -11,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-/// A thread's end that nobody asked for.
+/// The end of a thread that was not told to end.
 #[derive(Debug)]
 pub struct Unexpected {
     pub thread: String,
@@ -34,7 +33,7 @@ impl Supervisor {
 
     /// Starts a thread. `work` returns `Ok` if it was told to end, and else why it ended.
     ///
-    /// Errors: the system has no thread to give.
+    /// Errors: the system cannot start another thread.
     pub fn spawn(
         &self,
         name: &str,
@@ -43,13 +42,13 @@ impl Supervisor {
     ) -> io::Result<JoinHandle<()>> {
         let (supervisor, thread) = (self.clone(), name.to_owned());
         std::thread::Builder::new().name(thread.clone()).stack_size(stack).spawn(move || {
-            // What the thread owned is dropped while it unwinds and looked at by nobody else after.
+            // Unwind safety: the thread's own values are dropped while it unwinds, and no other thread has them.
             let why = match catch_unwind(AssertUnwindSafe(work)) {
                 Ok(Ok(())) => return,
                 Ok(Err(why)) => why,
                 Err(panic) => format!("panicked: {}", message(&*panic)),
             };
-            // The main thread may be leaving already.
+            // The main thread may be exiting already.
             let _ = supervisor.ended.send(Unexpected { thread, why });
             (supervisor.wake)();
         })
@@ -62,9 +61,9 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says what befalls which
-/// thread, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says so. In a
-/// release build this is nothing.
+/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says which fault which thread
+/// has, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says so.
+/// `return inotify` makes inotify fail. In a release build this is nothing.
 pub fn test_fault(thread: &str) -> Result<(), String> {
     let fault = || {
         let text = std::fs::read_to_string(std::env::var_os("DCGM_EXPORTER_TEST_FAULT")?).ok()?;
@@ -87,7 +86,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
-    fn only_ends_that_nobody_asked_for_are_reported() {
+    fn only_unexpected_ends_are_reported() {
         let woken = Arc::new(AtomicU32::new(0));
         let (supervisor, ends) = Supervisor::new({
             let woken = woken.clone();

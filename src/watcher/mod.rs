@@ -557,7 +557,7 @@ impl Watcher {
 
     fn read_jobs(&mut self) {
         let Some(directory) = &self.config.job_map else { return };
-        let jobs::Scan { map, problems } = jobs::scan(directory);
+        let jobs::Scan { map, problems, .. } = jobs::scan(directory);
         self.jobs = Some(map);
         *self.report.job_map_errors.get_or_insert(0) += problems.len() as u64;
         for problem in problems {

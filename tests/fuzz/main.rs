@@ -128,9 +128,9 @@ fn job_map_directory() {
         std::fs::write(directory.join("job.1"), input).unwrap();
         let scan = jobs::scan(&directory);
         let ids = scan.map.jobs_of(&[GpuName::Index(0)]);
-        assert!(ids.len() <= 256);
+        assert!(ids.len() <= 64);
         for (index, id) in ids.iter().enumerate() {
-            assert!(!id.is_empty() && id.trim() == *id && id.len() <= 1024 && !ids[..index].contains(id), "{id:?}");
+            assert!(!id.is_empty() && id.trim() == *id && id.len() <= 64 && !ids[..index].contains(id), "{id:?}");
         }
         for (_, facts) in scan.map.facts() {
             assert!(facts.labels.iter().all(|(_, value)| !value.is_empty() && value.len() <= 256), "{facts:?}");

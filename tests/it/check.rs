@@ -34,7 +34,7 @@ impl Checked {
         };
         let found = answers.iter().find(is_it);
         let found = found.unwrap_or_else(|| panic!("no {status} '{part}' for {question}:\n{:#}", self.report));
-        assert_eq!(found["mend"] == "", status == "ok", "{found}");
+        assert_eq!(found["fix"] == "", status == "ok", "{found}");
         let least = ["ok", "warn", "fail"].iter().position(|known| *known == status).unwrap();
         assert!(self.status >= least as i32, "exit status {} after {status}", self.status);
     }
@@ -186,7 +186,7 @@ fn gpus_that_are_lost_stand_still_or_are_not_there() {
         node["unknown_module"] = 10.into();
         Checked::run(&mut check(&scratch, &node))
     };
-    unknown_module.says("engine", "warn", "not without the modules");
+    unknown_module.says("engine", "warn", "loads modules that no counter needs");
     let mut slow = node();
     slow["stop_ms"] = 4500.into();
     Checked::run(&mut check(&scratch, &slow)).says("engine", "warn", "stopping the engine took");
@@ -199,7 +199,7 @@ fn values_whose_time_stands_still() {
     for field in ["150", "100"] {
         node["latest_values"][0]["fields"][field] = json!({ "type": "int64", "value": "1", "timestamp": 1_000_000.0 });
     }
-    Checked::run(&mut check(&scratch, &node)).says("samples", "fail", "GPU 0 (GPU-0): its values do not move");
+    Checked::run(&mut check(&scratch, &node)).says("samples", "fail", "GPU 0 (GPU-0): its values do not change");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn counters_and_profiling_that_a_model_does_not_have() {
         format!("{GPU_TEMP}{CLOCK}DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, g\nDCGM_FI_DRIVER_VERSION, label, d\n"),
     );
     let checked = Checked::run(&mut command);
-    checked.says("profiling", "warn", "GPU 2 has none");
+    checked.says("profiling", "warn", "GPU 2 does not support it");
     checked.says("counters", "warn", "3 of 4 rows have values on NVIDIA H200; none for DCGM_FI_DRIVER_VERSION");
     let on_l4 = "1 of 4 rows have values on NVIDIA L4; none for DCGM_FI_DEV_SM_CLOCK, DCGM_FI_DRIVER_VERSION, DCGM_FI_PROF_GR_ENGINE_ACTIVE";
     checked.says("counters", "warn", on_l4);
@@ -249,7 +249,7 @@ fn host_engines_that_answer_and_that_do_not() {
     drop(engine);
     let checked = ask(&address);
     checked.says("engine", "fail", "no host engine answers");
-    ask(&format!("auto,{address}")).says("engine", "ok", "an embedded one starts");
+    ask(&format!("auto,{address}")).says("engine", "ok", "an embedded engine starts");
 }
 
 #[test]
@@ -268,11 +268,11 @@ fn the_port_and_the_exporter_behind_it() {
             drop(client);
         }
     });
-    ask(&scratch, port).says("port", "fail", &format!("{port} is taken by another program"));
+    ask(&scratch, port).says("port", "fail", &format!("{port} is in use by another program"));
     Checked::run(check(&scratch, &node()).args(["-a", "192.0.2.1:9400"])).says(
         "port",
         "fail",
-        "192.0.2.1 is no address",
+        "192.0.2.1 is not an address",
     );
 
     let mut node = node();
@@ -308,7 +308,7 @@ fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
     let jobs = scratch.path("jobs");
     let ask = |path: &Path| Checked::run(check(&scratch, &node()).arg("--hpc-job-mapping-dir").arg(path));
     ask(&jobs).says("job map", "warn", "No such file");
-    ask(&scratch.write("file", "")).says("job map", "fail", "is no directory");
+    ask(&scratch.write("file", "")).says("job map", "fail", "is not a directory");
     std::fs::create_dir(&jobs).unwrap();
     std::fs::write(jobs.join("0"), "17\n18\n").unwrap();
     ask(&jobs).says("job map", "ok", "2 jobs on 1 GPUs");

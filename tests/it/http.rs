@@ -231,6 +231,59 @@ fn localhost_is_both_families() {
     }
 }
 
+#[test]
+fn an_ipv6_address() {
+    // Where the machine has no IPv6 there is nothing to listen on.
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let mut command = bare_exporter();
+    let mut exporter =
+        Exporter::start(command.args(["--address", "[::1]:0", "--libdcgm"]).arg(simulator()).arg("-f").arg(counters));
+    let port = exporter.port;
+    exporter.until("there is a page", |_| {
+        let mut client = Client::new(TcpStream::connect(("::1", port)).unwrap());
+        let response = client.ask("GET /metrics HTTP/1.1\r\nHost: [::1]\r\n\r\n").unwrap();
+        (response.status == 200 && response.body.contains("DCGM_FI_DEV_GPU_TEMP{")).then_some(())
+    });
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "IPv4 was not asked for");
+    assert!(exporter.log().contains(&format!("address=[::1]:{port}\n")), "{}", exporter.log());
+    let taken = format!("[::1]:{port}");
+    let mut command = bare_exporter();
+    command.args(["--address", &taken, "--libdcgm"]).arg(simulator()).arg("-f").arg(scratch.path("counters.csv"));
+    let (status, message) = refused(&mut command);
+    assert!(!status.success() && message.contains(&format!("cannot listen on {taken}: port")), "{message}");
+}
+
+#[test]
+fn http_over_a_socket_is_the_same_http() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("http.sock");
+    let mut exporter = start_with(&scratch, &["-c", "100", "--address", &format!("unix://{}", socket.display())]);
+    let connect = || Client::new(std::os::unix::net::UnixStream::connect(&socket).unwrap());
+    let ask = |text: &str| connect().ask(text).unwrap();
+    let text = exporter.until("a page is compressed", |_| {
+        let response = ask("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n");
+        response.header("content-encoding").filter(|encoding| *encoding == "gzip")?;
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&response.bytes[..]).read_to_string(&mut text).ok().map(|_| text)
+    });
+    assert!(text.contains("DCGM_FI_DEV_GPU_TEMP{"), "{text}");
+    for (request, status) in [
+        ("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET /health HTTP/1.0\r\n\r\n", 200),
+        ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
+    ] {
+        assert_eq!(ask(request).status, status, "{request}");
+    }
+    let mut client = connect();
+    client.ask("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(client.is_closed());
+}
+
 /// Heads of every kind, and what each is answered.
 const HEADS: [(&str, u16); 54] = [
     ("GET /metrics HTTP/1.1\r\n\r\n", 200),

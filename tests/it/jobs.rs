@@ -62,6 +62,60 @@ fn what_cannot_be_used_is_counted() {
     assert!(exporter.log().contains("not a regular file"), "{}", exporter.log());
 }
 
+/// A command whose user may have no inotify instance: in a user namespace of its own where the system allows one, else
+/// through the exporter's test fault.
+fn without_inotify(scratch: &Scratch) -> std::process::Command {
+    use std::process::Command;
+    const LIMIT: &str = "echo 0 > /proc/sys/user/max_inotify_instances";
+    let in_namespace = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]);
+        command
+    };
+    if in_namespace(LIMIT).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {
+        // Both programs replace themselves, so the process id stays.
+        let mut command = in_namespace(&format!("{LIMIT}; exec \"$@\""));
+        command.arg(env!("CARGO_BIN_EXE_dcgm-exporter")).args(["--address", "127.0.0.1:0", "--libdcgm"]);
+        command.arg(simulator());
+        return command;
+    }
+    let mut command = exporter();
+    command.env("DCGM_EXPORTER_TEST_FAULT", scratch.write("fault", "return inotify"));
+    command
+}
+
+#[test]
+fn without_inotify_the_job_map_is_read_only_when_it_changes() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    // A directory in place of a job file is one error at each reading.
+    std::fs::create_dir_all(jobs.join("0")).unwrap();
+    let mut exporter = Exporter::start(
+        without_inotify(&scratch)
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", scenario(&[0, 1]).to_string()))
+            .args(["-c", "100", "-f"])
+            .arg(scratch.write("counters.csv", GPU_TEMP))
+            .arg("--hpc-job-mapping-dir")
+            .arg(&jobs),
+    );
+    let value = |page: &str, name: &str| -> u64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    let page = exporter
+        .page_with("it has collected for two seconds", |page| value(page, "dcgm_exporter_collections_total") >= 20);
+    // Once at the start, and once more where the first look finds what came between.
+    let readings = value(&page, "dcgm_exporter_job_map_errors_total");
+    assert!((1..=2).contains(&readings), "read {readings} times");
+    let log = exporter.log();
+    assert_eq!(log.matches("inotify is not available").count(), 2, "once for each directory:\n{log}");
+    assert!(log.contains("sysctl fs.inotify.max_user_instances="), "{log}");
+    std::fs::write(jobs.join("1"), "17\n").unwrap();
+    exporter.page_with("the job is shown", |page| page.contains("hpc_job=\"17\"} 31\n"));
+    std::fs::remove_file(jobs.join("1")).unwrap();
+    exporter.page_with("the job is gone", |page| !page.contains("hpc_job="));
+}
+
 /// Ten thousand changes at random, as careless scripts make them, while the page is asked for all the time.
 #[test]
 fn ten_thousand_changes_never_cost_a_page() {

@@ -11,6 +11,7 @@ mod refusals;
 mod resilience;
 mod scripts;
 mod sessions;
+mod sharing;
 mod slurm;
 mod supervision;
 mod tls;

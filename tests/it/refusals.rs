@@ -1,4 +1,4 @@
-//! Every way to be told wrong: one clear message that names the thing, the place and the mend, and exit status 1.
+//! Every way to be told wrong: one clear message that names the thing, the place and the fix, and exit status 1.
 
 use std::path::Path;
 use std::process::Command;
@@ -172,6 +172,12 @@ fn device_options_that_are_none() {
 fn flags_that_are_none() {
     refuses(exporter().arg("--colectors=x"), &["--colectors", "--collectors"]);
     refuses(exporter().args(["-c", "10"]), &["--collect-interval", "'10'", "100 ms"]);
+    refuses(exporter().args(["--stale-after", "0"]), &["--stale-after", "'0'", "--collect-interval"]);
+    refuses(
+        exporter().args(["-c", "10s"]).env("DCGM_EXPORTER_STALE_AFTER", "10s"),
+        &["DCGM_EXPORTER_STALE_AFTER", "'10s'", "which is 10s"],
+    );
+    refuses(exporter().args(["--min-collect-interval", "10"]), &["--min-collect-interval", "'10'", "100ms to 24h"]);
     refuses(exporter().arg("-k"), &["--kubernetes", "bare metal"]);
     refuses(exporter().env("KUBERNETES_VIRTUAL_GPUS", "true"), &["KUBERNETES_VIRTUAL_GPUS", "bare metal"]);
     refuses(exporter().arg("--web-systemd-socket").args(["-f", "/dev/null"]), &["/dev/null"]);
@@ -203,6 +209,8 @@ fn help_and_version_are_printed() {
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).unwrap().contains("--collect-interval, -c TIME"), "{flag}");
     }
+    let output = bare_exporter().arg("--help-inherited").output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("--enable-pprof"));
     let output = bare_exporter().arg("--version").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -1,0 +1,99 @@
+//! What `--check` asks of the settings: whether the web configuration and the job map can be used, and whether the hostname
+//! label tells nodes apart.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use super::answers::Answers;
+use super::node::is_elsewhere;
+use crate::config::Config;
+use crate::inventory::hostname;
+use crate::jobs;
+use crate::server::web_config::WebConfig;
+
+/// Whether the web configuration can be used.
+pub fn web(config: &Config, answers: &mut Answers) {
+    const QUESTION: &str = "web configuration";
+    let Some(file) = &config.web_config else { return };
+    match WebConfig::read(file) {
+        Ok(web) => {
+            for warning in &web.warnings {
+                answers.warn(QUESTION, warning.clone(), "remove it, or see the README on TLS");
+            }
+            let scheme = if web.tls.is_some() { "HTTPS" } else { "HTTP" };
+            answers.ok(QUESTION, format!("{}: {scheme}, users: {}", file.display(), web.users.len()));
+        }
+        Err(problems) => {
+            for problem in problems {
+                answers.fail(QUESTION, problem, "correct it; the format is exporter-toolkit's");
+            }
+        }
+    }
+}
+
+/// Whether the job map can be read, and only root can write it.
+pub fn job_map(config: &Config, answers: &mut Answers) {
+    const QUESTION: &str = "job map";
+    let Some(directory) = &config.job_map else {
+        answers.ok(QUESTION, "not used (--hpc-job-mapping-dir is not set)");
+        return;
+    };
+    let shown = directory.display();
+    let metadata = match fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Ok(_) => {
+            answers.fail(QUESTION, format!("{shown} is not a directory"), "correct --hpc-job-mapping-dir");
+            return;
+        }
+        Err(error) => {
+            answers.warn(
+                QUESTION,
+                format!("{shown}: {error}"),
+                "create it now with systemd-tmpfiles --create dcgm-exporter.conf; every boot does so, too",
+            );
+            return;
+        }
+    };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        answers.warn(
+            QUESTION,
+            format!("{shown} has mode {mode:04o}: other users than its owner can change the job labels"),
+            format!("chmod 0755 {shown}"),
+        );
+    }
+    if metadata.uid() != 0 {
+        answers.warn(QUESTION, format!("{shown} belongs to user {}", metadata.uid()), format!("chown root: {shown}"));
+    }
+    let scan = jobs::scan(directory);
+    for problem in &scan.problems {
+        answers.warn(QUESTION, problem.clone(), "correct or remove the file; prolog and epilog write whole files");
+    }
+    answers.ok(QUESTION, format!("{shown}, {}", scan.map.summary()));
+}
+
+/// Whether the hostname label tells nodes apart.
+pub fn hostname(config: &Config, answers: &mut Answers) {
+    const QUESTION: &str = "hostname label";
+    if config.no_hostname {
+        answers.ok(QUESTION, "left out (--no-hostname)");
+        return;
+    }
+    let name = hostname::of(config);
+    let is_loopback = name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match name.as_str() {
+        "" => answers.warn(QUESTION, "it would be empty", "give the engine's address with its host: -r HOST:5555"),
+        "localhost" | "localhost.localdomain" | "(none)" => same_everywhere(config, &name, answers),
+        _ if is_loopback => same_everywhere(config, &name, answers),
+        _ => answers.ok(QUESTION, format!("{}=\"{name}\"", config.hostname_label)),
+    }
+}
+
+fn same_everywhere(config: &Config, name: &str, answers: &mut Answers) {
+    let fix = match is_elsewhere(config) {
+        true => "give the node's name with --hostname, or use its engine with -r auto",
+        false => "give the node a name (hostnamectl hostname NAME), or set NODE_NAME",
+    };
+    answers.warn("hostname label", format!("{}=\"{name}\", the same on every node", config.hostname_label), fix);
+}

@@ -1,0 +1,62 @@
+//! The man page, from the table of flags.
+
+use std::fmt::Write;
+
+use super::flag::Kind;
+use super::own;
+
+/// The page in troff.
+pub fn page() -> String {
+    let mut page = format!(
+        ".TH DCGM-EXPORTER 1 \"\" \"dcgm-exporter {}\"\n.SH NAME\ndcgm\\-exporter \\- metrics of NVIDIA datacenter GPUs for \
+         Prometheus\n.SH SYNOPSIS\n.B dcgm\\-exporter\n[\\fIFLAGS\\fR]\n.SH DESCRIPTION\nReads NVIDIA DCGM, embedded or in a \
+         running host engine, and serves its fields as Prometheus metrics on /metrics. /health reports the state in one \
+         line.\n.SH FLAGS\nFlags take one or two dashes. Give the value as the next word or after an equals sign. Where a \
+         flag is not given, its environment variable counts.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for group in own::GROUPS {
+        let _ = writeln!(page, ".SS {}", group.title);
+        for flag in group.flags {
+            let _ = write!(page, ".TP\n\\fB\\-\\-{}\\fR", escaped(flag.long));
+            if let Some(short) = flag.short {
+                let _ = write!(page, ", \\fB\\-{short}\\fR");
+            }
+            if let Kind::Value(what) | Kind::List(what) = flag.kind {
+                let _ = write!(page, " \\fI{}\\fR", escaped(what));
+            }
+            let _ = write!(page, "\n{}. Variable: {}.", escaped(flag.help), flag.variable);
+            if !flag.default.is_empty() && flag.default != "false" {
+                let _ = write!(page, " Default: {}.", escaped(flag.default));
+            }
+            page.push('\n');
+        }
+    }
+    page.push_str(
+        ".SH SIGNALS\n.TP\nSIGHUP\nReads the counters file again.\n.TP\nSIGUSR1\nReleases the GPUs, for a reset or a driver \
+         reload.\n.TP\nSIGUSR2\nUses the GPUs again.\n.TP\nSIGTERM, SIGINT, SIGQUIT\nReleases everything and exits.\n.SH EXIT \
+         STATUS\n0 after a signal to exit, 1 if the exporter could not start or stop as it should. Of \\-\\-check: 0 ok, 1 \
+         warnings, 2 failures.\n.SH FILES\n.TP\n/etc/dcgm\\-exporter/default\\-counters.csv\nWhich fields to export: name, \
+         type, help.\n.TP\n/etc/dcgm\\-exporter/environment\nVariables of the service, of the prolog and of the epilog.\n",
+    );
+    page
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('-', "\\-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_documented() {
+        let page = page();
+        for flag in own::GROUPS.iter().flat_map(|group| group.flags) {
+            assert!(page.contains(&escaped(flag.long)) && page.contains(flag.variable), "{}", flag.long);
+        }
+        // A line that begins with a dot or an apostrophe would be a request to troff.
+        assert!(page.lines().all(|line| !line.starts_with('\'')), "{page}");
+    }
+}

@@ -1,0 +1,337 @@
+//! Parsing: which value each flag has, from the command line, else the environment, else the table's default.
+
+use std::ffi::OsString;
+
+use super::flag::{self, Effect, Flag, Kind, Refusal};
+use super::{Command, completion, help, man};
+use crate::config::{CheckFormat, Config};
+
+/// Understands a command line (without the program's name) in an environment.
+///
+/// Errors: one line that names the flag, the value and what would be right.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, String> {
+    let typed = match read_arguments(arguments)? {
+        Typed::Values(values) => values,
+        Typed::Print(text) => return Ok(Command::Print(text)),
+    };
+    let mut config = Config { warnings: typed.warnings, ..Config::default() };
+    let mut origins = Vec::new();
+    for (flag, typed) in flag::all().zip(typed.values) {
+        let (value, origin) = match typed {
+            Some(value) => (value, format!("--{}", flag.long)),
+            None => match environment(flag.variable).filter(|value| !value.is_empty()) {
+                Some(value) => (text(value, flag.variable)?, format!("{} (--{})", flag.variable, flag.long)),
+                None => (flag.default.to_owned(), format!("--{}", flag.long)),
+            },
+        };
+        (flag.apply)(&mut config, &value).map_err(|refusal| refused(refusal, &origin, &value))?;
+        if let Effect::None(why) = flag.effect
+            && value != flag.default
+            && value != "false"
+        {
+            config.warnings.push(format!("--{} has no effect: {why}", flag.long));
+        }
+        origins.push((flag, value, origin));
+    }
+    for (flag, value, origin) in &origins {
+        (flag.check)(&mut config).map_err(|refusal| refused(refusal, origin, value))?;
+    }
+    Ok(Command::Run(Box::new(config)))
+}
+
+fn refused(refusal: Refusal, origin: &str, value: &str) -> String {
+    match refusal {
+        Refusal::Value(right) => format!("{origin}: '{value}' is not valid: {right}"),
+        Refusal::Flag(why) => format!("{origin} {why}"),
+    }
+}
+
+/// Whether a command line that may be wrong in other ways asks for `--check`.
+pub fn typed_check(mut arguments: impl Iterator<Item = OsString>) -> Option<CheckFormat> {
+    arguments.find_map(|argument| match argument.to_str()? {
+        "--check" | "-check" | "--check=table" | "-check=table" => Some(CheckFormat::Table),
+        "--check=json" | "-check=json" => Some(CheckFormat::Json),
+        _ => None,
+    })
+}
+
+enum Typed {
+    Values(TypedValues),
+    Print(String),
+}
+
+#[derive(Default)]
+struct TypedValues {
+    /// One slot for each row of the table; the last repetition wins.
+    values: Vec<Option<String>>,
+    warnings: Vec<String>,
+}
+
+fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed, String> {
+    use lexopt::Arg;
+
+    let mut typed = TypedValues { values: vec![None; flag::all().count()], warnings: Vec::new() };
+    let mut parser = lexopt::Parser::from_args(arguments.into_iter().map(with_two_dashes));
+    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+        let (name, dashes) = match argument {
+            Arg::Long(name) => (name.to_owned(), "--"),
+            Arg::Short(letter) => (letter.to_string(), "-"),
+            Arg::Value(value) => match value.to_str() {
+                Some("help" | "h") => return Ok(Typed::Print(help::help())),
+                _ => {
+                    typed.warnings.push(format!("argument '{}' is not used", value.to_string_lossy()));
+                    continue;
+                }
+            },
+        };
+        match name.as_str() {
+            "help" | "h" => return Ok(Typed::Print(help::help())),
+            "help-inherited" => return Ok(Typed::Print(help::help_inherited())),
+            "version" | "v" => return Ok(Typed::Print(format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")))),
+            "generate" => {
+                let what = parser.value().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+                return generate(&what).map(Typed::Print);
+            }
+            _ => {}
+        }
+        let called = flag::all().enumerate().find(|(_, flag)| flag.is_called(&name));
+        let (index, flag) = called.ok_or_else(|| unknown(&name, dashes))?;
+        let value = match flag.kind {
+            Kind::Switch => parser.optional_value().unwrap_or_else(|| OsString::from("true")),
+            Kind::Value(what) | Kind::List(what) => {
+                parser.value().map_err(|_| format!("--{} needs a value: --{} {what}", flag.long, flag.long))?
+            }
+        };
+        let value = text(value, &format!("--{}", flag.long))?;
+        typed.values[index] = Some(match (&flag.kind, typed.values[index].take()) {
+            (Kind::List(_), Some(before)) => format!("{before},{value}"),
+            _ => value,
+        });
+    }
+    Ok(Typed::Values(typed))
+}
+
+/// What `--generate` prints: `man` or `bash`. Errors: what can be generated.
+fn generate(what: &str) -> Result<String, String> {
+    match what {
+        "man" => Ok(man::page()),
+        "bash" => Ok(completion::bash()),
+        _ => Err(format!("--generate: '{what}' is not known; expected man or bash")),
+    }
+}
+
+/// dcgm-exporter takes any name behind one dash too (`-collectors=x`, `-rbmn`), which elsewhere means a bundle of
+/// short flags. A value that begins with a dash and a flag's name is taken to be that flag.
+fn with_two_dashes(argument: OsString) -> OsString {
+    let long_name = argument.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| {
+        let name = rest.split('=').next().unwrap_or_default();
+        name.chars().count() > 1
+            && (matches!(name, "help" | "help-inherited" | "version" | "generate")
+                || flag::all().any(|flag| flag.is_called(name)))
+    });
+    match long_name {
+        Some(rest) => OsString::from(format!("--{rest}")),
+        None => argument,
+    }
+}
+
+fn unknown(name: &str, dashes: &str) -> String {
+    let best = flag::all()
+        .map(|flag| (strsim::jaro_winkler(name, flag.long), flag))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(score, _)| *score > 0.8);
+    match best {
+        Some((_, Flag { long, .. })) => {
+            format!("{dashes}{name} is not a flag; did you mean --{long}? (--help lists all)")
+        }
+        None => format!("{dashes}{name} is not a flag; --help lists all"),
+    }
+}
+
+fn text(value: OsString, origin: &str) -> Result<String, String> {
+    value.into_string().map_err(|value| format!("{origin}: '{}' is not UTF-8", value.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::engine::{Address, EngineSelection, usual_places};
+    use crate::config::listen::ListenAddress;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+        let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
+        match parse(arguments.iter().map(OsString::from), variable)? {
+            Command::Run(config) => Ok(*config),
+            Command::Print(text) => Err(format!("printed {text}")),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_peers() {
+        let config = run(&[], &[]).unwrap();
+        assert_eq!(config.collectors, PathBuf::from("/etc/dcgm-exporter/default-counters.csv"));
+        assert_eq!(config.listen, [ListenAddress::parse(":9400").unwrap()]);
+        assert_eq!((config.timeouts.read, config.timeouts.write), (Duration::from_secs(10), Duration::from_secs(30)));
+        assert_eq!(config.interval, Duration::from_secs(30));
+        assert_eq!((config.engine, config.hostname_label), (EngineSelection::Embedded, "hostname"));
+        assert_eq!(
+            (config.xid_window, config.clock_events_window),
+            (Duration::from_secs(300), Duration::from_secs(300))
+        );
+        assert_eq!(config.min_collect_interval, Duration::from_secs(5));
+        assert_eq!((config.bind_unbind_watch, config.bind_unbind_interval), (false, Duration::from_secs(1)));
+        assert!(!config.keep_reading_after_xid119);
+        assert!(config.exporter_metrics && config.warnings.is_empty() && config.job_map.is_none());
+    }
+
+    #[test]
+    fn every_spelling_of_a_flag() {
+        let here = |name: &str| std::path::absolute(name).unwrap();
+        for arguments in [
+            &["-f", "x.csv"][..],
+            &["-f=x.csv"],
+            &["--f", "x.csv"],
+            &["--collectors", "x.csv"],
+            &["--collectors=x.csv"],
+            &["-collectors", "x.csv"],
+            &["-collectors=x.csv"],
+            &["-f", "y.csv", "-f", "x.csv"],
+        ] {
+            assert_eq!(run(arguments, &[]).unwrap().collectors, here("x.csv"), "{arguments:?}");
+        }
+        for arguments in [&["-rbmn"][..], &["--rbmn"], &["--replace-blanks-in-model-name=T"], &["-rbmn=true"]] {
+            assert!(run(arguments, &[]).unwrap().replace_blanks_in_model_name, "{arguments:?}");
+        }
+        assert!(!run(&["-n=false"], &[("DCGM_EXPORTER_NO_HOSTNAME", "true")]).unwrap().no_hostname);
+    }
+
+    #[test]
+    fn several_addresses() {
+        let parse = |text: &str| ListenAddress::parse(text).unwrap();
+        let (port, socket) = ("127.0.0.1:9400", "unix:///run/x.sock?mode=0600");
+        let both = [parse(port), parse(socket)];
+        assert_eq!(run(&["-a", port, "--address", socket], &[]).unwrap().listen, both);
+        assert_eq!(run(&[], &[("DCGM_EXPORTER_LISTEN", &format!("{port}, {socket}"))]).unwrap().listen, both);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_environment_and_an_empty_variable_is_none() {
+        let variable = [("DCGM_EXPORTER_INTERVAL", "1000"), ("DCGM_REMOTE_HOSTENGINE_INFO", "")];
+        let config = run(&[], &variable).unwrap();
+        assert_eq!((config.interval, config.engine), (Duration::from_secs(1), EngineSelection::Embedded));
+        assert_eq!(run(&["-c", "500ms"], &variable).unwrap().interval, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn an_engine_other_than_the_embedded_only_when_asked_for() {
+        use EngineSelection::{Auto, Remote};
+        let tcp = |text: &str| Address::Tcp(text.into());
+        let unix = |text: &str| Address::Unix(text.into());
+        for (text, engine) in [
+            ("localhost:5555", Remote(tcp("localhost:5555"))),
+            ("unix:///run/x.sock", Remote(unix("/run/x.sock"))),
+            ("[::1]:7", Remote(tcp("[::1]:7"))),
+            ("auto", Auto(usual_places())),
+            ("auto,unix:///run/x.sock,127.0.0.1:7", Auto(vec![unix("/run/x.sock"), tcp("127.0.0.1:7")])),
+        ] {
+            assert_eq!(run(&["-r", text], &[]).unwrap().engine, engine, "{text}");
+        }
+        for text in ["auto,", "auto,vsock://3:1", "auto,host:x"] {
+            assert!(run(&["-r", text], &[]).unwrap_err().contains("--remote-hostengine-info"), "{text}");
+        }
+    }
+
+    #[test]
+    fn kubernetes_is_refused_only_when_switched_on() {
+        for arguments in [&["-k"][..], &["--kubernetes-gpu-id-type", "device-name"], &["-m", "ns:map"]] {
+            let error = run(arguments, &[]).unwrap_err();
+            assert!(error.contains("bare metal"), "{error}");
+        }
+        run(&["-k=false", "-m", "none", "--kubernetes-gpu-id-type=uid"], &[]).unwrap();
+        assert!(run(&[], &[("KUBERNETES_ENABLE_DRA", "1")]).unwrap_err().contains("KUBERNETES_ENABLE_DRA"));
+    }
+
+    #[test]
+    fn errors_name_the_flag_and_what_would_be_right() {
+        for (arguments, parts) in [
+            (&["--colectors", "x"][..], &["--colectors", "--collectors"][..]),
+            (&["-c", "50"], &["--collect-interval", "'50'", "100"]),
+            (&["-c", "soon"], &["--collect-interval", "'soon'", "30s"]),
+            (&["--log-format", "xml"], &["--log-format", "'xml'", "text", "json"]),
+            (&["--dcgm-log-level", "debug"], &["--dcgm-log-level", "'debug'", "DEBUG"]),
+            (&["-d", "x"], &["--devices", "'x'", "g"]),
+            (&["-a", "9400"], &["--address", "'9400'", ":9400"]),
+            (&["-a", ":99999"], &["--address", "':99999'", "65535"]),
+            (&["-f"], &["--collectors", "needs a value"]),
+            (&["-n=maybe"], &["--no-hostname", "'maybe'", "true"]),
+            (&["-r", "host:0x"], &["--remote-hostengine-info", "'host:0x'", "port"]),
+            (&["--hostname-label", "host"], &["--hostname-label", "'host'", "Hostname"]),
+            (&["-a", ":9400", "-a", "unix://x"], &["--address", "unix:///PATH"]),
+            (&["--web-read-timeout", "30000"], &["--web-read-timeout", "'30000'", "10s"]),
+        ] {
+            let error = run(arguments, &[]).unwrap_err();
+            assert!(!error.contains('\n'), "{error}");
+            for part in parts {
+                assert!(error.contains(part), "{arguments:?}: '{error}' lacks '{part}'");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_a_warning() {
+        let config = run(&["--enable-pprof", "stray"], &[]).unwrap();
+        assert!(config.warnings.iter().any(|warning| warning.contains("--enable-pprof")));
+        assert!(config.warnings.iter().any(|warning| warning.contains("'stray'")));
+    }
+
+    #[test]
+    fn a_page_is_not_stale_before_the_next_one_is_due() {
+        for (arguments, variables, parts) in [
+            (&["--stale-after", "0"][..], &[][..], &["--stale-after: '0'", "--collect-interval, which is 30s"][..]),
+            (&["--stale-after=29s"], &[], &["'29s'"]),
+            (&["--stale-after=30s"], &[], &["'30s'"]),
+            (&["-c", "1m"], &[("DCGM_EXPORTER_STALE_AFTER", "45s")], &["DCGM_EXPORTER_STALE_AFTER", "'45s'", "1m"]),
+        ] {
+            let error = run(arguments, variables).unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        let config = run(&["--stale-after=31s"], &[]).unwrap();
+        assert_eq!(config.stale_after, Some(Duration::from_secs(31)));
+        assert_eq!(run(&["-c", "500ms", "--stale-after", "501"], &[]).unwrap().stale_after.unwrap().as_millis(), 501);
+    }
+
+    #[test]
+    fn bounds_of_the_smaller_intervals() {
+        for flag in ["--min-collect-interval", "--gpu-bind-unbind-poll-interval"] {
+            for value in ["0", "99ms", "25h"] {
+                let error = run(&[flag, value], &[]).unwrap_err();
+                assert!(error.contains(flag) && error.contains("100ms") && error.contains("24h"), "{error}");
+            }
+            run(&[flag, "100ms"], &[]).unwrap();
+        }
+        let arguments = ["--enable-gpu-bind-unbind-watch", "--gpu-bind-unbind-poll-interval=2s"];
+        let config = run(&arguments, &[("DCGM_EXPORTER_MIN_COLLECT_INTERVAL", "10s")]).unwrap();
+        assert_eq!((config.bind_unbind_watch, config.bind_unbind_interval), (true, Duration::from_secs(2)));
+        assert_eq!(config.min_collect_interval, Duration::from_secs(10));
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_host_engine_has_its_own_environment() {
+        let config = run(&["--keep-reading-after-xid119"], &[]).unwrap();
+        assert!(config.keep_reading_after_xid119 && config.warnings.is_empty());
+        let config = run(&["--keep-reading-after-xid119", "-r", "localhost"], &[]).unwrap();
+        assert!(config.warnings[0].contains("__DCGM_FATAL_XIDS__=-119"), "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn what_can_be_generated() {
+        assert!(generate("man").is_ok() && generate("bash").is_ok());
+        assert!(generate("zsh").unwrap_err().contains("man or bash"));
+    }
+}
