@@ -20,11 +20,11 @@ use crate::dcgm::{EntityGroup, Library, Session, hostengine, inflight, process};
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs;
 use crate::jobs::gpu_name::GpuName;
-use crate::metrics::computed::Events;
 use crate::metrics::freshness::is_evidence;
+use crate::metrics::number::Number;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
-use crate::metrics::table::{Number, Table};
-use crate::metrics::{Collector, Grouping, profiling_support};
+use crate::metrics::table::Table;
+use crate::metrics::{Collector, Grouping, Memory, Windows, profiling_support};
 use crate::watcher::{CONNECT_TIMEOUT, microseconds, scene};
 
 /// A call of a healthy driver is done in a second or two, stopping an engine included.
@@ -341,8 +341,9 @@ impl Asker {
     fn samples(&self, session: &Rc<Session>, inventory: &Inventory, profiling: &HashMap<u32, Vec<u16>>) {
         const QUESTION: &str = "samples";
         let plan = Plan::new(&self.counters, session.library(), HashMap::new());
-        let mut events = Events::new(microseconds(), self.config.xid_window, self.config.clock_events_window);
-        let collector = Collector::new(session, &plan, inventory, PACE, &events, Grouping::Together);
+        let windows = Windows { xid: self.config.xid_window, clock_events: self.config.clock_events_window };
+        let mut memory = Memory::new(microseconds(), windows);
+        let collector = Collector::new(session, &plan, inventory, PACE, &mut memory, Grouping::Together);
         let mut collector = match collector {
             Ok(collector) => collector,
             Err(error) => {
@@ -357,7 +358,7 @@ impl Asker {
             if look > 0 {
                 std::thread::sleep(PACE + PACE / 3);
             }
-            match collector.collect(inventory, &mut events, microseconds()) {
+            match collector.collect(inventory, &mut memory, microseconds()) {
                 Ok(outcome) => {
                     let mut errors: Vec<String> = outcome.errors.iter().map(ToString::to_string).collect();
                     errors.dedup();

@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::table::{Number, Table};
+use super::number::Number;
+use super::table::Table;
 use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId};
 use crate::inventory::{Inventory, Kind};

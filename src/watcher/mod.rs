@@ -28,10 +28,9 @@ use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs::{self, JobMap};
-use crate::metrics::computed::Events;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::freshness::Freshness;
-use crate::metrics::{Collector, Grouping};
+use crate::metrics::{Collector, Grouping, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::systemd;
@@ -95,7 +94,7 @@ pub struct Watcher {
     minors: Minors,
     report: Report,
     state: State,
-    events: Events,
+    memory: Memory,
     freshness: Freshness,
     gone: Gone,
     throttle: Throttle,
@@ -140,7 +139,10 @@ impl Watcher {
         };
         let watcher = Watcher {
             jobs: config.job_map.is_some().then(JobMap::default),
-            events: Events::new(microseconds(), config.xid_window, config.clock_events_window),
+            memory: Memory::new(
+                microseconds(),
+                Windows { xid: config.xid_window, clock_events: config.clock_events_window },
+            ),
             no_gpu_pause: no_gpu_first(config.interval),
             choice: Choice::new(config.engine.clone(), Instant::now()),
             hostname: hostname::of(&config),
@@ -411,7 +413,6 @@ impl Watcher {
             return Ok((old, false));
         }
         for entity in old.inventory.entities.iter().filter(|entity| !inventory.entities.contains(entity)) {
-            self.events.forget(entity.id);
             self.freshness.forget(entity.id);
         }
         // What was watched is given back first: an engine has room for few groups.
@@ -429,12 +430,14 @@ impl Watcher {
         let found = scene::discover(session, &self.config, &self.counters, &self.hostname, &mut self.minors);
         let inventory = found.map_err(|error| self.failed(ErrorKind::Discover, error))?;
         self.gone.update(&inventory);
+        self.memory.inventory(&inventory);
         Ok(inventory)
     }
 
     fn set_scene(&mut self, session: &Rc<Session>, inventory: Inventory) -> Result<Scene, Leave> {
         self.say_inventory(&inventory);
-        let set = Scene::set(session, &self.counters, inventory, &self.events, self.pace(), self.grouping);
+        let pace = self.pace();
+        let set = Scene::set(session, &self.counters, inventory, &mut self.memory, pace, self.grouping);
         let mut scene = set.map_err(|error| self.failed(ErrorKind::Watch, error))?;
         if !scene.plan.errors.is_empty() && self.collected.is_none() {
             let (file, errors) = (self.config.collectors.clone(), scene.plan.errors.clone());
@@ -452,7 +455,7 @@ impl Watcher {
 
     fn collect(&mut self, scene: &mut Scene) -> Result<(), Error> {
         let start = Instant::now();
-        let outcome = scene.collector.collect(&scene.inventory, &mut self.events, microseconds())?;
+        let outcome = scene.collector.collect(&scene.inventory, &mut self.memory, microseconds())?;
         self.suspicious |= !outcome.errors.is_empty();
         self.should_part = outcome.isolate && self.grouping == Grouping::Together;
         scene.collector.table.settle_labels();
@@ -465,6 +468,15 @@ impl Watcher {
             }
             scene.judgement.reasons.push(error.to_string());
         }
+        for problem in outcome.problems {
+            log::warn!("{problem}");
+        }
+        if scene.collector.missing_watches > 0 {
+            let missing = scene.collector.missing_watches;
+            let reason = format!("the engine has no room for more groups ({missing} watches missing)");
+            scene.judgement.reasons.push(reason);
+        }
+        (self.report.sources, self.report.series_left_out) = (outcome.sources, outcome.series_left_out);
         self.report.collect_duration = start.elapsed();
         self.report.collect_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.report.collections += 1;
@@ -546,7 +558,7 @@ impl Watcher {
         if self.config.job_labels == JobLabels::OnSamples {
             let now = microseconds();
             for entity in scene.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
-                self.events.set_jobs(now, entity.id, &jobs.jobs_of(&entity.names));
+                self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
             }
         }
     }
@@ -567,7 +579,7 @@ impl Watcher {
     /// that there were stay.
     fn reload(&mut self) -> bool {
         let file = self.config.collectors.display().to_string();
-        match Counters::read(&self.config.collectors) {
+        match Counters::read(&self.config.collectors, &sources::names()) {
             Err(error) => {
                 self.report.reloads[1] += 1;
                 for line in error.to_string().lines() {
