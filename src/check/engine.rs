@@ -353,6 +353,10 @@ impl Asker {
         for problem in &collector.problems {
             self.warn(QUESTION, problem.clone(), "leave the metric out of the counters file");
         }
+        if let Some(error) = collector.no_room.first() {
+            let found = format!("{} watches are missing: {error}", collector.no_room.len());
+            self.fail(QUESTION, found, "other clients hold the engine's groups: dcgmi group -l, dcgmi fieldgroup -l");
+        }
         let mut stamps = Vec::new();
         for look in 0..2 {
             if look > 0 {

@@ -18,7 +18,7 @@ use super::sources::SOURCES;
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
-use crate::dcgm::{EntityId, Error, Result, Session, Watch};
+use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 use crate::inventory::{Inventory, Kind};
 
 pub struct Collector {
@@ -26,10 +26,10 @@ pub struct Collector {
     pub computed: Samples,
     /// Fields that the engine would not watch, each with its reason.
     pub refused: Vec<(u16, Error)>,
-    /// What is missing besides: sources that could not be made, watches that there was no room for.
+    /// Sources that could not be made.
     pub problems: Vec<String>,
-    /// Watches that the engine had no room for: its other clients hold the groups.
-    pub missing_watches: usize,
+    /// One for each watch that is missing because the engine has no room: its other clients hold the groups.
+    pub no_room: Vec<Error>,
     watches: Vec<Watch>,
     sources: Vec<Box<dyn Source>>,
     events: Events,
@@ -96,7 +96,7 @@ impl Outcome {
 
 impl Collector {
     /// Watches what `plan` asks of the entities of `inventory`. What cannot be watched costs its own samples and is in
-    /// [`Collector::refused`], [`Collector::problems`] and [`Collector::missing_watches`].
+    /// [`Collector::refused`], [`Collector::problems`] and [`Collector::no_room`].
     ///
     /// Errors: only a lost connection (-21).
     pub fn new(
@@ -111,7 +111,7 @@ impl Collector {
         let mut field_groups = FieldGroups::default();
         let mut watcher = Watcher::new(session, interval, Keep::Latest, &mut field_groups);
         watch_fields(&mut watcher, plan, inventory, grouping)?;
-        let Watcher { watches, mut refused, missing: mut missing_watches, .. } = watcher;
+        let Watcher { watches, mut refused, mut no_room, .. } = watcher;
         let keys: Vec<Option<Key>> = inventory.entities.iter().map(|entity| memory.key(entity)).collect();
         let (wanted, shown): (Vec<_>, Vec<_>) = (plan.computed().collect(), plan.shown().collect());
         let mut wanted_events = Wanted::default();
@@ -134,24 +134,21 @@ impl Collector {
                     let names: Vec<&str> =
                         row.metrics.iter().map(|metric| metric.name).filter(|name| wanted.contains(name)).collect();
                     problems.push(format!("{} cannot be collected: {error}", names.join(", ")));
+                    if error.kind == ErrorKind::NoRoom {
+                        no_room.push(error);
+                    }
                 }
             }
         }
-        let made = Events::new(session, &wanted_events, interval, &mut field_groups, &mut missing_watches)?;
+        let made = Events::new(session, &wanted_events, interval, &mut field_groups, &mut no_room)?;
         let (events, refused_events) = made;
         refused.extend(refused_events);
-        if missing_watches > 0 {
-            problems.push(format!(
-                "the engine has no room for more groups; {missing_watches} watches are missing. Other clients of the \
-                 engine hold them: see dcgmi group -l and dcgmi fieldgroup -l"
-            ));
-        }
         Ok(Collector {
             table,
             computed: Samples::of(wanted),
             refused,
             problems,
-            missing_watches,
+            no_room,
             watches,
             sources,
             events,

@@ -56,19 +56,19 @@ impl Events {
     /// Watches what is wanted. To be called after all other watches are made: of two watches on the same entity and field
     /// the later one decides how long the engine keeps samples.
     ///
-    /// Errors: only a lost connection. `missing` counts watches that the engine had no room for; fields that are not
-    /// watched are handed back.
+    /// Errors: only a lost connection. `no_room` gets an error for each watch that the engine had no room for; fields that
+    /// are not watched are handed back.
     pub fn new(
         session: &Rc<Session>,
         wanted: &Wanted,
         interval: Duration,
         field_groups: &mut FieldGroups,
-        missing: &mut usize,
+        no_room: &mut Vec<Error>,
     ) -> Result<(Events, Vec<(u16, Error)>)> {
         let mut watcher = Watcher::new(session, interval, Keep::Window(kept(wanted.window, interval)), field_groups);
         watcher.watch(&wanted.entities, &wanted.fields)?;
-        let Watcher { watches, refused, missing: without_room, .. } = watcher;
-        *missing += without_room;
+        let Watcher { watches, refused, no_room: more, .. } = watcher;
+        no_room.extend(more);
         Ok((Events { watches, window: wanted.window, read: Vec::new() }, refused))
     }
 

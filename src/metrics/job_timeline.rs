@@ -60,3 +60,33 @@ impl JobTimeline {
         self.changes.remove(&key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::tests::key;
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    #[test]
+    fn an_error_belongs_to_the_job_that_ended_just_before_its_stamp() {
+        let mut timeline = JobTimeline::default();
+        for (at, jobs) in [(10, &["17"][..]), (20, &[]), (21, &["18"]), (40, &["18", "19"]), (50, &["19"]), (51, &[])] {
+            timeline.set(at * SECOND, key(1), jobs);
+        }
+        let of = |time: f64| -> Vec<String> {
+            let jobs = timeline.of_error((time * 1e6) as i64, key(1));
+            jobs.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(of(5.0), Vec::<String>::new(), "before there was a job");
+        assert_eq!(of(15.0), ["17"]);
+        assert_eq!(of(20.9), ["17"], "nobody has the GPU any more when DCGM stamps the error");
+        assert_eq!(of(21.9), ["17"], "the next job has the GPU already");
+        assert_eq!(of(22.1), ["18"], "two seconds after its end it is not the first job's");
+        assert_eq!(of(41.0), ["18", "19"], "a job that joins ends nobody");
+        assert_eq!(of(50.5), ["18"]);
+        assert_eq!(of(51.5), ["19"], "of two that ended, the last");
+        assert_eq!(of(60.0), Vec::<String>::new());
+        assert_eq!(timeline.of_error(15 * SECOND, key(2)).len(), 0);
+    }
+}

@@ -4,7 +4,7 @@
 //! fails a watch. So what fails as a whole is tried in halves until the culprit stands alone.
 //!
 //! An engine has room for 62 groups and 61 field groups, less those of its other clients. So field groups are shared,
-//! and what there is no room for is counted as missing and costs only its own samples.
+//! and what there is no room for is noted and costs only its own samples.
 
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -48,8 +48,8 @@ pub struct Watcher<'a> {
     pub watches: Vec<Watch>,
     /// Fields that no entity could be watched for.
     pub refused: Vec<(u16, Error)>,
-    /// Watches that the engine had no room for.
-    pub missing: usize,
+    /// One for each watch that the engine had no room for.
+    pub no_room: Vec<Error>,
 }
 
 impl<'a> Watcher<'a> {
@@ -61,7 +61,7 @@ impl<'a> Watcher<'a> {
         field_groups: &'a mut FieldGroups,
     ) -> Watcher<'a> {
         let interval = of_collections(interval);
-        Watcher { session, interval, keep, field_groups, watches: Vec::new(), refused: Vec::new(), missing: 0 }
+        Watcher { session, interval, keep, field_groups, watches: Vec::new(), refused: Vec::new(), no_room: Vec::new() }
     }
 
     /// Watches these fields of these entities, as far as the engine lets.
@@ -101,7 +101,7 @@ impl<'a> Watcher<'a> {
         let group = match group {
             Ok(group) => Rc::new(group),
             Err(error) if error.kind == ErrorKind::NoRoom => {
-                self.missing += 1;
+                self.no_room.push(error);
                 return Ok(Vec::new());
             }
             Err(error) if error.is_connection_lost() => return Err(error),
@@ -128,7 +128,7 @@ impl<'a> Watcher<'a> {
         match made {
             Ok(watch) => self.watches.push(watch),
             Err(error) if error.is_connection_lost() => return Err(error),
-            Err(error) if error.kind == ErrorKind::NoRoom => self.missing += 1,
+            Err(error) if error.kind == ErrorKind::NoRoom => self.no_room.push(error),
             Err(error) if fields.len() == 1 => refused.push((fields[0], error)),
             Err(_) => {
                 let (left, right) = fields.split_at(fields.len() / 2);

@@ -101,7 +101,7 @@ impl Window {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         assert_eq!(self.events, self.recent.values().map(|recent| recent.events.len()).sum::<usize>());
         self.events
     }

@@ -471,8 +471,8 @@ impl Watcher {
         for problem in outcome.problems {
             log::warn!("{problem}");
         }
-        if scene.collector.missing_watches > 0 {
-            let missing = scene.collector.missing_watches;
+        let missing = scene.collector.no_room.len();
+        if missing > 0 {
             let reason = format!("the engine has no room for more groups ({missing} watches missing)");
             scene.judgement.reasons.push(reason);
         }
