@@ -78,3 +78,86 @@ impl Context<'_> {
         self.events_failed.map_or(Ok(()), |error| Err(error.clone()))
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::memory::Memory;
+    use super::super::number::Number;
+    use super::*;
+    use crate::dcgm::{EntityGroup, EntityId};
+    use crate::inventory::{Entity, Kind};
+
+    pub const SECOND: i64 = 1_000_000;
+
+    pub fn gpu(id: u32, kind: Kind) -> Entity {
+        let uuid = format!("GPU-{id}");
+        Entity {
+            id: EntityId::new(EntityGroup::Gpu, id),
+            kind,
+            labels: vec![("gpu", id.to_string()), ("UUID", uuid.clone())],
+            gpu: Some(id),
+            gpu_instance: None,
+            names: Vec::new(),
+            uuid,
+        }
+    }
+
+    pub fn instance(entity: u32, of: u32) -> Entity {
+        Entity {
+            id: EntityId::new(EntityGroup::Instance, entity),
+            gpu_instance: Some(entity),
+            uuid: format!("MIG-{entity}"),
+            ..gpu(of, Kind::Gpu)
+        }
+    }
+
+    /// A node without an engine: a source's events come from the test.
+    pub struct Node {
+        pub memory: Memory,
+        pub inventory: Inventory,
+        /// Of [`Context::events_from`].
+        pub events_from: i64,
+    }
+
+    impl Node {
+        /// The exporter starts at 0; windows are 300 s.
+        pub fn new(entities: Vec<Entity>) -> Node {
+            let window = Duration::from_secs(300);
+            Node {
+                memory: Memory::new(0, Windows { xid: window, clock_events: window }),
+                inventory: Inventory { entities, ..Inventory::default() },
+                events_from: 0,
+            }
+        }
+
+        pub fn collect(
+            &mut self,
+            source: &mut dyn Source,
+            now: i64,
+            events: &[Event],
+            names: &[&'static str],
+        ) -> Samples {
+            let keys: Vec<Option<Key>> = self.inventory.entities.iter().map(|entity| self.memory.key(entity)).collect();
+            let mut samples = Samples::of(names.iter().copied());
+            let mut context = Context {
+                inventory: &self.inventory,
+                keys: &keys,
+                now,
+                parts: &mut self.memory.parts,
+                jobs: &self.memory.jobs,
+                events,
+                events_from: self.events_from,
+                events_failed: None,
+            };
+            source.collect(&mut context, &mut samples).unwrap();
+            samples
+        }
+    }
+
+    /// The number of the sample of an entity that has this label value, or none at all; `Blank` without such a sample.
+    pub fn number(samples: &Samples, name: &str, entity: usize, label: &str) -> Number {
+        let of_entity = samples.get(name).iter().filter(|sample| sample.entity == entity);
+        let mut of_label = of_entity.filter(|sample| label.is_empty() || sample.labels.iter().any(|(_, v)| v == label));
+        of_label.next().map_or(Number::Blank, |sample| sample.number)
+    }
+}

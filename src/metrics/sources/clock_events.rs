@@ -183,3 +183,78 @@ impl Source for ClockEvents {
         context.events_complete()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dcgm::EntityGroup;
+    use crate::metrics::source::tests::{Node, SECOND, gpu, number};
+
+    const ALL: [&str; 3] = [COUNT, TOTAL, SECONDS];
+
+    fn source(node: &Node) -> ClockEvents {
+        let interval = Duration::from_secs(1);
+        ClockEvents { interval, entities: reported(&node.inventory), since: HashMap::new() }
+    }
+
+    /// Collects samples of these times in seconds and masks, now being the last of them.
+    fn collect(node: &mut Node, source: &mut ClockEvents, samples: &[(i64, i64)]) -> Samples {
+        let event = |&(time, value): &(i64, i64)| Event {
+            entity: EntityId::new(EntityGroup::Gpu, 0),
+            field: FIELD,
+            time: time * SECOND,
+            value,
+        };
+        let events: Vec<Event> = samples.iter().map(event).collect();
+        node.collect(source, events.last().map_or(0, |event| event.time), &events, &ALL)
+    }
+
+    fn numbers(samples: &Samples, event: &str) -> [Number; 3] {
+        ALL.map(|name| number(samples, name, 0, event))
+    }
+
+    #[test]
+    fn an_event_begins_once_and_lasts() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let mut source = source(&node);
+        collect(&mut node, &mut source, &[(1, 0), (2, 4), (3, 4), (4, 0)]);
+        // The overlap of two reads brings samples again.
+        let samples = collect(&mut node, &mut source, &[(2, 4), (3, 4), (4, 0), (5, 4), (6, 0x44), (7, 0)]);
+        assert_eq!(numbers(&samples, "power_cap"), [Number::Int(4), Number::Int(2), Number::Double(4.0)]);
+        assert_eq!(numbers(&samples, "hw_thermal"), [Number::Int(1), Number::Int(1), Number::Double(1.0)]);
+        assert_eq!(numbers(&samples, "gpu_idle"), [Number::Blank, Number::Int(0), Number::Double(0.0)]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_counted() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let mut before = source(&node);
+        collect(&mut node, &mut before, &[(1, 0), (2, 4), (3, 4)]);
+        // The engine did not sample for a minute: three intervals of it count.
+        let samples = collect(&mut node, &mut before, &[(63, 4)]);
+        assert_eq!(numbers(&samples, "power_cap"), [Number::Int(3), Number::Int(1), Number::Double(4.0)]);
+        // The GPUs were released for an hour: nothing of it counts, and what goes on has not begun again.
+        let mut after = source(&node);
+        let samples = collect(&mut node, &mut after, &[(3663, 4), (3664, 4)]);
+        assert_eq!(numbers(&samples, "power_cap"), [Number::Int(2), Number::Int(1), Number::Double(5.0)]);
+    }
+
+    #[test]
+    fn a_window_without_samples_says_zero() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let mut source = source(&node);
+        collect(&mut node, &mut source, &[(1, 1)]);
+        let samples = node.collect(&mut source, 1000 * SECOND, &[], &ALL);
+        let [sample] = samples.get(COUNT) else { panic!("{samples:?}") };
+        assert_eq!((sample.labels.len(), sample.number), (1, Number::Int(0)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_stops_nothing() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let mut source = source(&node);
+        collect(&mut node, &mut source, &[(90_000, 0), (90_001, 4)]);
+        let samples = collect(&mut node, &mut source, &[(80_000, 0), (80_001, 4), (80_002, 4)]);
+        assert_eq!(numbers(&samples, "power_cap")[1..], [Number::Int(2), Number::Double(1.0)]);
+    }
+}

@@ -186,6 +186,21 @@ impl Source for XidErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::source::tests::{Node, SECOND, gpu, instance, number};
+
+    const ALL: [&str; 3] = [COUNT, TOTAL, LAST];
+
+    fn source(node: &Node) -> XidErrors {
+        XidErrors { shown_on: shown_on(&node.inventory), is_shown: true }
+    }
+
+    fn on(group: EntityGroup, id: u32, time: i64, value: i64) -> Event {
+        Event { entity: EntityId::new(group, id), field: FIELD, time, value }
+    }
+
+    fn on_gpu(time: i64, code: i64) -> Event {
+        on(EntityGroup::Gpu, 0, time, code)
+    }
 
     #[test]
     fn every_code_has_a_text() {
@@ -195,5 +210,97 @@ mod tests {
             ("No Error", "GPU has fallen off the bus", "Uncorrectable SRAM error")
         );
         assert_eq!((text(173), text(-1)), ("Unknown Error", "Unknown Error"));
+    }
+
+    #[test]
+    fn an_error_that_is_read_again_counts_once() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let mut xid = source(&node);
+        let (mut counted, mut all) = (Number::Blank, Vec::new());
+        // A read every second sees the last five seconds; every third error is stored a second late.
+        for now in 10..60 {
+            let late = if now % 3 == 0 { SECOND } else { 0 };
+            all.push(on_gpu(now * SECOND - late, 79));
+            node.events_from = (now - 5) * SECOND;
+            let read: Vec<Event> = all.iter().copied().filter(|event| event.time >= (now - 6) * SECOND).collect();
+            // The engine is lost and found again in between.
+            if now == 30 {
+                xid = source(&node);
+            }
+            let samples = node.collect(&mut xid, now * SECOND, &read, &ALL);
+            counted = number(&samples, TOTAL, 0, "79");
+            assert_eq!(number(&samples, COUNT, 0, "79"), counted);
+        }
+        // Two errors of the same microsecond are one.
+        let distinct: BTreeSet<i64> = all.iter().map(|event| event.time).collect();
+        assert_eq!(counted, Number::Int(distinct.len() as i64));
+        let seen = &node.memory.parts.of::<Xids>().seen;
+        assert!(seen.len() <= 12, "what cannot come again is forgotten: {}", seen.len());
+    }
+
+    #[test]
+    fn what_happened_before_the_start_sets_the_last_one_only() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let samples =
+            node.collect(&mut source(&node), SECOND, &[on_gpu(-3 * SECOND, 79), on_gpu(-5 * SECOND, 48)], &ALL);
+        assert_eq!(number(&samples, TOTAL, 0, "79"), Number::Int(0));
+        assert_eq!(number(&samples, LAST, 0, ""), Number::Double(-3.0));
+        assert_eq!(samples.get(TOTAL).len(), FROM_ZERO.len());
+        assert_eq!(number(&samples, COUNT, 0, "48"), Number::Int(1), "the window reaches back before the start");
+    }
+
+    #[test]
+    fn on_mig_each_error_is_counted_once_where_it_belongs() {
+        let mut node = Node::new(vec![instance(3, 0), instance(4, 0), gpu(0, Kind::WholeGpu)]);
+        node.inventory.compute_instances = vec![(17, 4), (18, 99)];
+        let events = [
+            on_gpu(SECOND, 79),
+            on(EntityGroup::Instance, 3, 2 * SECOND, 94),
+            on(EntityGroup::ComputeInstance, 17, 3 * SECOND, 31),
+            on(EntityGroup::ComputeInstance, 18, 3 * SECOND, 13),
+        ];
+        let samples = node.collect(&mut source(&node), 4 * SECOND, &events, &ALL);
+        let totals = |code: &str| [0, 1, 2].map(|entity| number(&samples, TOTAL, entity, code));
+        assert_eq!(totals("79"), [Number::Int(0), Number::Int(0), Number::Int(1)]);
+        assert_eq!(totals("94"), [Number::Int(1), Number::Int(0), Number::Int(0)]);
+        assert_eq!(totals("31"), [Number::Int(0), Number::Int(1), Number::Int(0)]);
+        assert_eq!(totals("13"), [Number::Int(0); 3], "of an instance that is not reported");
+        let shown: Vec<(u32, i64)> = samples.values.iter().map(|value| (value.entity.id, value.value)).collect();
+        assert_eq!(shown, [(3, 94), (4, 31), (0, 79)]);
+        let samples = node.collect(&mut source(&node), 1000 * SECOND, &[], &ALL);
+        assert_eq!(
+            [0, 1, 2].map(|entity| number(&samples, COUNT, entity, "")),
+            [Number::Int(0), Number::Int(0), Number::Blank]
+        );
+    }
+
+    #[test]
+    fn an_error_goes_to_the_job_that_had_the_gpu() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let entity = node.inventory.entities[0].clone();
+        for (at, job) in [(10, "17"), (20, "18")] {
+            node.memory.set_jobs(at * SECOND, &entity, &[job]);
+        }
+        let events = [on_gpu(15 * SECOND, 79), on_gpu(20 * SECOND + SECOND / 2, 79), on_gpu(30 * SECOND, 5)];
+        let samples = node.collect(&mut source(&node), 31 * SECOND, &events, &ALL);
+        let counted = samples.get(TOTAL).iter().filter(|sample| sample.number != Number::Int(0));
+        let counted: Vec<_> = counted.map(|sample| (sample.labels[1].1.as_str(), &sample.job, sample.number)).collect();
+        let job = |name: &str| Attribution::Then(Some(name.into()));
+        assert_eq!(counted, [("5", &job("18"), Number::Int(1)), ("79", &job("17"), Number::Int(2))]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_hides_no_error() {
+        let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
+        let hour = 3600 * SECOND;
+        for now in [20 * hour, 19 * hour, 43 * hour, 19 * hour] {
+            let before = number(&node.collect(&mut source(&node), now, &[], &ALL), TOTAL, 0, "79");
+            node.events_from = now - 5 * SECOND;
+            let event =
+                on_gpu(now + if now == 19 * hour { node.memory.parts.of::<Xids>().seen.len() as i64 } else { 0 }, 79);
+            let samples = node.collect(&mut source(&node), now, &[event], &ALL);
+            let Number::Int(before) = before else { panic!("{before:?}") };
+            assert_eq!(number(&samples, TOTAL, 0, "79"), Number::Int(before + 1));
+        }
     }
 }
