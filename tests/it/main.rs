@@ -12,6 +12,7 @@ mod resilience;
 mod scripts;
 mod sessions;
 mod slurm;
+mod sources;
 mod supervision;
 mod tls;
 mod users;
