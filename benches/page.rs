@@ -19,9 +19,8 @@ use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
 use dcgm_exporter::inventory::{self, Inventory, Minors, Naming, Scope};
 use dcgm_exporter::jobs;
-use dcgm_exporter::metrics::computed::{ComputedSamples, Events};
 use dcgm_exporter::metrics::plan::Plan;
-use dcgm_exporter::metrics::{Collector, Grouping, profiling_support};
+use dcgm_exporter::metrics::{Collector, Grouping, Memory, Windows, profiling_support, sources};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::{self, Web, listen};
 use dcgm_exporter::system::threads::Supervisor;
@@ -75,7 +74,7 @@ struct Node {
     inventory: Inventory,
     collector: Collector,
     exposition: Exposition,
-    events: Events,
+    memory: Memory,
     text: String,
 }
 
@@ -90,7 +89,7 @@ impl Node {
         unsafe { std::env::set_var("DCGM_SIMULATOR_SCENARIO", path.unwrap_or_default()) };
         let simulator = directory.with_file_name("release").join("libdcgm_simulator.so");
         let library = Arc::new(Library::open(Some(&simulator)).unwrap_or_else(|error| panic!("{error}")));
-        let counters = Counters::parse(counters).unwrap();
+        let counters = Counters::parse(counters, &sources::names()).unwrap();
         let session = Rc::new(Session::embedded(&library, &[]).unwrap());
         let scope = Scope {
             gpus: DeviceSelection::Flex,
@@ -109,24 +108,25 @@ impl Node {
         let inventory = inventory::discover(&session, &scope, &mut Minors::default()).unwrap();
         let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
         let plan = Plan::new(&counters, &library, profiling);
-        let mut events = Events::new(NOW, Duration::from_secs(300), Duration::from_secs(300));
+        let window = Duration::from_secs(300);
+        let mut memory = Memory::new(NOW, Windows { xid: window, clock_events: window });
         let mut collector =
-            Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &events, Grouping::Together).unwrap();
-        collector.collect(&inventory, &mut events, NOW).unwrap();
+            Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &mut memory, Grouping::Together)
+                .unwrap();
+        collector.collect(&inventory, &mut memory, NOW).unwrap();
         let mut node =
-            Node { exposition: Exposition::new(&plan, &inventory), inventory, collector, events, text: String::new() };
+            Node { exposition: Exposition::new(&plan, &inventory), inventory, collector, memory, text: String::new() };
         node.render();
         node
     }
 
     fn collect(&mut self) {
-        self.collector.collect(&self.inventory, &mut self.events, NOW).unwrap();
+        self.collector.collect(&self.inventory, &mut self.memory, NOW).unwrap();
         self.collector.table.settle_labels();
     }
 
     fn render(&mut self) -> usize {
         let Collector { table, computed, .. } = &mut self.collector;
-        let computed: &ComputedSamples = computed;
         self.text.clear();
         self.exposition.render(table, computed, &mut self.text);
         self.text.len()

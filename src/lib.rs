@@ -31,7 +31,6 @@ pub mod counters;
 #[allow(unsafe_code)]
 pub mod dcgm;
 pub mod exposition;
-pub mod fixed;
 pub mod inventory;
 pub mod jobs;
 pub mod metrics;

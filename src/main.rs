@@ -13,6 +13,7 @@ use dcgm_exporter::config::listen::ListenAddress;
 use dcgm_exporter::config::{CheckFormat, Config};
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
+use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
@@ -106,7 +107,7 @@ fn check(format: CheckFormat) -> ExitCode {
 /// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`.
 fn check_counters(config: &Config) -> ExitCode {
     let file = config.collectors.display();
-    match Counters::read(&config.collectors) {
+    match Counters::read(&config.collectors, &sources::names()) {
         Err(error) => {
             print(&format!("{error}\n"));
             ExitCode::FAILURE
@@ -125,7 +126,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     limits::check_open_files()?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
-    let counters = Counters::read(&config.collectors).map_err(|error| error.to_string())?;
+    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
     for (line, warning) in &counters.warnings {
         log::warn!("{}:{line}: {warning}", config.collectors.display());
     }

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use crate::cli::{self, Command};
 use crate::config::Config;
 use crate::counters::{Counters, types};
+use crate::metrics::sources;
 use answers::Answers;
 use unit::Unit;
 
@@ -100,7 +101,7 @@ fn configuration(
 fn counters(config: &Config, answers: &mut Answers) -> Counters {
     const QUESTION: &str = "counters file";
     let file = config.collectors.display();
-    match Counters::read(&config.collectors) {
+    match Counters::read(&config.collectors, &sources::names()) {
         Ok(counters) => {
             answers.ok(QUESTION, format!("{file}, {} rows", counters.rows.len()));
             for (line, what) in types::remarks(&counters) {

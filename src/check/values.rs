@@ -12,11 +12,11 @@ use super::gpus::models;
 use crate::counters::{Counters, MetricType, PROFILING, Source};
 use crate::dcgm::Session;
 use crate::inventory::{Inventory, Kind};
-use crate::metrics::computed::Events;
 use crate::metrics::freshness::is_evidence;
+use crate::metrics::number::Number;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
-use crate::metrics::table::{Number, Table};
-use crate::metrics::{Collector, Grouping, profiling_support};
+use crate::metrics::table::Table;
+use crate::metrics::{Collector, Grouping, Memory, Windows, profiling_support};
 use crate::watcher::microseconds;
 
 /// Time between the two readings that show whether values change.
@@ -66,8 +66,9 @@ impl Asker {
     pub(super) fn samples(&self, session: &Rc<Session>, inventory: &Inventory, profiling: &HashMap<u32, Vec<u16>>) {
         const QUESTION: &str = "samples";
         let plan = Plan::new(&self.counters, session.library(), HashMap::new());
-        let mut events = Events::new(microseconds(), self.config.xid_window, self.config.clock_events_window);
-        let collector = Collector::new(session, &plan, inventory, PACE, &events, Grouping::Together);
+        let windows = Windows { xid: self.config.xid_window, clock_events: self.config.clock_events_window };
+        let mut memory = Memory::new(microseconds(), windows);
+        let collector = Collector::new(session, &plan, inventory, PACE, &mut memory, Grouping::Together);
         let mut collector = match collector {
             Ok(collector) => collector,
             Err(error) => {
@@ -77,12 +78,16 @@ impl Asker {
         for problem in &collector.problems {
             self.warn(QUESTION, problem.clone(), "remove the metric from the counters file");
         }
+        if let Some(error) = collector.no_room.first() {
+            let found = format!("{} watches are missing: {error}", collector.no_room.len());
+            self.fail(QUESTION, found, "other clients hold the engine's groups: dcgmi group -l, dcgmi fieldgroup -l");
+        }
         let mut stamps = Vec::new();
         for look in 0..2 {
             if look > 0 {
                 std::thread::sleep(PACE + PACE / 3);
             }
-            match collector.collect(inventory, &mut events, microseconds()) {
+            match collector.collect(inventory, &mut memory, microseconds()) {
                 Ok(outcome) => {
                     let mut errors: Vec<String> = outcome.errors.iter().map(ToString::to_string).collect();
                     errors.dedup();

@@ -1,8 +1,9 @@
 //! The counters file: which fields to export, under which name, type and help.
 //!
 //! One record a line, `name, type, help`, as dcgm-exporter reads it (Go's `encoding/csv` with `#` comments); every file
-//! it accepts gives the same rows here. Names are looked up in [`crate::dcgm::fields`]; whether this library and these
-//! GPUs have the field is not known here and is never an error of the file.
+//! it accepts gives the same rows here. Names are looked up in [`crate::dcgm::fields`] and among the computed metrics,
+//! which the caller knows; whether this library and these GPUs have the field is not known here and is never an error of
+//! the file.
 
 mod text;
 pub mod types;
@@ -34,42 +35,8 @@ pub struct Row {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Source {
     Field(Field),
-    Computed(Computed),
-}
-
-/// Metrics that the exporter makes itself from what DCGM says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Computed {
-    XidErrorsCount,
-    ClockEventsCount,
-    GpuHealthStatus,
-    P2pStatus,
-    XidErrorsTotal,
-    ClockEventsTotal,
-    ClockEventsSecondsTotal,
-    LastXidTimestamp,
-}
-
-impl Computed {
-    pub const ALL: [(&'static str, Computed); 8] = [
-        ("DCGM_EXP_XID_ERRORS_COUNT", Computed::XidErrorsCount),
-        ("DCGM_EXP_CLOCK_EVENTS_COUNT", Computed::ClockEventsCount),
-        ("DCGM_EXP_GPU_HEALTH_STATUS", Computed::GpuHealthStatus),
-        ("DCGM_EXP_P2P_STATUS", Computed::P2pStatus),
-        ("DCGM_EXP_XID_ERRORS_TOTAL", Computed::XidErrorsTotal),
-        ("DCGM_EXP_CLOCK_EVENTS_TOTAL", Computed::ClockEventsTotal),
-        ("DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL", Computed::ClockEventsSecondsTotal),
-        ("DCGM_EXP_LAST_XID_TIMESTAMP_SECONDS", Computed::LastXidTimestamp),
-    ];
-
-    /// The number that places the metric on the page, after all fields.
-    pub fn order(self) -> u32 {
-        9001 + self as u32
-    }
-
-    fn by_name(name: &str) -> Option<Computed> {
-        Computed::ALL.iter().find(|(known, _)| *known == name).map(|(_, computed)| *computed)
-    }
+    /// A metric that the exporter makes itself from what DCGM says, by name.
+    Computed(&'static str),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,10 +112,10 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Counters {
-    /// Reads a file.
+    /// Reads a file. `computed` are the names of the metrics that are not fields.
     ///
     /// Errors: the file cannot be read, or all its bad rows at once.
-    pub fn read(file: &Path) -> Result<Counters, Error> {
+    pub fn read(file: &Path, computed: &[&'static str]) -> Result<Counters, Error> {
         let unreadable = |reason: String| Error::Unreadable { file: file.to_owned(), reason };
         let metadata = std::fs::metadata(file).map_err(|error| unreadable(error.to_string()))?;
         if !metadata.is_file() {
@@ -158,15 +125,17 @@ impl Counters {
             return Err(unreadable(format!("{} bytes are too many for a counters file", metadata.len())));
         }
         let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
-        Counters::parse(&bytes).map_err(|errors| Error::Rows { file: file.to_owned(), errors })
+        Counters::parse(&bytes, computed).map_err(|errors| Error::Rows { file: file.to_owned(), errors })
     }
 
-    /// Parses a file's content. Errors: every bad row, as (line, what is wrong and what would be right).
-    pub fn parse(bytes: &[u8]) -> Result<Counters, Vec<(u64, String)>> {
+    /// Parses a file's content, `computed` as for [`Counters::read`].
+    ///
+    /// Errors: every bad row, as (line, what is wrong and what would be right).
+    pub fn parse(bytes: &[u8], computed: &[&'static str]) -> Result<Counters, Vec<(u64, String)>> {
         let text::Records { records, mut errors } = text::records(bytes);
         let mut counters = Counters::default();
         for (line, fields) in records {
-            match row(line, &fields) {
+            match row(line, &fields, computed) {
                 Ok(row) => counters.add(row),
                 Err(what) => errors.push((line, what)),
             }
@@ -176,8 +145,8 @@ impl Counters {
     }
 
     /// Whether a row asks for this computed metric.
-    pub fn wants(&self, computed: Computed) -> bool {
-        self.rows.iter().any(|row| row.source == Source::Computed(computed))
+    pub fn wants(&self, computed: &str) -> bool {
+        self.rows.iter().any(|row| matches!(row.source, Source::Computed(name) if name == computed))
     }
 
     fn add(&mut self, row: Row) {
@@ -197,7 +166,7 @@ impl Counters {
     }
 }
 
-fn row(line: u64, fields: &[String]) -> Result<Row, String> {
+fn row(line: u64, fields: &[String], computed: &[&'static str]) -> Result<Row, String> {
     let [name, kind, help] = fields else {
         return Err(format!(
             "{} fields where there should be three (name, type, help){}",
@@ -213,10 +182,10 @@ fn row(line: u64, fields: &[String]) -> Result<Row, String> {
     let kind = MetricType::parse(kind.trim_matches([' ', '\t']));
     // Blanks only: dcgm-exporter keeps tabs in help texts.
     let help = help.trim_matches(' ').to_owned();
-    let source = match (fields::by_name(&name), Computed::by_name(&name)) {
+    let source = match (fields::by_name(&name), computed.iter().find(|known| **known == name)) {
         (Some(field), _) => Source::Field(field),
         (None, Some(computed)) => Source::Computed(computed),
-        (None, None) => return Err(unknown_name(&name)),
+        (None, None) => return Err(unknown_name(&name, computed)),
     };
     if let Source::Field(field) = source {
         check_type(&field, &kind)?;
@@ -245,9 +214,8 @@ pub fn bad_type(name: &str, kind: &str) -> String {
     format!("type '{kind}' of {name} is not known; use gauge, counter, histogram, summary or label, in lower case")
 }
 
-fn unknown_name(name: &str) -> String {
-    let computed = Computed::ALL.map(|(known, _)| known);
-    match fields::nearest(name, &computed)[..] {
+fn unknown_name(name: &str, computed: &[&'static str]) -> String {
+    match fields::nearest(name, computed)[..] {
         [] => format!("there is no DCGM field '{name}'"),
         [one] => format!("there is no DCGM field '{name}'; did you mean {one}?"),
         ref several => format!("there is no DCGM field '{name}'; did you mean one of {}?", several.join(", ")),
@@ -268,6 +236,18 @@ mod tests {
         "bom-comment-first",
         "tab-separated-type",
     ];
+
+    /// Computed metrics in the order of the peer's ids, which begin with 9001.
+    const COMPUTED: [&str; 4] = [
+        "DCGM_EXP_XID_ERRORS_COUNT",
+        "DCGM_EXP_CLOCK_EVENTS_COUNT",
+        "DCGM_EXP_GPU_HEALTH_STATUS",
+        "DCGM_EXP_P2P_STATUS",
+    ];
+
+    fn parse(text: &str) -> Result<Counters, Vec<(u64, String)>> {
+        Counters::parse(text.as_bytes(), &COMPUTED)
+    }
 
     /// The peer drops profiling rows while parsing; here that happens when the GPUs are known.
     fn expected_rows(case: &serde_json::Value) -> Vec<(u64, String, String, String)> {
@@ -291,7 +271,7 @@ mod tests {
         assert!(cases.len() > 40);
         for case in cases {
             let name = case["name"].as_str().unwrap();
-            let parsed = Counters::parse(case["csv"].as_str().unwrap().as_bytes());
+            let parsed = parse(case["csv"].as_str().unwrap());
             if case["result"] == "error" {
                 assert_eq!(parsed.is_ok(), HARMLESS.contains(&name), "{name}: {parsed:?}");
                 continue;
@@ -304,7 +284,9 @@ mod tests {
                 .map(|row| {
                     let id = match row.source {
                         Source::Field(field) => u64::from(field.id),
-                        Source::Computed(computed) => u64::from(computed.order()),
+                        Source::Computed(name) => {
+                            9001 + COMPUTED.iter().position(|known| *known == name).unwrap() as u64
+                        }
                     };
                     (id, row.name, row.kind.as_str().to_owned(), row.help)
                 })
@@ -319,7 +301,7 @@ mod tests {
         let file = "# counters\nDCGM_FI_DEV_GPU_TMP, gauge, t\n\nDCGM_FI_DEV_GPU_TEMP, number, t\nDCGM_FI_DEV_NAME, gauge, n\n\
                     DCGM_FI_DEV_SM_CLOCK, gauge\nDCGM_FI_DEV_FB_USED, gauge, a \"b\" c\nDCGM_FI_DEV_FB_FREE,gauge,\"open\n\
                     DCGM_FI_DEV_SUPPORTED_CLOCKS, counter, c\nDCGM_FI_DEV_POWER_USAGE, gauge, a, b\n";
-        let errors = Counters::parse(file.as_bytes()).unwrap_err();
+        let errors = parse(file).unwrap_err();
         let lines: Vec<u64> = errors.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 4, 5, 6, 7, 8, 9, 10], "{errors:#?}");
         for (index, part) in
@@ -334,7 +316,7 @@ mod tests {
     #[test]
     fn a_name_listed_twice_counts_once_and_two_names_of_a_field_both() {
         let file = "DCGM_FI_DEV_GPU_TEMP, label, a\nDCGM_FI_DEV_GPU_TEMP, gauge, b\ndcgm_gpu_temp, gauge, c\n";
-        let counters = Counters::parse(file.as_bytes()).unwrap();
+        let counters = parse(file).unwrap();
         let rows: Vec<_> = counters.rows.iter().map(|row| (row.name.as_str(), row.kind.as_str())).collect();
         assert_eq!(rows, [("DCGM_FI_DEV_GPU_TEMP", "label"), ("dcgm_gpu_temp", "gauge")]);
         assert_eq!(counters.warnings.len(), 1);
@@ -345,7 +327,7 @@ mod tests {
     fn shipped_files_are_clean() {
         for file in ["default-counters.csv", "dcp-metrics-included.csv", "1.x-compatibility-metrics.csv"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters").join(file);
-            let counters = Counters::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            let counters = Counters::read(&path, &COMPUTED).unwrap_or_else(|error| panic!("{error}"));
             assert!(counters.warnings.is_empty(), "{file}: {:?}", counters.warnings);
             let expected = if file.starts_with('1') { 20 } else { 26 };
             assert_eq!(counters.rows.len(), expected, "{file}");

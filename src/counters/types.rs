@@ -67,7 +67,7 @@ mod tests {
     fn rates_and_totals_are_told_apart() {
         let file = "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL, counter, a\nDCGM_FI_PROF_PCIE_TX_BYTES, counter, b\n\
                     DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, gauge, c\nDCGM_FI_DEV_GPU_TEMP, gauge, d\nDCGM_FI_DRIVER_VERSION, label, e\n";
-        let rows = Counters::parse(file.as_bytes()).unwrap().rows;
+        let rows = Counters::parse(file.as_bytes(), &[]).unwrap().rows;
         let remarks: Vec<Option<String>> = rows.iter().map(super::remark).collect();
         assert!(remarks[0].as_ref().unwrap().contains("is a gauge: it is a rate"), "{remarks:?}");
         assert!(remarks[1].as_ref().unwrap().contains("is a gauge"), "{remarks:?}");

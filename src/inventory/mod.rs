@@ -82,6 +82,8 @@ pub struct Inventory {
     pub entities: Vec<Entity>,
     /// Whole GPUs behind those entities, selected or not, by DCGM id.
     pub gpus: Vec<u32>,
+    /// MIG compute instances: DCGM's entity id of each, and that of its GPU instance.
+    pub compute_instances: Vec<(u32, u32)>,
     /// Kinds of which nothing can be shown, with the reason.
     pub absent: Vec<(Kind, String)>,
     /// Worth a warning: single entities that could not be read, listed numbers that do not exist.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::Number;
+use super::number::Number;
 use crate::inventory::Kind;
 use crate::system::process;
 
@@ -55,6 +55,18 @@ pub struct Report {
     /// Taken over, refused.
     pub reloads: [u64; 2],
     pub profiling_rewatches: u64,
+    /// Of the last collection, the sources of computed metrics that are in use.
+    pub sources: Vec<SourceRun>,
+    /// Series of computed metrics that could not be counted for want of room.
+    pub series_left_out: u64,
+}
+
+/// How one source did in one collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceRun {
+    pub name: &'static str,
+    pub took: Duration,
+    pub success: bool,
 }
 
 impl Report {
@@ -124,6 +136,7 @@ impl Report {
             "Rows of the counters file that this library or these GPUs do not have",
         );
         sink.sample(&[], int(self.counters_skipped as u64));
+        self.put_sources(sink);
         if let Some(errors) = self.job_map_errors {
             sink.metric(
                 "dcgm_exporter_job_map_errors_total",
@@ -149,6 +162,36 @@ impl Report {
             sink.sample(&[("work", work)], Number::Double(process::own_cpu_seconds(work)));
         }
         put_process(sink);
+    }
+}
+
+impl Report {
+    fn put_sources(&self, sink: &mut dyn Sink) {
+        if self.sources.is_empty() {
+            return;
+        }
+        sink.metric(
+            "dcgm_exporter_source_duration_seconds",
+            "gauge",
+            "How long a source of computed metrics took in the last collection",
+        );
+        for source in &self.sources {
+            sink.sample(&[("source", source.name)], Number::Double(source.took.as_secs_f64()));
+        }
+        sink.metric(
+            "dcgm_exporter_source_success",
+            "gauge",
+            "1 if a source of computed metrics had no error in the last collection",
+        );
+        for source in &self.sources {
+            sink.sample(&[("source", source.name)], Number::Int(source.success.into()));
+        }
+        sink.metric(
+            "dcgm_exporter_series_left_out_total",
+            "counter",
+            "Series of computed metrics that are not counted because there are too many",
+        );
+        sink.sample(&[], int(self.series_left_out));
     }
 }
 

@@ -8,7 +8,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::table::{Number, Table};
+use super::number::Number;
+use super::table::Table;
 use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId};
 use crate::inventory::{Entity, Inventory, Kind};

@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
-use crate::counters::{Computed, Counters, MetricType, PROFILING, Row, Source, bad_type};
+use super::number::Number;
+pub use super::sources::xid::FIELD as FIELD_XID;
+use super::sources::{self, ComputedMetric};
+use crate::counters::{Counters, MetricType, PROFILING, Row, Source, bad_type};
 use crate::dcgm::Library;
 use crate::dcgm::fields::{Field, ValueType};
 use crate::inventory::Kind;
-
-/// Field 230, whose value gets a text of its own.
-pub const FIELD_XID: u16 = 230;
 
 /// One metric of the page.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Metric {
     /// Place on the page: the field id, or beyond all of them.
     pub order: u32,
     pub source: MetricSource,
+    /// HELP and TYPE stand on the page also without samples.
+    pub is_announced: bool,
     /// Kinds of entity that can have samples of it.
     pub kinds: Vec<Kind>,
 }
@@ -30,7 +32,8 @@ pub struct Metric {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MetricSource {
     Field(Asked),
-    Computed(Computed),
+    /// By name, as [`sources::SOURCES`] has it.
+    Computed(&'static str),
 }
 
 /// A label on every sample of the same entity.
@@ -59,6 +62,22 @@ pub enum Scale {
         times: f64,
         over: f64,
     },
+}
+
+impl Scale {
+    /// A number in base units.
+    pub fn apply(self, number: Number) -> Number {
+        match (number, self) {
+            (number, Scale::One) => number,
+            (Number::Blank, _) => Number::Blank,
+            (Number::Int(number), Scale::Times(factor)) => Number::Int(number.saturating_mul(factor)),
+            (Number::Int(number), Scale::Over(divisor)) => Number::Int(number / divisor),
+            (Number::Int(number), Scale::Ratio { times, over }) => Number::Double(number as f64 * times / over),
+            (Number::Double(number), Scale::Ratio { times, over }) => Number::Double(number * times / over),
+            (Number::Double(number), Scale::Times(factor)) => Number::Double(number * factor as f64),
+            (Number::Double(number), Scale::Over(divisor)) => Number::Double(number / divisor as f64),
+        }
+    }
 }
 
 /// Fields asked of all entities of a kind, ascending, each once.
@@ -99,10 +118,13 @@ impl Plan {
         for row in &counters.rows {
             let drawn = match row.source {
                 Source::Field(field) => plan.add_field(row, field, library, profiling.as_ref()),
-                Source::Computed(computed) => {
-                    plan.add_computed(row, computed);
-                    Ok(())
-                }
+                Source::Computed(name) => match sources::metrics().find(|metric| metric.name == name) {
+                    Some(metric) => {
+                        plan.add_computed(row, metric);
+                        Ok(())
+                    }
+                    None => Err("no source gives it".to_owned()),
+                },
             };
             if let Err(reason) = drawn {
                 plan.skipped.push((row.name.clone(), reason));
@@ -130,10 +152,6 @@ impl Plan {
             return Err("no GPU here supports this profiling field, or profiling is not available".to_owned());
         }
         let kind = match &row.kind {
-            MetricType::Gauge => "gauge",
-            MetricType::Counter => "counter",
-            MetricType::Histogram => "histogram",
-            MetricType::Summary => "summary",
             MetricType::Label => {
                 self.labels.push(LabelRow { name: row.name.clone(), field: asked, kinds: kinds_of(level, true) });
                 return Ok(());
@@ -142,31 +160,33 @@ impl Plan {
                 self.errors.push((row.line, bad_type(&row.name, other)));
                 return Ok(());
             }
+            known => type_line(known),
         };
+        let mut kinds = kinds_of(level, false);
+        // An error of a GPU that is reported by its instances is shown on the whole GPU.
+        if asked.id == FIELD_XID {
+            kinds.push(Kind::WholeGpu);
+        }
         self.metrics.push(Metric {
             name: row.name.clone(),
             kind,
             help: row.help.clone(),
             order: u32::from(asked.id),
             source: MetricSource::Field(asked),
-            kinds: kinds_of(level, false),
+            is_announced: false,
+            kinds,
         });
         Ok(())
     }
 
-    fn add_computed(&mut self, row: &Row, computed: Computed) {
+    fn add_computed(&mut self, row: &Row, metric: &ComputedMetric) {
         self.metrics.push(Metric {
             name: row.name.clone(),
-            kind: match &row.kind {
-                MetricType::Gauge => "gauge",
-                MetricType::Counter => "counter",
-                MetricType::Histogram => "histogram",
-                MetricType::Summary => "summary",
-                MetricType::Label | MetricType::Other(_) => "untyped",
-            },
+            kind: type_line(&row.kind),
             help: row.help.clone(),
-            order: computed.order(),
-            source: MetricSource::Computed(computed),
+            order: metric.order,
+            source: MetricSource::Computed(metric.name),
+            is_announced: metric.is_announced,
             kinds: vec![Kind::Gpu],
         });
     }
@@ -191,9 +211,10 @@ impl Plan {
         Kind::ALL.into_iter().filter_map(of_kind).collect()
     }
 
-    /// A GPU that is reported by its instances has health and links as a whole, and labels for those samples.
+    /// A GPU that is reported by its instances has some metrics as a whole, and labels for those samples.
     fn whole_gpu_fields(&self, kind: Kind) -> Option<KindFields> {
-        if kind != Kind::WholeGpu || !(self.wants(Computed::GpuHealthStatus) || self.wants(Computed::P2pStatus)) {
+        let is_wanted = sources::metrics().any(|metric| metric.of_whole_gpus && self.wants(metric.name));
+        if kind != Kind::WholeGpu || !is_wanted {
             return None;
         }
         let mut ids: Vec<u16> =
@@ -209,8 +230,25 @@ impl Plan {
         ids.iter().copied().filter(|id| !PROFILING.contains(id) || profiling.contains(id)).collect()
     }
 
-    pub fn wants(&self, computed: Computed) -> bool {
-        self.metrics.iter().any(|metric| metric.source == MetricSource::Computed(computed))
+    /// Whether a row asks for this computed metric.
+    pub fn wants(&self, computed: &str) -> bool {
+        self.computed().any(|name| name == computed)
+    }
+
+    /// The computed metrics that rows ask for.
+    pub fn computed(&self) -> impl Iterator<Item = &'static str> {
+        self.metrics.iter().filter_map(|metric| match metric.source {
+            MetricSource::Computed(name) => Some(name),
+            MetricSource::Field(_) => None,
+        })
+    }
+
+    /// The fields that are metrics by themselves.
+    pub fn shown(&self) -> impl Iterator<Item = u16> {
+        self.metrics.iter().filter_map(|metric| match metric.source {
+            MetricSource::Field(asked) => Some(asked.id),
+            MetricSource::Computed(_) => None,
+        })
     }
 
     /// Names under which the page shows a field.
@@ -222,6 +260,17 @@ impl Plan {
         });
         let of_labels = self.labels.iter().filter(move |label| label.field.id == field);
         of_metrics.map(|metric| metric.name.as_str()).chain(of_labels.map(|label| label.name.as_str()))
+    }
+}
+
+/// A type for the TYPE line.
+fn type_line(kind: &MetricType) -> &'static str {
+    match kind {
+        MetricType::Gauge => "gauge",
+        MetricType::Counter => "counter",
+        MetricType::Histogram => "histogram",
+        MetricType::Summary => "summary",
+        MetricType::Label | MetricType::Other(_) => "untyped",
     }
 }
 

@@ -2,34 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::number::Number;
 use super::plan::{Asked, LabelRow, Plan, Scale};
+use super::sample::FieldValue;
 use crate::dcgm::{EntityId, Reading, Value};
-use crate::fixed;
 use crate::inventory::{Inventory, Kind};
-
-/// A number, or nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Number {
-    #[default]
-    Blank,
-    Int(i64),
-    Double(f64),
-}
-
-impl Number {
-    fn scaled(self, scale: Scale) -> Number {
-        match (self, scale) {
-            (number, Scale::One) => number,
-            (Number::Blank, _) => Number::Blank,
-            (Number::Int(number), Scale::Times(factor)) => Number::Int(number.saturating_mul(factor)),
-            (Number::Int(number), Scale::Over(divisor)) => Number::Int(number / divisor),
-            (Number::Int(number), Scale::Ratio { times, over }) => Number::Double(number as f64 * times / over),
-            (Number::Double(number), Scale::Ratio { times, over }) => Number::Double(number * times / over),
-            (Number::Double(number), Scale::Times(factor)) => Number::Double(number * factor as f64),
-            (Number::Double(number), Scale::Over(divisor)) => Number::Double(number / divisor as f64),
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
@@ -111,6 +88,15 @@ impl Table {
         }
     }
 
+    /// Takes in a value that a source knows, unless the engine's is newer.
+    pub fn put_newer(&mut self, value: FieldValue) {
+        let FieldValue { entity, field, time, value } = value;
+        let known = self.by_id.get(&entity).and_then(|&index| self.cell(index, field));
+        if known.is_some_and(|cell| cell.number == Number::Blank || cell.timestamp < time) {
+            self.put(entity, &Reading { field, status: 0, timestamp: time, value: Value::Int(value) });
+        }
+    }
+
     fn column(&self, index: usize, field: u16) -> Option<usize> {
         self.columns.get(self.entries[index].columns)?.ids.binary_search(&field).ok()
     }
@@ -128,11 +114,11 @@ impl Table {
             let value = &mut entry.labels[label];
             let mut text = std::mem::take(&mut self.scratch);
             text.clear();
-            let changed = match (&reading.value, number.scaled(scale)) {
+            let changed = match (&reading.value, scale.apply(number)) {
                 (Value::Text(text), _) => set_label(value, text),
                 (_, Number::Int(number)) => set_label(value, itoa::Buffer::new().format(number)),
-                (_, Number::Double(number)) => {
-                    fixed::push(&mut text, number);
+                (_, number @ Number::Double(_)) => {
+                    number.push(&mut text);
                     set_label(value, &text)
                 }
                 _ => false,
@@ -154,7 +140,7 @@ impl Table {
 
     /// The value of a field, converted.
     pub fn number(&self, entity: usize, asked: Asked) -> Number {
-        self.cell(entity, asked.id).map_or(Number::Blank, |cell| cell.number.scaled(asked.scale))
+        self.cell(entity, asked.id).map_or(Number::Blank, |cell| asked.scale.apply(cell.number))
     }
 
     /// All cells of an entity: field, value as read, time stamp.

@@ -2,8 +2,12 @@
 //!
 //! libdcgm judges groups whole: one unknown id loses a field group, one unsupported profiling field or one bad GPU
 //! fails a watch. So what fails as a whole is tried in halves until the culprit stands alone.
+//!
+//! An engine has room for 62 groups and 61 field groups, less those of its other clients. So field groups are shared,
+//! and what there is no room for is noted and costs only its own samples.
 
-use std::rc::Rc;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::dcgm::abi::MAX_FIELDS_PER_GROUP;
@@ -14,77 +18,122 @@ use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 /// much, or profiling fields no longer average over the time between two pages.
 pub const WATCH_SHARE: f64 = 0.9;
 
+/// The interval of a watch that is to be sampled once per collection.
+pub fn of_collections(interval: Duration) -> Duration {
+    interval.mul_f64(WATCH_SHARE)
+}
+
+/// One field group for each list of fields, for as long as a watch uses it.
+#[derive(Default)]
+pub struct FieldGroups {
+    made: HashMap<Vec<u16>, Weak<FieldGroup>>,
+}
+
+impl FieldGroups {
+    fn of(&mut self, session: &Rc<Session>, fields: &[u16]) -> Result<Rc<FieldGroup>> {
+        if let Some(group) = self.made.get(fields).and_then(Weak::upgrade) {
+            return Ok(group);
+        }
+        let group = Rc::new(FieldGroup::new(session, fields)?);
+        self.made.insert(fields.to_vec(), Rc::downgrade(&group));
+        Ok(group)
+    }
+}
+
 pub struct Watcher<'a> {
     session: &'a Rc<Session>,
     interval: Duration,
     keep: Keep,
+    field_groups: &'a mut FieldGroups,
     pub watches: Vec<Watch>,
     /// Fields that no entity could be watched for.
     pub refused: Vec<(u16, Error)>,
+    /// One for each watch that the engine had no room for.
+    pub no_room: Vec<Error>,
 }
 
 impl<'a> Watcher<'a> {
     /// Watches are sampled once a collection, at `interval`.
-    pub fn new(session: &'a Rc<Session>, interval: Duration, keep: Keep) -> Watcher<'a> {
-        Watcher { session, interval: interval.mul_f64(WATCH_SHARE), keep, watches: Vec::new(), refused: Vec::new() }
+    pub fn new(
+        session: &'a Rc<Session>,
+        interval: Duration,
+        keep: Keep,
+        field_groups: &'a mut FieldGroups,
+    ) -> Watcher<'a> {
+        let interval = of_collections(interval);
+        Watcher { session, interval, keep, field_groups, watches: Vec::new(), refused: Vec::new(), no_room: Vec::new() }
     }
 
     /// Watches these fields of these entities, as far as the engine lets.
+    ///
+    /// Errors: only a lost connection.
     pub fn watch(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<()> {
         if fields.is_empty() {
             return Ok(());
         }
         for chunk in entities.chunks(Group::capacity(self.session)) {
-            let refused = self.watch_chunk(chunk, fields)?;
-            // Every field refused: it is an entity's fault, so each is tried alone.
-            if refused.len() == fields.len() && chunk.len() > 1 {
-                let mut shared: Option<Vec<(u16, Error)>> = None;
-                for entity in chunk {
-                    let refused = self.watch_chunk(std::slice::from_ref(entity), fields)?;
-                    shared = Some(match shared {
-                        None => refused,
-                        Some(shared) => {
-                            shared.into_iter().filter(|(id, _)| refused.iter().any(|(r, _)| r == id)).collect()
-                        }
-                    });
-                }
-                self.refused.extend(shared.unwrap_or_default());
-            } else {
-                self.refused.extend(refused);
-            }
+            let refused = self.watch_entities(chunk, fields)?;
+            self.refused.extend(refused);
         }
         Ok(())
     }
 
+    /// Returns the fields that none of these entities could be watched for.
+    fn watch_entities(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
+        let refused = self.watch_group(entities, fields)?;
+        if refused.len() < fields.len() || entities.len() < 2 {
+            return Ok(refused);
+        }
+        // Every field refused: it is an entity's fault.
+        let (left, right) = entities.split_at(entities.len() / 2);
+        let of_left = self.watch_entities(left, fields)?;
+        let of_right = self.watch_entities(right, fields)?;
+        Ok(of_left.into_iter().filter(|(id, _)| of_right.iter().any(|(other, _)| other == id)).collect())
+    }
+
     /// Returns the fields that this group could not be watched for.
-    fn watch_chunk(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
+    fn watch_group(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
         let mut lost = 0;
         let group = Group::new(self.session, entities, |entity, error| {
             lost += 1;
             log::warn!("{:?} {} cannot be watched: {error}", entity.group, entity.id);
-        })?;
+        });
+        let group = match group {
+            Ok(group) => Rc::new(group),
+            Err(error) if error.kind == ErrorKind::NoRoom => {
+                self.no_room.push(error);
+                return Ok(Vec::new());
+            }
+            Err(error) if error.is_connection_lost() => return Err(error),
+            Err(error) => {
+                self.refused.extend(fields.iter().map(|field| (*field, error.clone())));
+                return Ok(Vec::new());
+            }
+        };
         if lost == entities.len() {
             return Ok(Vec::new());
         }
-        let group = Rc::new(group);
         let mut refused = Vec::new();
         for chunk in fields.chunks(MAX_FIELDS_PER_GROUP) {
-            self.watch_halves(&group, chunk, &mut refused)?;
+            self.watch_fields(&group, chunk, &mut refused)?;
         }
         Ok(refused)
     }
 
-    fn watch_halves(&mut self, group: &Rc<Group>, fields: &[u16], refused: &mut Vec<(u16, Error)>) -> Result<()> {
-        let made = FieldGroup::new(self.session, fields)
-            .and_then(|field_group| Watch::new(group, &Rc::new(field_group), self.interval, self.keep));
+    fn watch_fields(&mut self, group: &Rc<Group>, fields: &[u16], refused: &mut Vec<(u16, Error)>) -> Result<()> {
+        let made = self
+            .field_groups
+            .of(self.session, fields)
+            .and_then(|field_group| Watch::new(group, &field_group, self.interval, self.keep));
         match made {
             Ok(watch) => self.watches.push(watch),
-            Err(error) if error.is_connection_lost() || error.kind == ErrorKind::NoRoom => return Err(error),
+            Err(error) if error.is_connection_lost() => return Err(error),
+            Err(error) if error.kind == ErrorKind::NoRoom => self.no_room.push(error),
             Err(error) if fields.len() == 1 => refused.push((fields[0], error)),
             Err(_) => {
                 let (left, right) = fields.split_at(fields.len() / 2);
-                self.watch_halves(group, left, refused)?;
-                self.watch_halves(group, right, refused)?;
+                self.watch_fields(group, left, refused)?;
+                self.watch_fields(group, right, refused)?;
             }
         }
         Ok(())

@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::counters::{Computed, Counters};
+use crate::counters::Counters;
 use crate::dcgm::{Error, Library, Major, Result, Session, abi};
 use crate::exposition::Exposition;
 use crate::inventory::{self, Inventory, Kind, Minors, Naming, Scope};
-use crate::metrics::computed::Events;
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
-use crate::metrics::{Collector, Grouping, profiling_support};
+use crate::metrics::sources::health;
+use crate::metrics::{Collector, Grouping, Memory, profiling_support};
 
 pub struct ActiveWatches {
     pub inventory: Inventory,
@@ -32,14 +32,14 @@ impl ActiveWatches {
         session: &Rc<Session>,
         counters: &Counters,
         inventory: Inventory,
-        events: &Events,
+        memory: &mut Memory,
         period: Duration,
         grouping: Grouping,
     ) -> Result<ActiveWatches> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
         let plan = Plan::new(counters, session.library(), profiling);
-        let collector = Collector::new(session, &plan, &inventory, period, events, grouping)?;
+        let collector = Collector::new(session, &plan, &inventory, period, memory, grouping)?;
         let exposition = Exposition::new(&plan, &inventory);
         Ok(ActiveWatches { inventory, plan, collector, exposition, judgement: Judgement::default(), profiling_refusal })
     }
@@ -78,7 +78,7 @@ pub fn unneeded_modules(counters: &Counters, library: &Library) -> Vec<u32> {
     let mut unneeded = vec![VGPU, INTROSPECT, POLICY, CONFIG, DIAG];
     let conditional = [
         (MNDIAG, library.major() == Major::V4),
-        (HEALTH, !counters.wants(Computed::GpuHealthStatus)),
+        (HEALTH, !counters.wants(health::STATUS)),
         (NVSWITCH, !any(&[Kind::Switch, Kind::Link, Kind::ConnectX])),
         (SYSMON, !any(&[Kind::Cpu, Kind::Core])),
     ];

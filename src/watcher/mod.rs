@@ -30,10 +30,9 @@ use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
 use crate::inventory::{self, Inventory, Kind, Minors};
 use crate::jobs::{self, JobMap};
-use crate::metrics::computed::Events;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::freshness::Answered;
-use crate::metrics::{Collector, Grouping};
+use crate::metrics::{Collector, Grouping, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
@@ -91,7 +90,7 @@ pub struct Watcher {
     hostname: String,
     jobs: Option<JobMap>,
     minors: Minors,
-    events: Events,
+    memory: Memory,
     answered: Answered,
     lost: LostEntities,
     report: Report,
@@ -139,7 +138,10 @@ impl Watcher {
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
             minors: Minors::default(),
-            events: Events::new(microseconds(), config.xid_window, config.clock_events_window),
+            memory: Memory::new(
+                microseconds(),
+                Windows { xid: config.xid_window, clock_events: config.clock_events_window },
+            ),
             answered: Answered::default(),
             lost: LostEntities::default(),
             report,
@@ -412,6 +414,7 @@ impl Watcher {
             active_watches::discover(&run.session, &self.config, &self.counters, &self.hostname, &mut self.minors);
         let inventory = found.map_err(|error| self.lost(Some(ErrorKind::Discover), &error))?;
         self.lost.update(&inventory);
+        self.memory.inventory(&inventory);
         Ok(inventory)
     }
 
@@ -421,7 +424,7 @@ impl Watcher {
         self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
         notices::inventory(&inventory, &self.report.entities, &self.hostname);
         let period = if run.is_embedded() { self.pace.period() } else { self.config.interval };
-        let watched = run.watch(&self.counters, inventory, &self.events, period);
+        let watched = run.watch(&self.counters, inventory, &mut self.memory, period);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         if !watches.plan.errors.is_empty() && self.collected.is_none() {
             let (file, errors) = (self.config.collectors.clone(), watches.plan.errors.clone());
@@ -437,7 +440,7 @@ impl Watcher {
     fn collect(&mut self, run: &mut SessionRun) -> Result<Option<RestartReason>, Event> {
         let start = Instant::now();
         let watches = run.watches.as_mut().expect("something is watched");
-        let collected = watches.collector.collect(&watches.inventory, &mut self.events, microseconds());
+        let collected = watches.collector.collect(&watches.inventory, &mut self.memory, microseconds());
         let outcome = collected.map_err(|error| self.lost(None, &error))?;
         run.has_failed |= !outcome.errors.is_empty();
         run.should_split = outcome.isolate && run.grouping == Grouping::Together;
@@ -452,6 +455,14 @@ impl Watcher {
             }
             judgement.reasons.push(error.to_string());
         }
+        for problem in outcome.problems {
+            log::warn!("{problem}");
+        }
+        let missing = watches.collector.no_room.len();
+        if missing > 0 {
+            judgement.reasons.push(format!("the engine has no room for more groups ({missing} watches are missing)"));
+        }
+        (self.report.sources, self.report.series_left_out) = (outcome.sources, outcome.series_left_out);
         self.report.collect_duration = start.elapsed();
         self.report.collect_time = match judgement.newest {
             0 => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
@@ -550,7 +561,7 @@ impl Watcher {
         if self.config.job_labels == JobLabels::OnSamples {
             let now = microseconds();
             for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
-                self.events.set_jobs(now, entity.id, &jobs.jobs_of(&entity.names));
+                self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
             }
         }
     }
@@ -571,7 +582,7 @@ impl Watcher {
     /// why, and the rows that there were stay.
     fn reload(&mut self) -> bool {
         let file = self.config.collectors.display().to_string();
-        match Counters::read(&self.config.collectors) {
+        match Counters::read(&self.config.collectors, &sources::names()) {
             Err(error) => {
                 self.report.reloads[1] += 1;
                 for line in error.to_string().lines() {

@@ -10,9 +10,8 @@ use super::restart::{ClockSteps, Step};
 use crate::counters::Counters;
 use crate::dcgm::{Mode, Result, Session};
 use crate::inventory::Inventory;
-use crate::metrics::Grouping;
-use crate::metrics::computed::Events;
 use crate::metrics::freshness::Freshness;
+use crate::metrics::{Grouping, Memory};
 
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
@@ -77,7 +76,7 @@ impl SessionRun {
         &mut self,
         counters: &Counters,
         inventory: Inventory,
-        events: &Events,
+        memory: &mut Memory,
         period: Duration,
     ) -> Result<&mut ActiveWatches> {
         (self.collected, self.due) = (None, Instant::now());
@@ -88,7 +87,7 @@ impl SessionRun {
             // Dropped before new ones are made: an engine has room for few groups, and of two watches on the same field
             // of an entity the first to be dropped ends both.
         }
-        let watches = ActiveWatches::new(&self.session, counters, inventory, events, period, self.grouping)?;
+        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, period, self.grouping)?;
         Ok(self.watches.insert(watches))
     }
 

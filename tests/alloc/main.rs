@@ -15,11 +15,10 @@ use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, OwnMetrics};
 use dcgm_exporter::inventory::{self, Minors, Naming, Scope};
-use dcgm_exporter::metrics::computed::Events;
 use dcgm_exporter::metrics::exporter::Report;
 use dcgm_exporter::metrics::freshness::{Answered, Freshness, Judgement};
 use dcgm_exporter::metrics::plan::Plan;
-use dcgm_exporter::metrics::{Collector, Grouping, profiling_support};
+use dcgm_exporter::metrics::{Collector, Grouping, Memory, Windows, profiling_support, sources};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::system::process::usage;
 
@@ -62,7 +61,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     assert!(build.status().unwrap().success());
     let simulator = program.with_file_name("libdcgm_simulator.so");
     let library = Arc::new(Library::open(Some(&simulator)).unwrap_or_else(|error| panic!("{error}")));
-    let counters = Counters::parse(include_bytes!("../../counters/default-counters.csv")).unwrap();
+    let counters = Counters::parse(include_bytes!("../../counters/default-counters.csv"), &sources::names()).unwrap();
     let session = Rc::new(Session::embedded(&library, &[]).unwrap());
     let scope = Scope {
         gpus: DeviceSelection::Flex,
@@ -81,9 +80,10 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let inventory = inventory::discover(&session, &scope, &mut Minors::default()).unwrap();
     let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
     let plan = Plan::new(&counters, &library, profiling);
-    let mut events = Events::new(0, Duration::from_secs(300), Duration::from_secs(300));
+    let window = Duration::from_secs(300);
+    let mut memory = Memory::new(0, Windows { xid: window, clock_events: window });
     let interval = Duration::from_millis(1);
-    let mut collector = Collector::new(&session, &plan, &inventory, interval, &events, Grouping::Together).unwrap();
+    let mut collector = Collector::new(&session, &plan, &inventory, interval, &mut memory, Grouping::Together).unwrap();
     let mut exposition = Exposition::new(&plan, &inventory);
     let published = Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None));
     published.want_gzip();
@@ -92,7 +92,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let mut judgement = Judgement::default();
     let (mut text, report) = (String::new(), Report::default());
     let mut cycle = || {
-        let outcome = collector.collect(&inventory, &mut events, 0).unwrap();
+        let outcome = collector.collect(&inventory, &mut memory, 0).unwrap();
         assert!(outcome.errors.is_empty());
         collector.table.settle_labels();
         freshness.judge(&mut answered, &mut collector.table, &inventory, &mut judgement);

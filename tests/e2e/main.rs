@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::{Exporter, Scratch, exporter, free_port, request, scenario};
 use dcgm_exporter::counters::{Counters, MetricType};
+use dcgm_exporter::metrics::sources;
 
 const INTERVAL: &str = "1s";
 
@@ -120,7 +121,7 @@ fn scraped_by_prometheus_and_victoria_metrics() {
     let page = exporter.page();
     let metrics: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let listed = Counters::read(&counters).unwrap().rows;
+    let listed = Counters::read(&counters, &sources::names()).unwrap().rows;
     for row in listed.iter().filter(|row| row.kind != MetricType::Label) {
         assert!(metrics.contains(row.name.as_str()), "{} is not on the page", row.name);
     }

@@ -18,6 +18,7 @@ use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::jobs;
 use dcgm_exporter::jobs::gpu_name::GpuName;
+use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::connections::LONGEST_HEAD;
 use dcgm_exporter::server::request::{Method, Verdict, judge};
@@ -105,7 +106,7 @@ fn fuzz(target: &str, check: impl Fn(&[u8])) {
 
 #[test]
 fn counters_file() {
-    fuzz("counters", |input| match Counters::parse(input) {
+    fuzz("counters", |input| match Counters::parse(input, &sources::names()) {
         Ok(counters) => {
             for (index, row) in counters.rows.iter().enumerate() {
                 assert!(counters.rows[..index].iter().all(|other| other.name != row.name && other.line < row.line));

@@ -129,8 +129,14 @@ impl Exporter {
         }
     }
 
+    /// Asks for a path. A page of metrics is looked at: see [`check_page`].
     pub fn get(&self, path: &str) -> Response {
-        request(self.port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).unwrap()
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let response = request(self.port, &ask).unwrap();
+        if path == "/metrics" && response.status == 200 {
+            check_page(&response.body).unwrap_or_else(|what| panic!("{what}, in:\n{}", response.body));
+        }
+        response
     }
 
     /// The page, once there is one.
@@ -215,6 +221,41 @@ impl Response {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
         lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
     }
+}
+
+/// What holds for every page: a series is on it once, a family stands in one piece, and its TYPE before its samples.
+pub fn check_page(page: &str) -> Result<(), String> {
+    let mut series = std::collections::HashSet::new();
+    let mut families: Vec<&str> = Vec::new();
+    let mut typed = "";
+    for line in page.lines() {
+        let (kind, text) = match line.strip_prefix("# ") {
+            Some(comment) => comment.split_once(' ').ok_or_else(|| format!("'{line}' is no HELP or TYPE"))?,
+            None => ("", line),
+        };
+        let name = text.split(['{', ' ']).next().unwrap_or_default();
+        if families.last() != Some(&name) {
+            if families.contains(&name) {
+                return Err(format!("{name} stands in two pieces"));
+            }
+            families.push(name);
+        }
+        match kind {
+            "HELP" => {}
+            "TYPE" if typed == name => return Err(format!("{name} has two types")),
+            "TYPE" => typed = name,
+            "" if typed != name => return Err(format!("'{line}' comes before its TYPE")),
+            "" => {
+                // A label's value may have blanks in it, a number does not.
+                let (labels, _) = line.rsplit_once(' ').ok_or_else(|| format!("'{line}' has no value"))?;
+                if !series.insert(labels) {
+                    return Err(format!("{labels} is there twice"));
+                }
+            }
+            _ => return Err(format!("'{line}' is no HELP or TYPE")),
+        }
+    }
+    Ok(())
 }
 
 /// A client that may ask several times on one connection.

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Exporter, Scratch, exporter, refused};
+use crate::common::{Exporter, Scratch, check_page, exporter, refused};
 
 fn cases(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -90,4 +90,18 @@ fn command(case: &Path, scratch: &Scratch) -> Command {
         command.arg("--hpc-job-mapping-dir").arg(scratch.path("jobs"));
     }
     command
+}
+
+#[test]
+fn a_bad_page_is_found() {
+    let good = "# HELP a h\n# TYPE a gauge\na{b=\"1\"} 1\na{b=\"2\"} 1\n# HELP b h\n# TYPE b gauge\nb 1\n";
+    assert_eq!(check_page(good), Ok(()));
+    for (bad, what) in [
+        (good.replace("b=\"2\"", "b=\"1\""), "twice"),
+        (format!("{good}a{{b=\"3\"}} 1\n"), "two pieces"),
+        (good.replace("# TYPE b gauge\n", ""), "before its TYPE"),
+        (good.replace("# TYPE b gauge\n", "# TYPE b gauge\n# TYPE b gauge\n"), "two types"),
+    ] {
+        assert!(check_page(&bad).unwrap_err().contains(what), "{bad}");
+    }
 }

@@ -13,6 +13,7 @@ mod scripts;
 mod sessions;
 mod sharing;
 mod slurm;
+mod sources;
 mod supervision;
 mod tls;
 mod users;

@@ -1,0 +1,304 @@
+//! The page: samples as text, in the Prometheus format. [`family`] writes a metric; here is which, and in which order.
+//!
+//! The static part of every line is put together once, when entities are discovered; a page then is copies of those
+//! parts with numbers between them, written into a buffer that is used again.
+
+mod family;
+
+use crate::config::JobLabels;
+use crate::inventory::{Entity, Inventory, Kind};
+use crate::jobs::JobMap;
+use crate::jobs::gpu_name::GpuName;
+use crate::metrics::exporter::Sink;
+use crate::metrics::number::Number;
+use crate::metrics::plan::{Asked, FIELD_XID, Metric, MetricSource, Plan};
+use crate::metrics::sample::{Attribution, Sample, Samples};
+use crate::metrics::sources::xid;
+use crate::metrics::table::Table;
+use family::{END, Family, push_label};
+
+/// All text that does not change from page to page.
+pub struct Exposition {
+    metrics: Vec<MetricText>,
+    entities: Vec<EntityText>,
+    /// Kinds that are present, in the order of the page.
+    kinds: Vec<KindText>,
+    /// The metrics of the job map; they change only with it.
+    jobs: String,
+}
+
+struct MetricText {
+    name: String,
+    /// HELP and TYPE lines.
+    head: String,
+    source: MetricSource,
+    is_announced: bool,
+    printed: bool,
+}
+
+struct KindText {
+    kind: Kind,
+    entities: std::ops::Range<usize>,
+    /// Indices of the metrics that entities of this kind can have.
+    metrics: Vec<usize>,
+}
+
+struct EntityText {
+    /// `{gpu="0",...,hostname="x"`, without the label rows.
+    fixed: String,
+    /// The same with the label rows.
+    labels: String,
+    /// The same for metrics of our own.
+    identity: String,
+    /// `,hpc_job="17"} ` for each job, or one `} `.
+    endings: Vec<String>,
+    /// Under which a job map may have it.
+    names: Vec<GpuName>,
+}
+
+/// The label that names a job, wherever it is.
+const JOB: &str = "hpc_job";
+
+impl Exposition {
+    pub fn new(plan: &Plan, inventory: &Inventory) -> Exposition {
+        let metrics = plan.metrics.iter().map(metric_text).collect();
+        let entities = inventory.entities.iter().map(|entity| {
+            let fixed = fixed_labels(entity);
+            EntityText {
+                labels: fixed.clone(),
+                identity: identity(entity),
+                fixed,
+                endings: vec![END.to_owned()],
+                names: entity.names.clone(),
+            }
+        });
+        let kinds = Kind::ALL.into_iter().filter_map(|kind| {
+            let first = inventory.entities.iter().position(|entity| entity.kind == kind)?;
+            let count = inventory.count(kind);
+            let can_have = |(_, metric): &(usize, &Metric)| metric.kinds.contains(&kind);
+            let metrics = plan.metrics.iter().enumerate().filter(can_have).map(|(index, _)| index).collect();
+            Some(KindText { kind, entities: first..first + count, metrics })
+        });
+        Exposition { metrics, kinds: kinds.collect(), entities: entities.collect(), jobs: String::new() }
+    }
+
+    /// Takes up a job map: labels the samples of each GPU and instance with its jobs, if they are to be there.
+    pub fn set_jobs(&mut self, jobs: &JobMap, labels: JobLabels) {
+        for entity in &mut self.entities {
+            let ids = match labels {
+                JobLabels::OnSamples => jobs.jobs_of(&entity.names),
+                JobLabels::InfoOnly => Vec::new(),
+            };
+            entity.endings.clear();
+            entity.endings.extend(ids.iter().map(|id| job_end(id)));
+            if ids.is_empty() {
+                entity.endings.push(END.to_owned());
+            }
+        }
+        self.jobs = self.job_metrics(jobs);
+    }
+
+    /// Appends the metrics of the job map: which GPU is allocated, to whom, and what is known of each job.
+    pub fn render_jobs(&self, out: &mut String) {
+        out.push_str(&self.jobs);
+    }
+
+    fn job_metrics(&self, jobs: &JobMap) -> String {
+        let of_gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu);
+        let gpus: Vec<&EntityText> = of_gpus.flat_map(|kind| &self.entities[kind.entities.clone()]).collect();
+        let mut out = String::new();
+        let gauge = |name, help| Family::new(name, "gauge", help);
+        let mut allocated = gauge("dcgm_exporter_gpu_allocated", "1 if a job has a GPU or instance, busy or idle");
+        for gpu in &gpus {
+            let is_allocated = !jobs.jobs_of(&gpu.names).is_empty();
+            allocated.sample(&mut out, &gpu.identity, [], END, Number::Int(is_allocated.into()));
+        }
+        let mut held = gauge("dcgm_exporter_gpu_job", "A job that has a GPU or instance; always 1");
+        for gpu in &gpus {
+            for job in jobs.jobs_of(&gpu.names) {
+                held.sample(&mut out, &gpu.identity, [(JOB, job)], END, Number::Int(1));
+            }
+        }
+        let mut info = gauge("dcgm_exporter_job_info", "What the job map knows of a job; always 1");
+        for (job, facts) in jobs.facts() {
+            let facts = facts.labels.iter().map(|(name, value)| (*name, value.as_str()));
+            info.sample(&mut out, "{", std::iter::once((JOB, job)).chain(facts), END, Number::Int(1));
+        }
+        let mut start = gauge("dcgm_exporter_job_start_time_seconds", "When a job's prolog ran here, since 1970");
+        for (job, facts) in jobs.facts() {
+            if let Some(seconds) = facts.start_time {
+                start.sample(&mut out, "{", [(JOB, job)], END, Number::Double(seconds));
+            }
+        }
+        out
+    }
+
+    /// Appends all samples of the table to `out`.
+    ///
+    /// A metric stands once, with all its samples together, where the first kind of entity stands that has one.
+    pub fn render(&mut self, table: &mut Table, computed: &Samples, out: &mut String) {
+        self.refresh_labels(table);
+        for metric in &mut self.metrics {
+            metric.printed = false;
+        }
+        for (index, kind) in self.kinds.iter().enumerate() {
+            for &metric in &kind.metrics {
+                let text = &mut self.metrics[metric];
+                if text.printed {
+                    continue;
+                }
+                let mut family = Family::prepared(&text.name, &text.head);
+                if text.is_announced {
+                    family.begin(out);
+                }
+                match text.source {
+                    MetricSource::Computed(name) => {
+                        render_computed(&mut family, computed.get(name), &self.entities, out);
+                    }
+                    MetricSource::Field(asked) => {
+                        render_field(&mut family, asked, &self.entities, kind, table, out);
+                        if family.is_begun() {
+                            let later = self.kinds[index + 1..].iter();
+                            for later in later.filter(|kind| kind.metrics.contains(&metric)) {
+                                render_field(&mut family, asked, &self.entities, later, table, out);
+                            }
+                        }
+                    }
+                }
+                text.printed = family.is_begun();
+            }
+        }
+        // Reserve 12 % so that longer numbers do not reallocate.
+        if out.capacity() - out.len() < out.len() / 16 {
+            out.reserve(out.len() / 8);
+        }
+    }
+
+    /// Appends `dcgm_exporter_entity_up`: one sample for each GPU and instance, `up` being by entity, and 0 for those
+    /// that have gone, with their last known identity.
+    pub fn render_up(&self, up: &[bool], gone: &[Entity], out: &mut String) {
+        let gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone());
+        let present = gpus.filter_map(|index| Some((&self.entities[index].identity, *up.get(index)?)));
+        let gone: Vec<String> = gone.iter().map(identity).collect();
+        let help = "1 if a GPU or instance answers, 0 if it is lost";
+        let mut family = Family::new("dcgm_exporter_entity_up", "gauge", help);
+        for (labels, up) in present.chain(gone.iter().map(|labels| (labels, false))) {
+            family.sample(out, labels, [], END, Number::Int(up.into()));
+        }
+    }
+
+    fn refresh_labels(&mut self, table: &mut Table) {
+        for (index, entity) in self.entities.iter_mut().enumerate() {
+            if !table.take_relabelled(index) {
+                continue;
+            }
+            entity.labels.clear();
+            entity.labels.push_str(&entity.fixed);
+            for (name, value) in table.labels(index) {
+                push_label(&mut entity.labels, name, value);
+            }
+        }
+    }
+}
+
+/// Renders the samples of a field's metric for one kind of entity.
+fn render_field(
+    family: &mut Family<'_>,
+    asked: Asked,
+    entities: &[EntityText],
+    kind: &KindText,
+    table: &Table,
+    out: &mut String,
+) {
+    for index in kind.entities.clone() {
+        let number = table.number(index, asked);
+        if number == Number::Blank {
+            continue;
+        }
+        let entity = &entities[index];
+        for ending in &entity.endings {
+            if let (FIELD_XID, Number::Int(code)) = (asked.id, number) {
+                let mut digits = itoa::Buffer::new();
+                let more = [("err_code", digits.format(code)), ("err_msg", xid::text(code))];
+                family.sample(out, &entity.labels, more, ending, number);
+            } else {
+                family.sample(out, &entity.labels, [], ending, number);
+            }
+        }
+    }
+}
+
+fn render_computed(family: &mut Family<'_>, samples: &[Sample], entities: &[EntityText], out: &mut String) {
+    for sample in samples {
+        let entity = &entities[sample.entity];
+        let mut put = |ending: &str| {
+            let more = sample.labels.iter().map(|(name, value)| (*name, value.as_str()));
+            family.sample(out, &entity.labels, more, ending, sample.number);
+        };
+        match &sample.job {
+            Attribution::Current => entity.endings.iter().for_each(|ending| put(ending)),
+            Attribution::Then(Some(job)) => put(&job_end(job)),
+            Attribution::Then(None) => put(END),
+        }
+    }
+}
+
+/// The label of a job and what ends the labels.
+fn job_end(job: &str) -> String {
+    let mut end = String::new();
+    push_label(&mut end, JOB, job);
+    end.push_str(END);
+    end
+}
+
+/// `{` and the labels that name an entity.
+fn fixed_labels(entity: &Entity) -> String {
+    labels_where(entity, |_| true)
+}
+
+/// The same without the model: its label's name is inherited and would not pass for a name of our own.
+fn identity(entity: &Entity) -> String {
+    labels_where(entity, |name| name != "modelName")
+}
+
+fn labels_where(entity: &Entity, is_wanted: fn(&str) -> bool) -> String {
+    let mut labels = String::from("{");
+    for (name, value) in entity.labels.iter().filter(|(name, _)| is_wanted(name)) {
+        push_label(&mut labels, name, value);
+    }
+    labels
+}
+
+fn metric_text(metric: &Metric) -> MetricText {
+    MetricText {
+        name: metric.name.clone(),
+        head: family::head(&metric.name, metric.kind, &metric.help),
+        source: metric.source,
+        is_announced: metric.is_announced,
+        printed: false,
+    }
+}
+
+/// Writes the exporter's own metrics.
+pub struct OwnMetrics<'a> {
+    out: &'a mut String,
+    family: Family<'static>,
+}
+
+impl<'a> OwnMetrics<'a> {
+    pub fn new(out: &'a mut String) -> OwnMetrics<'a> {
+        OwnMetrics { out, family: Family::new("", "", "") }
+    }
+}
+
+impl Sink for OwnMetrics<'_> {
+    fn metric(&mut self, name: &'static str, kind: &'static str, help: &'static str) {
+        self.family = Family::new(name, kind, help);
+        self.family.begin(self.out);
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: Number) {
+        let prepared = if labels.is_empty() { "" } else { "{" };
+        self.family.sample(self.out, prepared, labels.iter().copied(), END, value);
+    }
+}

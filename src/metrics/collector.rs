@@ -1,0 +1,279 @@
+//! Everything watched for one inventory, and one collection of it: update, read into the table, ask each source.
+//!
+//! A [`Collector`] lives as long as its inventory: when entities come or go, a new one takes its place. Counts that are
+//! to survive that are in the [`Memory`].
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::events::{Events, OVERLAP, Wanted};
+use super::exporter::SourceRun;
+use super::identity::Key;
+use super::memory::Memory;
+use super::plan::Plan;
+use super::sample::Samples;
+use super::source::{Context, Setup, Source};
+use super::sources::SOURCES;
+use super::table::Table;
+use super::watches::{self, FieldGroups, Watcher};
+use crate::dcgm::watch::Keep;
+use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
+use crate::inventory::{Inventory, Kind};
+
+pub struct Collector {
+    pub table: Table,
+    pub computed: Samples,
+    /// Fields that the engine would not watch, each with its reason.
+    pub refused: Vec<(u16, Error)>,
+    /// Sources that could not be made.
+    pub problems: Vec<String>,
+    /// One for each watch that is missing because the engine has no room: its other clients hold the groups.
+    pub no_room: Vec<Error>,
+    watches: Vec<Watch>,
+    sources: Vec<Box<dyn Source>>,
+    events: Events,
+    /// By entity of the inventory.
+    keys: Vec<Option<Key>>,
+    /// Series left out when that was last reported.
+    left_out: u64,
+    session: Rc<Session>,
+}
+
+/// How entities share groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Grouping {
+    /// As many as there are: one read for all.
+    #[default]
+    Together,
+    /// As few as the engine's room for groups allows, because a group could not be read.
+    Apart,
+}
+
+impl Grouping {
+    /// An engine has room for 62 groups, and others want some.
+    const MOST_GROUPS: usize = 40;
+
+    fn most_together(self, entities: usize) -> usize {
+        match self {
+            Grouping::Together => usize::MAX,
+            Grouping::Apart => entities.div_ceil(Grouping::MOST_GROUPS).max(1),
+        }
+    }
+}
+
+/// What one collection met.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Calls that failed, without those that lose the connection.
+    pub errors: Vec<Error>,
+    /// What else is to be logged.
+    pub problems: Vec<String>,
+    /// A whole group could not be read; smaller groups may save what the culprit does not own.
+    pub isolate: bool,
+    /// How each source did.
+    pub sources: Vec<SourceRun>,
+    /// Series that could not be counted for want of room, since the exporter started.
+    pub series_left_out: u64,
+}
+
+impl Outcome {
+    /// Lets a lost connection through; any other error joins those that cost a few samples. Says whether all went well.
+    fn note(&mut self, result: Result<()>) -> Result<bool> {
+        match result {
+            Err(error) if error.is_connection_lost() => Err(error),
+            Err(error) => {
+                // Two sources may have failed for the same reason.
+                if !self.errors.contains(&error) {
+                    self.errors.push(error);
+                }
+                Ok(false)
+            }
+            Ok(()) => Ok(true),
+        }
+    }
+}
+
+impl Collector {
+    /// Watches what `plan` asks of the entities of `inventory`. What cannot be watched costs its own samples and is in
+    /// [`Collector::refused`], [`Collector::problems`] and [`Collector::no_room`].
+    ///
+    /// Errors: only a lost connection (-21).
+    pub fn new(
+        session: &Rc<Session>,
+        plan: &Plan,
+        inventory: &Inventory,
+        interval: Duration,
+        memory: &mut Memory,
+        grouping: Grouping,
+    ) -> Result<Collector> {
+        let table = Table::new(plan, inventory);
+        let mut field_groups = FieldGroups::default();
+        let mut watcher = Watcher::new(session, interval, Keep::Latest, &mut field_groups);
+        watch_fields(&mut watcher, plan, inventory, grouping)?;
+        let Watcher { watches, mut refused, mut no_room, .. } = watcher;
+        let keys: Vec<Option<Key>> = inventory.entities.iter().map(|entity| memory.key(entity)).collect();
+        let (wanted, shown): (Vec<_>, Vec<_>) = (plan.computed().collect(), plan.shown().collect());
+        let mut wanted_events = Wanted::default();
+        let (mut sources, mut problems) = (Vec::new(), Vec::new());
+        let mut setup = Setup {
+            session,
+            inventory,
+            keys: &keys,
+            interval,
+            windows: memory.windows,
+            events: &mut wanted_events,
+            wanted: &wanted,
+            shown: &shown,
+        };
+        for row in SOURCES {
+            match (row.new)(&mut setup) {
+                Ok(source) => sources.extend(source),
+                Err(error) if error.is_connection_lost() => return Err(error),
+                Err(error) => {
+                    let names: Vec<&str> =
+                        row.metrics.iter().map(|metric| metric.name).filter(|name| wanted.contains(name)).collect();
+                    problems.push(format!("{} cannot be collected: {error}", names.join(", ")));
+                    if error.kind == ErrorKind::NoRoom {
+                        no_room.push(error);
+                    }
+                }
+            }
+        }
+        let made = Events::new(session, &wanted_events, interval, &mut field_groups, &mut no_room)?;
+        let (events, refused_events) = made;
+        refused.extend(refused_events);
+        Ok(Collector {
+            table,
+            computed: Samples::of(wanted),
+            refused,
+            problems,
+            no_room,
+            watches,
+            sources,
+            events,
+            keys,
+            left_out: memory.left_out(),
+            session: session.clone(),
+        })
+    }
+
+    /// Changes the time between two collections: all watches get their new interval in place, and lose no sample.
+    ///
+    /// Errors: the first one; the watches after it keep their interval.
+    pub fn set_interval(&mut self, interval: Duration) -> Result<()> {
+        let of_watches = watches::of_collections(interval);
+        self.watches.iter().try_for_each(|watch| watch.set_interval(of_watches))?;
+        self.sources.iter_mut().try_for_each(|source| source.set_interval(interval))?;
+        // Last: a plain watch of the same field ends how long the engine keeps its samples.
+        self.events.set_interval(interval)
+    }
+
+    /// Polls what is due and reads it into the table, then asks the sources. What could not be read is blank, never old.
+    ///
+    /// Errors: only a lost connection; others are in the outcome.
+    /// `now` is in microseconds since 1970.
+    pub fn collect(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        outcome.note(self.session.update_all_fields())?;
+        self.table.clear();
+        let table = &mut self.table;
+        for watch in &self.watches {
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+            outcome.isolate |= read.is_err();
+            outcome.note(read)?;
+        }
+        if !self.sources.is_empty() {
+            self.ask_sources(inventory, memory, now, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    fn ask_sources(
+        &mut self,
+        inventory: &Inventory,
+        memory: &mut Memory,
+        now: i64,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        self.computed.clear();
+        let mut failed = Vec::new();
+        self.events.collect(now, &mut memory.next_event, &mut failed)?;
+        let mut context = Context {
+            inventory,
+            keys: &self.keys,
+            now,
+            parts: &mut memory.parts,
+            jobs: &memory.jobs,
+            events: &self.events.read,
+            events_from: memory.next_event.map_or(now, |next| next.min(now)) - OVERLAP,
+            events_failed: failed.first(),
+        };
+        for source in &mut self.sources {
+            let start = Instant::now();
+            let collected = source.collect(&mut context, &mut self.computed);
+            let success = outcome.note(collected)?;
+            outcome.sources.push(SourceRun { name: source.name(), took: start.elapsed(), success });
+        }
+        for error in failed {
+            outcome.note(Err(error))?;
+        }
+        for value in &self.computed.values {
+            self.table.put_newer(*value);
+        }
+        outcome.series_left_out = memory.left_out();
+        if outcome.series_left_out > self.left_out {
+            outcome.problems.push(format!(
+                "{} series of computed metrics are not counted: there are {} already, of many jobs or kinds of event",
+                outcome.series_left_out - self.left_out,
+                super::tally::MOST_SERIES
+            ));
+            self.left_out = outcome.series_left_out;
+        }
+        Ok(())
+    }
+}
+
+fn watch_fields(watcher: &mut Watcher<'_>, plan: &Plan, inventory: &Inventory, grouping: Grouping) -> Result<()> {
+    let together = grouping.most_together(inventory.entities.len());
+    for fields in &plan.fields {
+        let of_kind = inventory.entities.iter().filter(|entity| entity.kind == fields.kind);
+        // GPUs of different models support different profiling fields; each asks what it can answer.
+        let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
+        for entity in of_kind {
+            let asked = match (fields.kind, entity.gpu) {
+                (Kind::Gpu | Kind::WholeGpu, Some(gpu)) => plan.supported_by(gpu, &fields.ids),
+                _ => fields.ids.clone(),
+            };
+            match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {
+                Some((_, entities)) => entities.push(entity.id),
+                None => by_fields.push((asked, vec![entity.id])),
+            }
+        }
+        for (ids, entities) in by_fields {
+            for entities in entities.chunks(together) {
+                watcher.watch(entities, &ids)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Profiling fields by GPU. A GPU without profiling has none, for the reason handed to `refused`.
+pub fn profiling_support(
+    session: &Session,
+    gpus: &[u32],
+    mut refused: impl FnMut(u32, Error),
+) -> Result<HashMap<u32, Vec<u16>>> {
+    let mut supported = HashMap::new();
+    for &gpu in gpus {
+        match session.profiling_fields(gpu) {
+            Ok(fields) => {
+                supported.insert(gpu, fields);
+            }
+            Err(error) if error.is_connection_lost() => return Err(error),
+            Err(error) => refused(gpu, error),
+        }
+    }
+    Ok(supported)
+}

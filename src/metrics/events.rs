@@ -1,0 +1,118 @@
+//! Every sample of the event fields since the last collection, in one read for all sources.
+//!
+//! Each read costs a message of 4 MiB inside libdcgm, so XID errors and clock events share one group and one field group.
+
+use std::time::Duration;
+
+use super::watches::{FieldGroups, Watcher};
+use crate::dcgm::watch::Keep;
+use crate::dcgm::{EntityId, Error, Result, Session, Value, Watch};
+use std::rc::Rc;
+
+/// How far each read goes back behind the last one. DCGM's "where to go on" is the engine's time of the read, while XID
+/// errors from the kernel's log are stored up to a second late under the kernel's time; 5 s lost none of 36.
+pub const OVERLAP: i64 = 5_000_000;
+
+/// A sample of an event field. The same one comes again within [`OVERLAP`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    pub entity: EntityId,
+    pub field: u16,
+    /// Microseconds since 1970.
+    pub time: i64,
+    pub value: i64,
+}
+
+/// What the sources want to be read.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    fields: Vec<u16>,
+    entities: Vec<EntityId>,
+    window: Duration,
+}
+
+impl Wanted {
+    /// Asks for all samples of a field of these entities, from so long before the first read.
+    pub fn add(&mut self, field: u16, entities: &[EntityId], window: Duration) {
+        self.fields.push(field);
+        for entity in entities {
+            if !self.entities.contains(entity) {
+                self.entities.push(*entity);
+            }
+        }
+        self.window = self.window.max(window);
+    }
+}
+
+/// The watches behind the event fields, and what was read last.
+#[derive(Default)]
+pub struct Events {
+    watches: Vec<Watch>,
+    window: Duration,
+    pub read: Vec<Event>,
+}
+
+impl Events {
+    /// Watches what is wanted. To be called after all other watches are made: of two watches on the same entity and field
+    /// the later one decides how long the engine keeps samples.
+    ///
+    /// Errors: only a lost connection. `no_room` gets an error for each watch that the engine had no room for; fields that
+    /// are not watched are handed back.
+    pub fn new(
+        session: &Rc<Session>,
+        wanted: &Wanted,
+        interval: Duration,
+        field_groups: &mut FieldGroups,
+        no_room: &mut Vec<Error>,
+    ) -> Result<(Events, Vec<(u16, Error)>)> {
+        let mut watcher = Watcher::new(session, interval, Keep::Window(kept(wanted.window, interval)), field_groups);
+        watcher.watch(&wanted.entities, &wanted.fields)?;
+        let Watcher { watches, refused, no_room: more, .. } = watcher;
+        no_room.extend(more);
+        Ok((Events { watches, window: wanted.window, read: Vec::new() }, refused))
+    }
+
+    /// Reads what is new since `next`, which moves on unless something could not be read.
+    ///
+    /// Errors: only a lost connection; others go to `failed`.
+    pub fn collect(&mut self, now: i64, next: &mut Option<i64>, failed: &mut Vec<Error>) -> Result<()> {
+        self.read.clear();
+        if self.watches.is_empty() {
+            return Ok(());
+        }
+        // A clock that was set back must not hide events for as long as the step.
+        let since = next.map_or(now - self.window.as_micros() as i64, |next| next.min(now) - OVERLAP);
+        let mut reached: Option<i64> = None;
+        for watch in &self.watches {
+            let read = &mut self.read;
+            let result = watch.since(since, &mut |entity, reading| {
+                if let (0, Value::Int(value)) = (reading.status, &reading.value) {
+                    read.push(Event { entity, field: reading.field, time: reading.timestamp, value: *value });
+                }
+            });
+            let after = match result {
+                Ok(after) => after,
+                Err(error) if error.is_connection_lost() => return Err(error),
+                Err(error) => {
+                    failed.push(error);
+                    next.unwrap_or(since)
+                }
+            };
+            reached = Some(reached.map_or(after, |reached| reached.min(after)));
+        }
+        *next = reached;
+        Ok(())
+    }
+
+    /// Changes the interval of the watches in place; to be called after the plain watches have theirs, see [`Events::new`].
+    pub fn set_interval(&self, interval: Duration) -> Result<()> {
+        let interval = super::watches::of_collections(interval);
+        self.watches.iter().try_for_each(|watch| watch.set_interval(interval))
+    }
+}
+
+/// How long the engine keeps events for us: long enough for a few missed collections.
+fn kept(window: Duration, interval: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(600);
+    window.min(LONGEST).max(interval * 3 + Duration::from_secs(60))
+}

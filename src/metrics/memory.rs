@@ -1,0 +1,220 @@
+//! What outlives sessions and inventories: counts since the exporter started, recent events, jobs, and where reading of
+//! events goes on.
+//!
+//! All of it is kept by [`identity`](super::identity), never by DCGM's ids: an engine that is started again may number
+//! its entities anew, and a MIG instance that is made gets the id of one that was destroyed.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::identity::{Identities, Key};
+use super::job_timeline::JobTimeline;
+use crate::inventory::{Entity, Inventory};
+
+/// A source's part of the memory.
+pub trait Part: Any + Send {
+    /// An empty part. The windows are those of the metrics that count recent events.
+    fn new(windows: Windows) -> Self
+    where
+        Self: Sized;
+
+    /// An instance is gone for good.
+    fn forget(&mut self, key: Key);
+
+    /// Series that could not be counted for want of room.
+    fn left_out(&self) -> u64;
+}
+
+/// How far back the metrics that count recent events look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    pub xid: Duration,
+    pub clock_events: Duration,
+}
+
+pub struct Memory {
+    pub windows: Windows,
+    pub parts: Parts,
+    pub jobs: JobTimeline,
+    /// Where reading of events goes on, in microseconds since 1970.
+    pub next_event: Option<i64>,
+    identities: Identities,
+}
+
+/// The parts of all sources, by their types.
+pub struct Parts {
+    /// Events before this are not counted, in microseconds since 1970.
+    pub started: i64,
+    windows: Windows,
+    parts: HashMap<TypeId, Box<dyn Part>>,
+}
+
+impl Parts {
+    /// A source's own part, empty at first.
+    pub fn of<P: Part>(&mut self) -> &mut P {
+        let windows = self.windows;
+        let part = self.parts.entry(TypeId::of::<P>()).or_insert_with(|| Box::new(P::new(windows)));
+        let part: &mut dyn Any = part.as_mut();
+        part.downcast_mut().expect("each part is kept under its own type")
+    }
+}
+
+impl Memory {
+    /// `now` is in microseconds since 1970; what happened before is not counted.
+    pub fn new(now: i64, windows: Windows) -> Memory {
+        Memory {
+            windows,
+            parts: Parts { started: now, windows, parts: HashMap::new() },
+            jobs: JobTimeline::default(),
+            next_event: None,
+            identities: Identities::default(),
+        }
+    }
+
+    /// To be called with every inventory, also the first one of a new session. Forgets the instances that are gone from
+    /// GPUs that are here; all other state stays, also that of GPUs that are away.
+    pub fn inventory(&mut self, inventory: &Inventory) {
+        for key in self.identities.update(inventory) {
+            self.parts.parts.values_mut().for_each(|part| part.forget(key));
+            self.jobs.forget(key);
+        }
+    }
+
+    /// The key of a GPU or instance; `None` for any other kind of entity.
+    pub fn key(&mut self, entity: &Entity) -> Option<Key> {
+        self.identities.key(entity)
+    }
+
+    /// Notes which jobs have a GPU or instance from now on.
+    pub fn set_jobs(&mut self, now: i64, entity: &Entity, jobs: &[&str]) {
+        if let Some(key) = self.key(entity) {
+            self.jobs.set(now, key, jobs);
+        }
+    }
+
+    /// Series that could not be counted for want of room, since the start.
+    pub fn left_out(&self) -> u64 {
+        self.parts.parts.values().map(|part| part.left_out()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dcgm::{EntityGroup, EntityId};
+    use crate::inventory::Kind;
+
+    /// Counts by key, as a source's part does.
+    struct Counts(HashMap<Key, u32>);
+
+    impl Part for Counts {
+        fn new(_: Windows) -> Counts {
+            Counts(HashMap::new())
+        }
+
+        fn forget(&mut self, key: Key) {
+            self.0.remove(&key);
+        }
+
+        fn left_out(&self) -> u64 {
+            0
+        }
+    }
+
+    fn gpu(id: u32, uuid: &str) -> Entity {
+        Entity {
+            id: EntityId::new(EntityGroup::Gpu, id),
+            kind: Kind::Gpu,
+            labels: vec![("gpu", id.to_string()), ("UUID", uuid.to_owned())],
+            gpu: Some(id),
+            gpu_instance: None,
+            names: Vec::new(),
+            uuid: uuid.to_owned(),
+        }
+    }
+
+    fn instance(entity: u32, gpu_uuid: &str, id: u32, profile: &str, uuid: &str) -> Entity {
+        let mut labels = vec![("gpu", "0".to_owned()), ("UUID", gpu_uuid.to_owned())];
+        if !profile.is_empty() {
+            labels.push(("GPU_I_PROFILE", profile.to_owned()));
+        }
+        Entity {
+            id: EntityId::new(EntityGroup::Instance, entity),
+            labels,
+            gpu_instance: Some(id),
+            uuid: uuid.to_owned(),
+            ..gpu(0, gpu_uuid)
+        }
+    }
+
+    /// A memory that is told of inventories, and what is counted for each entity: what it is now, before one is added.
+    struct Node(Memory);
+
+    impl Node {
+        fn sees(&mut self, entities: &[Entity]) -> Vec<u32> {
+            self.0.inventory(&Inventory { entities: entities.to_vec(), ..Inventory::default() });
+            let keys: Vec<Key> = entities.iter().map(|entity| self.0.key(entity).unwrap()).collect();
+            let counts = &mut self.0.parts.of::<Counts>().0;
+            keys.into_iter()
+                .map(|key| {
+                    let count = counts.entry(key).or_default();
+                    *count += 1;
+                    *count - 1
+                })
+                .collect()
+        }
+    }
+
+    fn node() -> Node {
+        let window = Duration::from_secs(300);
+        Node(Memory::new(0, Windows { xid: window, clock_events: window }))
+    }
+
+    #[test]
+    fn a_new_session_may_number_entities_anew() {
+        let mut node = node();
+        assert_eq!(node.sees(&[gpu(0, "GPU-a"), gpu(1, "GPU-b")]), [0, 0]);
+        assert_eq!(node.sees(&[gpu(0, "GPU-b")]), [1]);
+        assert_eq!(node.sees(&[gpu(0, "GPU-b"), gpu(1, "GPU-c"), gpu(2, "GPU-a")]), [2, 0, 1]);
+        let instances =
+            |first| [instance(first, "GPU-a", 1, "1g", "MIG-1"), instance(first + 1, "GPU-a", 2, "1g", "MIG-2")];
+        assert_eq!(node.sees(&instances(0)), [0, 0]);
+        assert_eq!(node.sees(&instances(7)), [1, 1]);
+    }
+
+    #[test]
+    fn a_driver_that_is_loaded_again_and_gpus_that_are_released() {
+        let mut node = node();
+        let there = [gpu(1, "GPU-b"), instance(0, "GPU-a", 1, "1g", "MIG-1")];
+        assert_eq!(node.sees(&there), [0, 0]);
+        assert_eq!(node.sees(&[]), Vec::<u32>::new());
+        assert_eq!(node.sees(&there), [1, 1]);
+        assert_eq!(node.sees(&there[..1]), [2], "the other GPU has fallen off the bus");
+        assert_eq!(node.sees(&there), [3, 2]);
+    }
+
+    #[test]
+    fn slicing_anew_starts_at_zero_and_leaves_other_gpus_alone() {
+        let mut node = node();
+        let other = instance(9, "GPU-b", 1, "1g", "MIG-9");
+        let sliced = |profile: &str, uuid: &str| [instance(0, "GPU-a", 1, profile, uuid), other.clone()];
+        assert_eq!(node.sees(&sliced("1g", "MIG-1")), [0, 0]);
+        assert_eq!(node.sees(&sliced("1g", "MIG-2")), [0, 1], "the same ids, another UUID");
+        assert_eq!(node.sees(&sliced("3g", "MIG-2")), [0, 2], "another profile");
+        assert_eq!(node.sees(&sliced("1g", "MIG-1")), [0, 3], "what was gone is forgotten");
+        // In one piece, and sliced again just as before.
+        let parent = Entity { kind: Kind::WholeGpu, ..gpu(0, "GPU-a") };
+        assert_eq!(node.sees(&[gpu(0, "GPU-a"), other.clone()]), [0, 4]);
+        assert_eq!(node.sees(&[instance(0, "GPU-a", 1, "1g", "MIG-1"), other.clone(), parent]), [0, 5, 1]);
+    }
+
+    #[test]
+    fn an_instance_whose_names_cannot_be_read_once_is_the_same() {
+        let mut node = node();
+        assert_eq!(node.sees(&[instance(0, "GPU-a", 1, "1g", "MIG-1")]), [0]);
+        assert_eq!(node.sees(&[instance(0, "GPU-a", 1, "", "")]), [1]);
+        assert_eq!(node.sees(&[instance(0, "GPU-a", 1, "1g", "MIG-1")]), [2]);
+        assert_eq!(node.sees(&[instance(0, "GPU-a", 2, "1g", "MIG-3")]), [0]);
+    }
+}

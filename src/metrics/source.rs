@@ -1,0 +1,163 @@
+//! What a source of computed metrics is, and what it is given.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::events::{Event, Wanted};
+use super::identity::Key;
+use super::job_timeline::JobTimeline;
+use super::memory::{Parts, Windows};
+use super::sample::Samples;
+use crate::dcgm::{Error, Result, Session};
+use crate::inventory::Inventory;
+
+/// Makes samples of computed metrics. It lives as long as the inventory and the watches; what it counts for longer is in
+/// its [`Part`](super::memory::Part) of the memory.
+pub trait Source {
+    /// As the exporter's own metrics name it.
+    fn name(&self) -> &'static str;
+
+    /// Adds the samples of this collection.
+    ///
+    /// Errors: -21 ends the collection. Any other one is counted and costs what was not added.
+    fn collect(&mut self, context: &mut Context<'_>, samples: &mut Samples) -> Result<()>;
+
+    /// The time between two collections has changed.
+    fn set_interval(&mut self, _interval: Duration) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes a source; `None` where it has nothing to do. Errors other than -21 are logged once and leave the source out.
+pub type New = fn(&mut Setup<'_>) -> Result<Option<Box<dyn Source>>>;
+
+/// What a source is made of.
+pub struct Setup<'a> {
+    pub session: &'a Rc<Session>,
+    pub inventory: &'a Inventory,
+    /// By entity of the inventory.
+    pub keys: &'a [Option<Key>],
+    /// Time between two collections.
+    pub interval: Duration,
+    pub windows: Windows,
+    /// Event fields to read.
+    pub events: &'a mut Wanted,
+    /// Computed metrics that rows of the counters file ask for.
+    pub wanted: &'a [&'static str],
+    /// Fields that rows of the counters file show by themselves.
+    pub shown: &'a [u16],
+}
+
+impl Setup<'_> {
+    /// Whether any of these metrics is asked for.
+    pub fn wants(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.wanted.contains(name))
+    }
+}
+
+/// What a source may use during a collection.
+pub struct Context<'a> {
+    pub inventory: &'a Inventory,
+    /// By entity of the inventory; `None` for what is no GPU or instance.
+    pub keys: &'a [Option<Key>],
+    /// Microseconds since 1970.
+    pub now: i64,
+    pub parts: &'a mut Parts,
+    pub jobs: &'a JobTimeline,
+    /// What happened since the last collection, and [`OVERLAP`](super::events::OVERLAP) before it.
+    pub events: &'a [Event],
+    /// From where on events may come again, in microseconds since 1970.
+    pub events_from: i64,
+    /// Why some events could not be read.
+    pub events_failed: Option<&'a Error>,
+}
+
+impl Context<'_> {
+    /// For a source to end with that works with events: fails if some could not be read.
+    pub fn events_complete(&self) -> Result<()> {
+        self.events_failed.map_or(Ok(()), |error| Err(error.clone()))
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::memory::Memory;
+    use super::super::number::Number;
+    use super::*;
+    use crate::dcgm::{EntityGroup, EntityId};
+    use crate::inventory::{Entity, Kind};
+
+    pub const SECOND: i64 = 1_000_000;
+
+    pub fn gpu(id: u32, kind: Kind) -> Entity {
+        let uuid = format!("GPU-{id}");
+        Entity {
+            id: EntityId::new(EntityGroup::Gpu, id),
+            kind,
+            labels: vec![("gpu", id.to_string()), ("UUID", uuid.clone())],
+            gpu: Some(id),
+            gpu_instance: None,
+            names: Vec::new(),
+            uuid,
+        }
+    }
+
+    pub fn instance(entity: u32, of: u32) -> Entity {
+        Entity {
+            id: EntityId::new(EntityGroup::Instance, entity),
+            gpu_instance: Some(entity),
+            uuid: format!("MIG-{entity}"),
+            ..gpu(of, Kind::Gpu)
+        }
+    }
+
+    /// A node without an engine: a source's events come from the test.
+    pub struct Node {
+        pub memory: Memory,
+        pub inventory: Inventory,
+        /// Of [`Context::events_from`].
+        pub events_from: i64,
+    }
+
+    impl Node {
+        /// The exporter starts at 0; windows are 300 s.
+        pub fn new(entities: Vec<Entity>) -> Node {
+            let window = Duration::from_secs(300);
+            Node {
+                memory: Memory::new(0, Windows { xid: window, clock_events: window }),
+                inventory: Inventory { entities, ..Inventory::default() },
+                events_from: 0,
+            }
+        }
+
+        pub fn collect(
+            &mut self,
+            source: &mut dyn Source,
+            now: i64,
+            events: &[Event],
+            names: &[&'static str],
+        ) -> Samples {
+            let keys: Vec<Option<Key>> = self.inventory.entities.iter().map(|entity| self.memory.key(entity)).collect();
+            let mut samples = Samples::of(names.iter().copied());
+            let mut context = Context {
+                inventory: &self.inventory,
+                keys: &keys,
+                now,
+                parts: &mut self.memory.parts,
+                jobs: &self.memory.jobs,
+                events,
+                events_from: self.events_from,
+                events_failed: None,
+            };
+            source.collect(&mut context, &mut samples).unwrap();
+            samples
+        }
+    }
+
+    /// The number of the sample of an entity that has this label value, or none at all; `Blank` without such a sample.
+    pub fn number(samples: &Samples, name: &str, entity: usize, label: &str) -> Number {
+        let of_entity = samples.get(name).iter().filter(|sample| sample.entity == entity);
+        let mut of_label = of_entity.filter(|sample| label.is_empty() || sample.labels.iter().any(|(_, v)| v == label));
+        of_label.next().map_or(Number::Blank, |sample| sample.number)
+    }
+}

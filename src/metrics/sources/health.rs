@@ -1,0 +1,157 @@
+//! `DCGM_EXP_GPU_HEALTH_STATUS`: what DCGM's health watches say of each GPU and system.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::dcgm::health::Health;
+use crate::dcgm::watch::Group;
+use crate::dcgm::{EntityGroup, EntityId, Result};
+use crate::metrics::number::Number;
+use crate::metrics::sample::{Sample, Samples};
+use crate::metrics::source::{Context, Setup, Source};
+
+pub const STATUS: &str = "DCGM_EXP_GPU_HEALTH_STATUS";
+
+/// `dcgmHealthSystems_t`, as labels, in the order of the page. The last is for incidents of the whole GPU.
+const SYSTEMS: [(u32, &str); 11] = [
+    (0x1, "PCIE"),
+    (0x2, "NVLINK"),
+    (0x4, "PMU"),
+    (0x8, "MCU"),
+    (0x10, "MEM"),
+    (0x20, "SM"),
+    (0x40, "INFOROM"),
+    (0x80, "THERMAL"),
+    (0x100, "POWER"),
+    (0x200, "DRIVER"),
+    (u32::MAX, "ALL"),
+];
+
+/// `code label`, one per line, and the release that has it where not all do: `dcgmError_t` as dcgm-exporter spells it.
+static CODES: &str = include_str!("health-codes.txt");
+
+/// The health systems are watched and asked at this interval, or at that of the collections if it is longer. A check
+/// takes 1.5 to 5 ms and answers with a megabyte; what it looks at (error counters, temperatures, NVML's own states) is
+/// for people and schedulers, whom a second does not delay.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// How far back DCGM's judgements look.
+const KEEP: Duration = Duration::from_secs(600);
+
+/// Health watches of all GPUs that are reported, whole or by their instances.
+pub struct HealthChecks {
+    health: Health,
+    group: Rc<Group>,
+    interval: Duration,
+    checked: Option<Instant>,
+    /// The worst incident by GPU and system of the last check: (health, code).
+    worst: HashMap<(u32, u32), (i32, i32)>,
+    release: Vec<u32>,
+}
+
+/// `None` without GPUs.
+pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
+    let reported = setup.inventory.reported_gpus();
+    if reported.is_empty() || !setup.wants(&[STATUS]) {
+        return Ok(None);
+    }
+    let gpus: Vec<EntityId> = reported.into_iter().map(|(_, gpu)| EntityId::new(EntityGroup::Gpu, gpu)).collect();
+    let group = Rc::new(Group::new(setup.session, &gpus, |entity, error| {
+        log::warn!("GPU {} has no health checks: {error}", entity.id);
+    })?);
+    let interval = setup.interval.max(SHORTEST);
+    Ok(Some(Box::new(HealthChecks {
+        health: Health::new(&group, interval, KEEP)?,
+        group,
+        interval,
+        checked: None,
+        worst: HashMap::new(),
+        release: release(setup.session.library().version()),
+    })))
+}
+
+impl HealthChecks {
+    fn check(&mut self) -> Result<()> {
+        // A collection that comes a little early still checks.
+        if self.checked.is_some_and(|checked| checked.elapsed() < self.interval.mul_f64(0.9)) {
+            return Ok(());
+        }
+        let worst = &mut self.worst;
+        worst.clear();
+        self.checked = None;
+        self.health.check(&mut |incident| {
+            if incident.entity.group == EntityGroup::Gpu {
+                let known = worst.entry((incident.entity.id, incident.system)).or_insert((0, 0));
+                if incident.health > known.0 {
+                    *known = (incident.health, incident.code);
+                }
+            }
+        })?;
+        self.checked = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl Source for HealthChecks {
+    fn name(&self) -> &'static str {
+        "health"
+    }
+
+    fn set_interval(&mut self, interval: Duration) -> Result<()> {
+        let interval = interval.max(SHORTEST);
+        if interval != self.interval {
+            self.health = Health::new(&self.group, interval, KEEP)?;
+            self.interval = interval;
+        }
+        Ok(())
+    }
+
+    /// Adds eleven samples per GPU: 0 pass, 10 warn, 20 fail.
+    fn collect(&mut self, context: &mut Context<'_>, samples: &mut Samples) -> Result<()> {
+        self.check()?;
+        let Some(list) = samples.list(STATUS) else { return Ok(()) };
+        for (entity, gpu) in context.inventory.reported_gpus() {
+            for (system, name) in SYSTEMS {
+                let (health, code) = self.worst.get(&(gpu, system)).copied().unwrap_or((0, 0));
+                let labels =
+                    vec![("health_error_code", code_name(code, &self.release)), ("health_watch", name.to_owned())];
+                list.push(Sample::new(entity, labels, Number::Int(i64::from(health))));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn release(version: &str) -> Vec<u32> {
+    version.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+/// The label of a code in a release of libdcgm: newer ones give new codes to numbers that meant nothing before.
+fn code_name(code: i32, release_here: &[u32]) -> String {
+    let number = code.to_string();
+    let known = CODES.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let is_it = words.next() == Some(number.as_str());
+        let name = words.next().filter(|_| is_it)?;
+        words.next().is_none_or(|since| release_here >= release(since).as_slice()).then_some(name)
+    });
+    known.map_or_else(|| format!("DCGM_FR_UNKNOWN({code})"), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_names_by_release() {
+        let name = |code, version| code_name(code, &release(version));
+        assert_eq!(name(0, "3.3.9"), "DCGM_FR_OK");
+        assert_eq!(name(-1, "4.6.0"), "DCGM_FR_UNKNOWN(-1)");
+        assert_eq!(name(130, "4.5.3"), "DCGM_FR_RETEST_REQUESTED");
+        assert_eq!(name(131, "4.5.3"), "DCGM_FR_UNKNOWN(131)");
+        assert_eq!(name(131, "4.6.0"), "DCGM_FR_CONTAINED_ERROR");
+        assert_eq!(name(132, "4.10.1"), "DCGM_FR_UNCORRECTABLE_ROW_REMAP_LIMIT");
+        assert_eq!(name(133, "4.6.0"), "DCGM_FR_UNKNOWN(133)");
+        assert!(CODES.lines().enumerate().all(|(index, line)| line.starts_with(&format!("{index} DCGM_FR_"))));
+    }
+}

@@ -1,0 +1,172 @@
+//! The sources of computed metrics against the real binary: what they count across sessions, and what a failing one costs.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::common::*;
+
+fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let counters = scratch.write("counters.csv", counters);
+    Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", plan)
+            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+            .args(arguments)
+            .arg("-f")
+            .arg(counters),
+    )
+}
+
+/// The value of the one sample that has all these texts.
+fn value(page: &str, parts: &[&str]) -> Option<f64> {
+    let line = page.lines().find(|line| parts.iter().all(|part| line.contains(part)))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+fn is_in_state(page: &str, state: &str) -> bool {
+    page.contains(&format!("dcgm_exporter_state{{state=\"{state}\"}} 1\n"))
+}
+
+fn release(exporter: &mut Exporter) {
+    exporter.signal(Signal::USR1);
+    exporter.page_with("the GPUs are released", |page| is_in_state(page, "released"));
+}
+
+/// A GPU with one instance, whose UUID is given, and a whole GPU.
+fn sliced(uuid: &str) -> Value {
+    let mut plan = scenario(&[0, 1]);
+    plan["system"]["gpu_instances"] = json!([
+        { "parent_gpu": 0, "entity_id": 0, "nvml_gpu_instance_id": 9, "profile": "1g.18gb", "uuid": uuid },
+    ]);
+    plan
+}
+
+#[test]
+fn an_instance_that_is_made_while_the_gpus_are_released_starts_at_zero() {
+    let scratch = Scratch::new();
+    let mut plan = sliced("MIG-1");
+    let events = |entity: &str, id: u32, count: u32| json!({ "entity": entity, "id": id, "field_id": 230, "value": 94, "count": count, "every_ms": 1 });
+    plan["events"] = json!([events("GPU_I", 0, 3), events("GPU", 1, 2)]);
+    let counters = "DCGM_EXP_XID_ERRORS_TOTAL, counter, t\nDCGM_EXP_LAST_XID_TIMESTAMP_SECONDS, gauge, l\n";
+    let mut exporter = start(&scratch, &plan, counters, &["-c", "100"]);
+    let totals = |page: &str| {
+        let total = |gpu: &str| value(page, &["DCGM_EXP_XID_ERRORS_TOTAL{", gpu, "xid=\"94\""]);
+        (total("GPU_I_ID=\"9\""), total("gpu=\"1\""))
+    };
+    exporter.page_with("both have errors", |page| totals(page) == (Some(3.0), Some(2.0)));
+    // As it was: a release costs no count.
+    release(&mut exporter);
+    scratch.write("scenario.json", sliced("MIG-1").to_string());
+    exporter.signal(Signal::USR2);
+    exporter.page_with("both still have their errors", |page| totals(page) == (Some(3.0), Some(2.0)));
+    // Sliced anew: another instance has the same id, place and profile.
+    release(&mut exporter);
+    scratch.write("scenario.json", sliced("MIG-2").to_string());
+    exporter.signal(Signal::USR2);
+    let page = exporter.page_with("they are back", |page| totals(page).0.is_some());
+    assert_eq!(totals(&page), (Some(0.0), Some(2.0)), "{page}");
+    assert_eq!(value(&page, &["DCGM_EXP_LAST_XID_TIMESTAMP_SECONDS{", "GPU_I_ID=\"9\""]), None);
+}
+
+#[test]
+fn time_in_which_nothing_was_measured_does_not_count_as_throttling() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["latest_values"][0]["fields"]["112"] = json!({ "type": "int64", "value": "64" });
+    let counters = "DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL, counter, s\nDCGM_EXP_CLOCK_EVENTS_TOTAL, counter, t\n";
+    let mut exporter = start(&scratch, &plan, counters, &["-c", "100"]);
+    let seconds = |page: &str| value(page, &["DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL{", "hw_thermal"]);
+    let page = exporter.page_with("it lasts", |page| seconds(page).is_some_and(|seconds| seconds > 0.3));
+    let (before, start) = (seconds(&page).unwrap(), Instant::now());
+    release(&mut exporter);
+    let released = Instant::now();
+    std::thread::sleep(Duration::from_secs(2));
+    let released = released.elapsed();
+    exporter.signal(Signal::USR2);
+    let page = exporter.page_with("it goes on", |page| seconds(page).is_some_and(|seconds| seconds > before + 0.3));
+    let (counted, measured) = (seconds(&page).unwrap() - before, (start.elapsed() - released).as_secs_f64());
+    // The page may be of one interval before it was read.
+    assert!(counted <= measured + 0.3, "{counted} s counted in {measured} s");
+    assert_eq!(value(&page, &["DCGM_EXP_CLOCK_EVENTS_TOTAL{", "hw_thermal"]), Some(1.0), "it went on");
+}
+
+#[test]
+fn an_error_of_a_sliced_gpu_is_shown_on_the_whole_gpu() {
+    let scratch = Scratch::new();
+    let mut plan = sliced("MIG-1");
+    plan["events"] = json!([
+        { "entity": "GPU", "id": 0, "field_id": 230, "value": 79, "count": 1, "every_ms": 0 },
+        { "entity": "GPU_I", "id": 0, "field_id": 230, "value": 31, "count": 2, "every_ms": 0 },
+    ]);
+    let counters = "DCGM_FI_DRIVER_VERSION, label, d\nDCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_XID_ERRORS, gauge, x\n\
+        DCGM_EXP_XID_ERRORS_TOTAL, counter, t\n";
+    let mut exporter = start(&scratch, &plan, counters, &["-c", "100"]);
+    let page = exporter.page_with("errors are counted", |page| page.contains("xid=\"79\"} 1\n"));
+    let of_instance = "GPU_I_ID=\"9\"";
+    let of = |metric: &str, xid: &str| -> Vec<(bool, f64)> {
+        let lines = page.lines().filter(|line| line.starts_with(metric) && line.contains(xid));
+        let counted = lines.map(|line| (line.contains(of_instance), value(line, &[metric]).unwrap()));
+        counted.filter(|(_, number)| *number > 0.0).collect()
+    };
+    assert_eq!(of("DCGM_EXP_XID_ERRORS_TOTAL{", "xid=\"79\""), [(false, 1.0)]);
+    assert_eq!(of("DCGM_EXP_XID_ERRORS_TOTAL{", "xid=\"31\""), [(true, 2.0)]);
+    assert_eq!(of("DCGM_FI_DEV_XID_ERRORS{gpu=\"0\"", "err_code"), [(true, 31.0), (false, 79.0)], "{page}");
+    // A whole GPU beside its instances has no samples that its instances have.
+    assert_eq!(page.lines().filter(|line| line.starts_with("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"")).count(), 0, "{page}");
+}
+
+#[test]
+fn a_source_that_fails_costs_its_own_samples() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["faults"]["fail"] = json!([{ "call": "dcgmHealthCheck", "code": -3 }]);
+    let counters = format!("{GPU_TEMP}DCGM_EXP_GPU_HEALTH_STATUS, gauge, h\nDCGM_EXP_CLOCK_EVENTS_TOTAL, counter, c\n");
+    let mut exporter = start(&scratch, &plan, &counters, &["-c", "100"]);
+    let success = |page: &str, source: &str| value(page, &["dcgm_exporter_source_success{", source]);
+    let page = exporter.page_with("it fails", |page| success(page, "health") == Some(0.0));
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{") && page.contains("DCGM_EXP_CLOCK_EVENTS_TOTAL{"), "{page}");
+    assert!(!page.contains("DCGM_EXP_GPU_HEALTH_STATUS{"), "{page}");
+    assert_eq!(success(&page, "clock_events"), Some(1.0), "{page}");
+    assert!(value(&page, &["dcgm_exporter_source_duration_seconds{source=\"clock_events\""]).is_some_and(|s| s < 60.0));
+    assert!(is_in_state(&page, "degraded") && success(&page, "p2p").is_none(), "{page}");
+    scratch.write("scenario.json", scenario(&[0]).to_string());
+    let page = exporter.page_with("it works again", |page| success(page, "health") == Some(1.0));
+    assert_eq!(value(&page, &["DCGM_EXP_GPU_HEALTH_STATUS{", "health_watch=\"ALL\""]), Some(0.0), "{page}");
+}
+
+#[test]
+fn one_instance_of_many_that_refuses_its_fields() {
+    let scratch = Scratch::new();
+    let ids: Vec<u32> = (0..16).collect();
+    let mut plan = scenario(&ids);
+    plan["replay"] = true.into();
+    let instance = |id: u32| json!({ "parent_gpu": id / 7, "entity_id": id, "nvml_gpu_instance_id": 1 + id % 7, "profile": "1g.18gb", "uuid": format!("MIG-{id}") });
+    plan["system"]["gpu_instances"] = (0..112).map(instance).collect();
+    plan["faults"]["fail"] =
+        json!([{ "call": "dcgmWatchFields", "code": -3, "entity": "GPU_I", "id": 5, "field": 150 }]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &["-c", "100"]);
+    let series = |page: &str| page.lines().filter(|line| line.starts_with("DCGM_FI_DEV_GPU_TEMP{")).count();
+    let page = exporter.page_with("the others have samples", |page| series(page) > 0);
+    assert_eq!(series(&page), 111);
+    exporter.stop();
+    let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+    assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
+}
+
+#[test]
+fn an_engine_without_room_is_not_lost() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["faults"]["fail"] = json!([{ "call": "dcgmFieldGroupCreate", "code": -24 }]);
+    let counters = format!("{GPU_TEMP}DCGM_EXP_CLOCK_EVENTS_TOTAL, counter, c\nDCGM_EXP_GPU_HEALTH_STATUS, gauge, h\n");
+    let mut exporter = start(&scratch, &plan, &counters, &["-c", "100"]);
+    let page = exporter.page_with("it has collected", |page| page.contains("dcgm_exporter_collections_total 5\n"));
+    assert!(is_in_state(&page, "degraded") && page.contains("DCGM_EXP_GPU_HEALTH_STATUS{"), "{page}");
+    let health = exporter.get("/health").body;
+    assert!(health.contains("the engine has no room for more groups (2 watches missing)"), "{health}");
+    exporter.stop();
+    let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+    assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
+}
