@@ -1,24 +1,40 @@
-//! DCGM's fields as a Prometheus page that is always there.
+//! DCGM's fields as metrics for Prometheus.
 //!
-//! A value enters at libdcgm, is read once, rendered once, published once, and served many times; nothing on the
-//! serving side ever looks back.
+//! The watcher thread reads every value from libdcgm once, renders it once and publishes the page; the server sends that
+//! page to any number of scrapers, and never calls back.
 //!
 //! ```text
-//!  counters file ─► counters ─┐
-//!  flags, env ────► cli ──────┤
-//!                             ▼
+//!  flags, environment ─► cli ─► config      (plain settings; every module may read them)
+//!  counters file ────► counters ───┐
+//!                                  ▼
 //!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► metrics ─► exposition ─► publish ─► server ─► scraper
-//!                engine   who is here  the clock  numbers     text       arc-swap  bytes
-//!                                        ▲
-//!  job map directory ─► jobs ────────────┘
+//!                         entities     clock      samples     text         arc-swap    HTTP
+//!                                  ▲
+//!  job map directory ─► jobs ──────┘
 //! ```
 //!
-//! `--check` ([`check`]) walks the same rooms and only reads.
+//! | module | what it has | imports, besides `config` and `system` |
+//! | --- | --- | --- |
+//! | [`config`] | settings as plain types | nothing, not even `system` |
+//! | [`system`] | requests to the operating system: inotify, /proc, systemd, log | |
+//! | [`jobs`] | the job map directory | |
+//! | [`publish`] | the published page, the status, who scraped when | |
+//! | [`dcgm`] | libdcgm behind a safe interface; all `unsafe` code but the allocator's settings | |
+//! | [`counters`] | the counters file | `dcgm` for names of fields |
+//! | [`inventory`] | GPUs, instances, switches, links, CPUs, and their labels | `dcgm`, `jobs` for names of GPUs |
+//! | [`cli`] | flags, help, man page | |
+//! | [`server`] | listening sockets, TLS, users, HTTP | `publish` |
+//! | [`metrics`] | which fields to watch, readings, computed metrics | `counters`, `dcgm`, `inventory` |
+//! | [`exposition`] | samples as text | `counters`, `inventory`, `jobs`, `metrics` |
+//! | [`watcher`] | the thread that calls DCGM: when to connect, collect and publish | all above but `cli` and `server` |
+//! | [`check`] | `--check`, which only reads | all above |
 //!
-//! Data flows to the right. What a module needs from its left comes in as an argument; no module reaches back. One
-//! entity, field or job file that fails costs its own samples and never the page.
+//! `src/main.rs` wires them together and supervises the threads. `tests/map.rs` holds the imports to this table. Data flows
+//! to the right: what a module needs from one that it may not import comes in as an argument.
 //!
-//! Threads: main (signals and supervision: a thread that ends, ends the process), the watcher (the only one that calls
+//! One entity, field, job file or source that fails removes only its own samples.
+//!
+//! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that calls
 //! DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for passwords.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]

@@ -1,4 +1,5 @@
-//! tiny_http, which decides what is answered, behind a private Unix socket.
+//! Questions to tiny_http, which decides what is answered, and its answers. It runs behind a private Unix socket, see
+//! [`super::worker`].
 //!
 //! It has no limits and no time-outs, and stops for good when `accept` fails once, so it is out of the public's reach:
 //! it sees one connection, from this file, and heads that [`super::request`] wrote. The socket is one more descriptor of
@@ -8,22 +9,18 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use tiny_http::Server;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::routes;
+use super::worker::{Running, connect};
 use crate::publish::PublishedPage;
-use crate::system::threads::{Supervisor, test_fault};
+use crate::system::threads::Supervisor;
 
 /// An answer takes microseconds; after this long something is broken.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -34,8 +31,6 @@ const LATE: Duration = Duration::from_millis(100);
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
 /// The answers of [`routes`] are a few lines.
 const LONGEST_ANSWER: usize = 64 * 1024;
-/// The worker parses nothing and formats a few lines.
-const STACK: usize = 128 * 1024;
 /// Descriptors held in reserve while tiny_http accepts: it stops for good if it finds none.
 const SPARE_FILES: usize = 4;
 
@@ -92,16 +87,6 @@ struct Exchange {
     is_extended: bool,
     /// The stream had served others before, so tiny_http may have closed it without having seen this request.
     is_kept_stream: bool,
-}
-
-/// A tiny_http with its worker.
-struct Running {
-    server: Arc<Server>,
-    worker: JoinHandle<()>,
-    /// Set when it is told to end.
-    ending: Arc<AtomicBool>,
-    /// Its socket, held by its place in the kernel: the name is gone from the file system.
-    socket: OwnedFd,
 }
 
 impl Backend {
@@ -303,94 +288,6 @@ fn parse(bytes: &[u8]) -> Parsed {
             _ => Body::Text(rest[..body_length].to_vec()),
         },
     })
-}
-
-impl Running {
-    fn start(published: &Arc<PublishedPage>, supervisor: &Supervisor) -> io::Result<Running> {
-        let (listener, socket) = private_socket()?;
-        let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
-        let ending = Arc::new(AtomicBool::new(false));
-        let worker = supervisor.spawn("routes", STACK, {
-            let (server, ending, published) = (server.clone(), ending.clone(), published.clone());
-            let own_socket = socket.try_clone()?;
-            move || {
-                while !ending.load(Ordering::Acquire) {
-                    match server.recv() {
-                        Ok(request) => {
-                            test_fault("routes")?;
-                            // Whoever asked may have given up, and is answered by the poll loop then.
-                            let _ = routes::answer(request, &published);
-                        }
-                        // tiny_http accepts no more; the poll loop notices and replaces it.
-                        Err(error) => log::debug!("tiny_http: {error}"),
-                    }
-                }
-                // Dropping the server asks its accepting thread to end, but cannot wake it, because the socket's name
-                // is gone; a last connection does. tiny_http's idle threads follow within seconds.
-                drop(server);
-                let _ = connect(&own_socket);
-                Ok(())
-            }
-        })?;
-        Ok(Running { server, worker, ending, socket })
-    }
-
-    /// Ends its threads. A worker that hangs in an answer does so when it is done.
-    fn end(self) {
-        let Running { server, worker, ending, .. } = self;
-        ending.store(true, Ordering::Release);
-        server.unblock();
-        drop(server);
-        let give_up = Instant::now() + Duration::from_millis(20);
-        while !worker.is_finished() && Instant::now() < give_up {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if worker.is_finished() {
-            // A panic of it has been reported already.
-            let _ = worker.join();
-        }
-    }
-}
-
-/// Connects without waiting.
-fn connect(socket: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
-    rustix::net::connect(&stream, &SocketAddrUnix::new(path)?)?;
-    Ok(stream)
-}
-
-/// A listening socket that only this process can reach: it is bound in a directory of its own, held open, and taken out
-/// of the file system at once, so that nothing is left behind either.
-fn private_socket() -> io::Result<(UnixListener, OwnedFd)> {
-    let directories = [std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from), Some(std::env::temp_dir())];
-    let others = ["/dev/shm", "/run", "/var/tmp"].map(PathBuf::from);
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for directory in directories.into_iter().flatten().chain(others) {
-        match private_socket_in(directory.join(unguessable())) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(io::Error::new(last.kind(), format!("no directory can hold a socket: {last}")))
-}
-
-fn private_socket_in(directory: PathBuf) -> io::Result<(UnixListener, OwnedFd)> {
-    rustix::fs::mkdir(&directory, Mode::RWXU)?;
-    let path = directory.join("http");
-    let bound = UnixListener::bind(&path).and_then(|listener| {
-        let held = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        Ok((listener, held))
-    });
-    let _ = std::fs::remove_file(&path);
-    let _ = std::fs::remove_dir(&directory);
-    bound
-}
-
-fn unguessable() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    format!("dcgm-exporter-{:016x}", RandomState::new().build_hasher().finish())
 }
 
 #[cfg(test)]

@@ -5,34 +5,35 @@
 //! milliseconds of signing, are gone on with after that, for [`HANDSHAKE_TIME`]. So a client that floods gets its share and no more.
 //! Who has waited too long is closed before any work is done, and when the limit is near, kept connections that are idle
 //! make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
+//!
+//! One file, because every method changes the one list of connections; what one connection is, is in
+//! [`super::connection`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::backend::{Answer, Backend, Body};
+use super::connection::{Connection, Content, State, client};
 use super::credentials::{Credentials, Login};
 use super::listen::Listener;
+use super::rate_limit::Bucket;
 use super::request::{self, Method, Request, Status, Verdict, Version};
+use super::response::{Asked, Plain, UNAUTHORIZED, head};
 use super::stream::{Step, Stream};
 use super::watchdog::Watchdog;
-use super::web_config::{RateLimit, WebConfig};
 use super::{routes, tls};
 use crate::config::listen::Timeouts;
-use crate::publish::{Page, PublishedPage};
+use crate::publish::PublishedPage;
 use crate::system::threads::test_fault;
 
 /// The most bytes of a request's head.
 pub const LONGEST_HEAD: usize = 8 * 1024;
-/// How long a kept connection may be idle.
-const IDLE: Duration = Duration::from_secs(60);
-/// After the last answer the client's remaining bytes are read away for so long, and so many of them: closing on unread
-/// bytes would reset the connection and could take the end of the answer with it. Who sends more is flooding.
-const LINGER: Duration = Duration::from_secs(1);
+/// More bytes than this after the last answer are a flood; the connection is closed.
 const LINGER_BYTES: usize = 64 * 1024;
 /// How long a decision to send the page is good for further requests of the same form, without asking tiny_http again.
 /// The way to it and back is half of the time of a scrape; for a scraper that comes once in a second nothing changes.
@@ -66,69 +67,6 @@ pub struct Connections {
     next_id: u64,
     limit: usize,
     accept_again: Instant,
-}
-
-struct Connection {
-    id: u64,
-    stream: Stream,
-    /// A number for the address that it comes from, whatever its port; the same for all of a Unix socket.
-    client: u64,
-    state: State,
-    /// When the present state began.
-    since: Instant,
-    /// When something last went through.
-    moved: Instant,
-    /// Bytes that have come and are not yet part of a request.
-    input: Vec<u8>,
-    /// What has to be known of the present request to send its answer.
-    asked: Asked,
-    is_kept: bool,
-    /// A further request may be among the bytes that have come already.
-    has_more: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Asked {
-    is_head: bool,
-    keep_alive: bool,
-    version: Version,
-}
-
-enum State {
-    /// Waits for a request, or for the rest of one.
-    Reading,
-    /// Waits for bcrypt to let this request in.
-    LoggingIn(Request),
-    /// Waits for tiny_http to say what to send.
-    Waiting,
-    Sending {
-        head: Vec<u8>,
-        body: Content,
-        sent: usize,
-    },
-    /// The last answer is out; the client is to close.
-    Lingering {
-        discarded: usize,
-    },
-    Closed,
-}
-
-enum Content {
-    Nothing,
-    Text(Vec<u8>),
-    Page(Arc<Page>),
-    PageGzip(Arc<Page>),
-}
-
-impl Content {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Content::Nothing => &[],
-            Content::Text(text) => text,
-            Content::Page(page) => page.plain(),
-            Content::PageGzip(page) => page.gzip().unwrap_or_default(),
-        }
-    }
 }
 
 /// What a turn of the loop has to look at.
@@ -575,143 +513,5 @@ impl Connections {
         {
             self.backend.ask(Watchdog::ID, Request::health().canonical());
         }
-    }
-}
-
-impl Connection {
-    fn has_handshake_to_do(&self) -> bool {
-        matches!(self.state, State::Reading) && self.stream.has_handshake_to_do()
-    }
-
-    fn enter(&mut self, state: State, now: Instant) {
-        (self.state, self.since) = (state, now);
-    }
-
-    fn linger(&mut self, now: Instant) {
-        self.stream.finish();
-        self.enter(State::Lingering { discarded: 0 }, now);
-    }
-
-    fn interest(&self) -> PollFlags {
-        match self.state {
-            State::Reading if self.stream.has_handshake_to_do() => PollFlags::empty(),
-            State::Reading if self.stream.wants_write() => PollFlags::IN | PollFlags::OUT,
-            State::Reading | State::Lingering { .. } => PollFlags::IN,
-            State::Sending { .. } => PollFlags::OUT,
-            State::LoggingIn(_) | State::Waiting | State::Closed => PollFlags::empty(),
-        }
-    }
-
-    fn deadline(&self, timeouts: &Timeouts) -> Instant {
-        self.since
-            + match self.state {
-                State::Reading if self.is_kept => IDLE,
-                State::Reading => timeouts.read,
-                State::LoggingIn(_) | State::Waiting | State::Sending { .. } => timeouts.write,
-                State::Lingering { .. } => LINGER,
-                State::Closed => Duration::ZERO,
-            }
-    }
-}
-
-const UNAUTHORIZED: Plain =
-    Plain { status: "401 Unauthorized", text: Some("Unauthorized\n"), extra: &[("WWW-Authenticate", "Basic")] };
-
-/// An answer that is made here. It tells a stranger no more than the status.
-struct Plain {
-    status: Status,
-    text: Option<&'static str>,
-    extra: &'static [(&'static str, &'static str)],
-}
-
-impl Plain {
-    const fn status(status: Status) -> Plain {
-        Plain { status, text: None, extra: &[] }
-    }
-}
-
-/// The head of an answer with `length` bytes of body.
-fn head(
-    status: &str,
-    content_type: &str,
-    extra: &[(&str, &str)],
-    length: usize,
-    asked: Asked,
-    config: &WebConfig,
-) -> Vec<u8> {
-    use std::io::Write;
-    let mut head = Vec::with_capacity(384);
-    let date = httpdate::HttpDate::from(SystemTime::now());
-    let mut put = |line: std::fmt::Arguments<'_>| drop(head.write_fmt(line));
-    put(format_args!("HTTP/1.1 {status}\r\nDate: {date}\r\n"));
-    // 204 has no body, and no length of one.
-    if !status.starts_with("204") {
-        put(format_args!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"));
-    }
-    for (name, value) in extra {
-        put(format_args!("{name}: {value}\r\n"));
-    }
-    for (name, value) in &config.headers {
-        put(format_args!("{name}: {value}\r\n"));
-    }
-    if config.headers.iter().all(|(name, _)| *name != "X-Content-Type-Options") {
-        put(format_args!("X-Content-Type-Options: nosniff\r\n"));
-    }
-    match (asked.keep_alive, asked.version) {
-        (false, _) => put(format_args!("Connection: close\r\n")),
-        (true, Version::Http10) => put(format_args!("Connection: keep-alive\r\n")),
-        (true, Version::Http11) => {}
-    }
-    put(format_args!("\r\n"));
-    head
-}
-
-fn client(address: Option<SocketAddr>) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    address.map(|address| IpAddr::to_canonical(&address.ip())).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The rate limit's tokens.
-#[derive(Default)]
-struct Bucket {
-    limit: Option<RateLimit>,
-    tokens: f64,
-    filled: Option<Instant>,
-}
-
-impl Bucket {
-    /// Takes a token if there is one; there always is without a limit.
-    fn take(&mut self, limit: Option<RateLimit>, now: Instant) -> bool {
-        let Some(RateLimit { interval, burst }) = limit else { return true };
-        let most = f64::from(burst);
-        if self.limit != limit {
-            *self = Bucket { limit, tokens: most, filled: Some(now) };
-        }
-        let since = self.filled.replace(now).map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
-        self.tokens = (self.tokens + since.as_secs_f64() / interval.as_secs_f64()).min(most);
-        let is_allowed = self.tokens >= 1.0;
-        if is_allowed {
-            self.tokens -= 1.0;
-        }
-        is_allowed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_fills_at_its_rate() {
-        let limit = |burst| Some(RateLimit { interval: Duration::from_secs(1), burst });
-        let (mut bucket, start) = (Bucket::default(), Instant::now());
-        let mut at = |milliseconds: u64, limit| bucket.take(limit, start + Duration::from_millis(milliseconds));
-        assert!(at(0, None));
-        assert!(at(0, limit(2)) && at(0, limit(2)) && !at(10, limit(2)));
-        assert!(at(1020, limit(2)) && !at(1030, limit(2)));
-        assert!(at(60_000, limit(2)) && at(60_000, limit(2)) && !at(60_000, limit(2)));
-        assert!(!at(70_000, limit(0)));
     }
 }

@@ -18,7 +18,8 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::web_config::{Monitor, WebConfig};
+use super::reload::Monitor;
+use super::web_config::WebConfig;
 use crate::system::threads::{Supervisor, test_fault};
 
 /// Passwords that wait for bcrypt, in all and from one address; further ones are refused with 429.

@@ -1,4 +1,4 @@
-//! HTTP: the published page, for whoever asks, whatever else they do.
+//! HTTP: serves the published page, with bounds on what any client can cost.
 //!
 //! ```text
 //!  scraper ─► listen ─► connections ─► request ─► credentials ─► backend ─► routes
@@ -7,26 +7,32 @@
 //! ```
 //!
 //! - [`listen`]: the public sockets.
-//! - [`connections`]: one thread that owns them and bounds what clients can cost.
+//! - [`connections`]: one thread that owns them and bounds the cost of clients; [`connection`] is one of them.
 //! - [`stream`]: bytes of a connection, plain or through [`tls`].
-//! - [`request`]: a head, judged and rewritten.
-//! - [`web_config`]: TLS, users, headers and rate limit; [`client_certificates`] and [`credentials`] act on it.
-//! - [`backend`]: tiny_http behind a private socket; [`routes`] is what it answers.
-//! - [`watchdog`]: what systemd hears.
+//! - [`request`]: the head of a request, judged and rewritten; [`response`]: the head of an answer.
+//! - [`web_config`]: TLS, users, headers and rate limit, read again by [`reload`]; [`client_certificates`],
+//!   [`credentials`] and [`rate_limit`] act on it.
+//! - [`backend`]: questions to tiny_http; [`worker`] runs it behind a private socket, and [`routes`] has its answers.
+//! - [`watchdog`]: notifications to systemd's watchdog.
 //!
 //! Nothing here waits for DCGM or formats metrics: the page is sent from the memory in which it was published.
 
 pub mod backend;
 pub mod client_certificates;
+pub mod connection;
 pub mod connections;
 pub mod credentials;
 pub mod listen;
+pub mod rate_limit;
+pub mod reload;
 pub mod request;
+pub mod response;
 pub mod routes;
 pub mod stream;
 pub mod tls;
 pub mod watchdog;
 pub mod web_config;
+pub mod worker;
 
 use std::io;
 use std::path::Path;
@@ -39,8 +45,9 @@ use backend::Backend;
 use connections::Connections;
 use credentials::Credentials;
 use listen::Listener;
+use reload::Monitor;
 use watchdog::Watchdog;
-use web_config::{Monitor, WebConfig};
+use web_config::WebConfig;
 
 /// The poll loop holds a few buffers of some kilobytes, and a TLS handshake on its stack.
 const STACK: usize = 512 * 1024;

@@ -1,8 +1,9 @@
 //! The web configuration file, in the format of Prometheus' exporter-toolkit: TLS, users, headers, a rate limit.
 //!
 //! Read strictly, as the toolkit does; every problem has its line. What cannot work here (see [`super::tls`]) is refused
-//! with the reason, and what only has no effect is a warning. [`Monitor`] reads it again when it, a certificate or a key
-//! changes; a bad one is reported and the old one stays.
+//! with the reason; a setting without effect is a warning. [`super::reload`] reads it again when it changes.
+//!
+//! One file, because its keys are read by one parser that collects all problems.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -75,10 +76,10 @@ impl WebConfig {
 }
 
 /// A file and its stamp from before it was read; no stamp where it cannot be found.
-type Seen = (PathBuf, Option<Stamp>);
+pub type Seen = (PathBuf, Option<Stamp>);
 
 /// Reads the configuration, and notes every file that it depends on, also where it fails.
-fn read(file: &Path, files: &mut Vec<Seen>) -> Result<WebConfig, Vec<String>> {
+pub fn read(file: &Path, files: &mut Vec<Seen>) -> Result<WebConfig, Vec<String>> {
     files.push((file.to_owned(), files::stamp(file)));
     let whole = |what: String| vec![format!("{}: {what}", file.display())];
     let bytes = files::read(file, LARGEST_FILE).map_err(|error| whole(error.to_string()))?;
@@ -402,51 +403,4 @@ enum Pem {
     Text(Position, Vec<u8>),
     Absent,
     Unreadable,
-}
-
-/// Reads a configuration, and again when one of its files has changed.
-pub struct Monitor {
-    file: PathBuf,
-    /// What was last read, well or not.
-    seen: Vec<Seen>,
-    /// A change that is seen once may be half written; one that is seen twice is taken.
-    unsettled: Option<Vec<Option<Stamp>>>,
-    has_tls: bool,
-}
-
-impl Monitor {
-    /// Reads the configuration for the first time.
-    ///
-    /// Errors: as [`WebConfig::read`].
-    pub fn start(file: &Path) -> Result<(WebConfig, Monitor), Vec<String>> {
-        let mut seen = Vec::new();
-        let config = read(file, &mut seen)?;
-        let has_tls = config.tls.is_some();
-        Ok((config, Monitor { file: file.to_owned(), seen, unsettled: None, has_tls }))
-    }
-
-    /// Reads the files again if they have changed and stayed so since the last look.
-    ///
-    /// Errors: what is wrong with them, or why it needs a restart; whoever asks keeps what there was.
-    pub fn look(&mut self) -> Option<Result<WebConfig, Vec<String>>> {
-        let now: Vec<Option<Stamp>> = self.seen.iter().map(|(path, _)| files::stamp(path)).collect();
-        if now.iter().eq(self.seen.iter().map(|(_, stamp)| stamp)) {
-            self.unsettled = None;
-            return None;
-        }
-        if self.unsettled.as_ref() != Some(&now) {
-            self.unsettled = Some(now);
-            return None;
-        }
-        self.unsettled = None;
-        self.seen.clear();
-        let config = read(&self.file, &mut self.seen);
-        Some(config.and_then(|config| match config.tls.is_some() == self.has_tls {
-            true => Ok(config),
-            false => {
-                let (from, to) = if self.has_tls { ("HTTPS", "HTTP") } else { ("HTTP", "HTTPS") };
-                Err(vec![format!("{}: a change from {from} to {to} needs a restart", self.file.display())])
-            }
-        }))
-    }
 }

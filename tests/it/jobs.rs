@@ -62,6 +62,29 @@ fn what_cannot_be_used_is_counted() {
     assert!(exporter.log().contains("not a regular file"), "{}", exporter.log());
 }
 
+/// Prologs that append, and jobs whose epilog never ran.
+#[test]
+fn more_jobs_than_a_gpu_can_have_are_left_out() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let ids: String = (0..300).map(|id| format!("{}\n", 1_000_000 + id)).collect();
+    std::fs::write(jobs.join("0"), ids).unwrap();
+    std::fs::write(jobs.join("1"), "17 18\n19_[1-4]\n").unwrap();
+    let mut exporter = start(&scratch);
+    let page = exporter.page();
+    let shown = |gpu: u32| {
+        let is_it = |line: &&str| line.starts_with("DCGM_FI_DEV_GPU_TEMP{") && line.contains(&format!("gpu=\"{gpu}\""));
+        page.lines().filter(is_it).count()
+    };
+    assert_eq!((shown(0), shown(1)), (64, 1), "{page}");
+    assert!(page.contains("hpc_job=\"19_[1-4]\""), "{page}");
+    assert!(page.contains("dcgm_exporter_job_map_errors_total 2\n"), "{page}");
+    let log = exporter.log();
+    assert!(log.contains("236 job ids are left out; the limit is 64 jobs per GPU"), "{log}");
+    assert!(log.contains("line 1 is not a job id"), "{log}");
+}
+
 /// A command whose user may have no inotify instance: in a user namespace of its own where the system allows one, else
 /// through the exporter's test fault.
 fn without_inotify(scratch: &Scratch) -> std::process::Command {

@@ -1,0 +1,119 @@
+//! One connection of the poll loop: its state, what it waits for, and when it is overdue.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use super::request::Request;
+use super::response::Asked;
+use super::stream::Stream;
+use crate::config::listen::Timeouts;
+use crate::publish::Page;
+
+/// How long a kept connection may be idle.
+const IDLE: Duration = Duration::from_secs(60);
+/// After the last answer the client's remaining bytes are read away for so long, and so many of them: closing on unread
+/// bytes would reset the connection and could take the end of the answer with it. Who sends more is flooding.
+const LINGER: Duration = Duration::from_secs(1);
+
+pub struct Connection {
+    pub id: u64,
+    pub stream: Stream,
+    /// A number for the address that it comes from, whatever its port; the same for all of a Unix socket.
+    pub client: u64,
+    pub state: State,
+    /// When the present state began.
+    pub since: Instant,
+    /// When something last went through.
+    pub moved: Instant,
+    /// Bytes that have come and are not yet part of a request.
+    pub input: Vec<u8>,
+    /// What has to be known of the present request to send its answer.
+    pub asked: Asked,
+    pub is_kept: bool,
+    /// A further request may be among the bytes that have come already.
+    pub has_more: bool,
+}
+
+pub enum State {
+    /// Waits for a request, or for the rest of one.
+    Reading,
+    /// Waits for bcrypt to let this request in.
+    LoggingIn(Request),
+    /// Waits for tiny_http to say what to send.
+    Waiting,
+    Sending {
+        head: Vec<u8>,
+        body: Content,
+        sent: usize,
+    },
+    /// The last answer is out; the client is to close.
+    Lingering {
+        discarded: usize,
+    },
+    Closed,
+}
+
+pub enum Content {
+    Nothing,
+    Text(Vec<u8>),
+    Page(Arc<Page>),
+    PageGzip(Arc<Page>),
+}
+
+impl Content {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Nothing => &[],
+            Content::Text(text) => text,
+            Content::Page(page) => page.plain(),
+            Content::PageGzip(page) => page.gzip().unwrap_or_default(),
+        }
+    }
+}
+
+impl Connection {
+    pub fn has_handshake_to_do(&self) -> bool {
+        matches!(self.state, State::Reading) && self.stream.has_handshake_to_do()
+    }
+
+    pub fn enter(&mut self, state: State, now: Instant) {
+        (self.state, self.since) = (state, now);
+    }
+
+    pub fn linger(&mut self, now: Instant) {
+        self.stream.finish();
+        self.enter(State::Lingering { discarded: 0 }, now);
+    }
+
+    pub fn interest(&self) -> PollFlags {
+        match self.state {
+            State::Reading if self.stream.has_handshake_to_do() => PollFlags::empty(),
+            State::Reading if self.stream.wants_write() => PollFlags::IN | PollFlags::OUT,
+            State::Reading | State::Lingering { .. } => PollFlags::IN,
+            State::Sending { .. } => PollFlags::OUT,
+            State::LoggingIn(_) | State::Waiting | State::Closed => PollFlags::empty(),
+        }
+    }
+
+    pub fn deadline(&self, timeouts: &Timeouts) -> Instant {
+        self.since
+            + match self.state {
+                State::Reading if self.is_kept => IDLE,
+                State::Reading => timeouts.read,
+                State::LoggingIn(_) | State::Waiting | State::Sending { .. } => timeouts.write,
+                State::Lingering { .. } => LINGER,
+                State::Closed => Duration::ZERO,
+            }
+    }
+}
+
+/// A number for a client's address, whatever its port; one for all clients of a Unix socket.
+pub fn client(address: Option<SocketAddr>) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    address.map(|address| IpAddr::to_canonical(&address.ip())).hash(&mut hasher);
+    hasher.finish()
+}
