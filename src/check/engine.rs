@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection, usual_places};
 use crate::counters::{Counters, MetricType, PROFILING, Source};
 use crate::dcgm::{EntityGroup, Library, Session, hostengine, inflight, process};
-use crate::inventory::{self, Inventory, Kind, Minors};
+use crate::inventory::{self, Inventory, Kind, Known};
 use crate::jobs;
 use crate::jobs::gpu_name::GpuName;
 use crate::metrics::computed::Events;
@@ -111,7 +111,7 @@ impl Asker {
         let Some(session) = self.session(&library) else { return };
         let session = Rc::new(session);
         self.version(&library, &session);
-        let inventory = match scene::discover(&session, &self.config, &self.counters, "", &mut Minors::default()) {
+        let inventory = match scene::discover(&session, &self.config, &self.counters, "", &mut Known::default()) {
             Ok(inventory) => inventory,
             Err(error) => {
                 return self.fail("GPUs", error.to_string(), "the engine went away while it was asked; try again");

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::dcgm::abi::MAX_FIELDS_PER_GROUP;
+use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
@@ -31,16 +32,24 @@ impl<'a> Watcher<'a> {
 
     /// Watches these fields of these entities, as far as the engine lets.
     pub fn watch(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<()> {
+        for numbering in [Numbering::Index, Numbering::Port] {
+            let numbered = fields.iter().filter(|field| self.session.link_numbering(**field) == numbering);
+            self.watch_numbered(entities, &numbered.copied().collect::<Vec<u16>>(), numbering)?;
+        }
+        Ok(())
+    }
+
+    fn watch_numbered(&mut self, entities: &[EntityId], fields: &[u16], numbering: Numbering) -> Result<()> {
         if fields.is_empty() {
             return Ok(());
         }
         for chunk in entities.chunks(Group::capacity(self.session)) {
-            let refused = self.watch_chunk(chunk, fields)?;
+            let refused = self.watch_chunk(chunk, fields, numbering)?;
             // Every field refused: it is an entity's fault, so each is tried alone.
             if refused.len() == fields.len() && chunk.len() > 1 {
                 let mut shared: Option<Vec<(u16, Error)>> = None;
                 for entity in chunk {
-                    let refused = self.watch_chunk(std::slice::from_ref(entity), fields)?;
+                    let refused = self.watch_chunk(std::slice::from_ref(entity), fields, numbering)?;
                     shared = Some(match shared {
                         None => refused,
                         Some(shared) => {
@@ -57,9 +66,14 @@ impl<'a> Watcher<'a> {
     }
 
     /// Returns the fields that this group could not be watched for.
-    fn watch_chunk(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
+    fn watch_chunk(
+        &mut self,
+        entities: &[EntityId],
+        fields: &[u16],
+        numbering: Numbering,
+    ) -> Result<Vec<(u16, Error)>> {
         let mut lost = 0;
-        let group = Group::new(self.session, entities, |entity, error| {
+        let group = Group::numbered(self.session, entities, numbering, |entity, error| {
             lost += 1;
             log::warn!("{:?} {} cannot be watched: {error}", entity.group, entity.id);
         })?;

@@ -26,7 +26,7 @@ use crate::dcgm::Mode;
 use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
-use crate::inventory::{self, Inventory, Kind, Minors};
+use crate::inventory::{self, Inventory, Kind, Known};
 use crate::jobs::{self, JobMap};
 use crate::metrics::computed::Events;
 use crate::metrics::exporter::{ErrorKind, Report};
@@ -92,7 +92,7 @@ pub struct Watcher {
     waiting: Waiting,
     hostname: String,
     jobs: Option<JobMap>,
-    minors: Minors,
+    known: Known,
     report: Report,
     state: State,
     events: Events,
@@ -149,7 +149,7 @@ impl Watcher {
             counters,
             publisher,
             waiting,
-            minors: Minors::default(),
+            known: Known::default(),
             report,
             state: State::default(),
             freshness: Freshness::default(),
@@ -426,7 +426,7 @@ impl Watcher {
     }
 
     fn discover(&mut self, session: &Rc<Session>) -> Result<Inventory, Leave> {
-        let found = scene::discover(session, &self.config, &self.counters, &self.hostname, &mut self.minors);
+        let found = scene::discover(session, &self.config, &self.counters, &self.hostname, &mut self.known);
         let inventory = found.map_err(|error| self.failed(ErrorKind::Discover, error))?;
         self.gone.update(&inventory);
         Ok(inventory)

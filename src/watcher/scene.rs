@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::counters::{Computed, Counters};
-use crate::dcgm::{Error, Library, Major, Result, Session, abi};
+use crate::dcgm::modules::{self, Used};
+use crate::dcgm::{Error, Library, Result, Session};
 use crate::exposition::Exposition;
-use crate::inventory::{self, Entity, Inventory, Kind, Minors, Naming, Scope};
+use crate::inventory::{self, Entity, Inventory, Kind, Known, Naming, Scope};
 use crate::metrics::computed::Events;
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
@@ -54,7 +55,7 @@ pub fn discover(
     config: &Config,
     counters: &Counters,
     hostname: &str,
-    minors: &mut Minors,
+    known: &mut Known,
 ) -> Result<Inventory> {
     let scope = Scope {
         gpus: config.gpus.clone(),
@@ -70,23 +71,19 @@ pub fn discover(
             fake_gpus: config.fake_gpus,
         },
     };
-    inventory::discover(session, &scope, minors)
+    inventory::discover(session, &scope, known)
 }
 
 /// Modules that no row of the counters file asks for. Each one loaded costs threads, memory and wake-ups.
 pub fn unneeded_modules(counters: &Counters, library: &Library) -> Vec<u32> {
-    use abi::module::*;
     let kinds = Plan::kinds(counters, library);
     let any = |wanted: &[Kind]| kinds.iter().any(|kind| wanted.contains(kind));
-    let mut unneeded = vec![VGPU, INTROSPECT, POLICY, CONFIG, DIAG];
-    let conditional = [
-        (MNDIAG, library.major() == Major::V4),
-        (HEALTH, !counters.wants(Computed::GpuHealthStatus)),
-        (NVSWITCH, !any(&[Kind::Switch, Kind::Link, Kind::ConnectX])),
-        (SYSMON, !any(&[Kind::Cpu, Kind::Core])),
-    ];
-    unneeded.extend(conditional.into_iter().filter(|(_, unneeded)| *unneeded).map(|(module, _)| module));
-    unneeded
+    let used = Used {
+        health: counters.wants(Computed::GpuHealthStatus),
+        switches: any(&[Kind::Switch, Kind::GpuLink, Kind::SwitchLink, Kind::ConnectX]),
+        cpus: any(&[Kind::Cpu, Kind::Core]),
+    };
+    modules::unneeded(library.major(), used)
 }
 
 /// GPUs that were here and are not now, with their last known identity.

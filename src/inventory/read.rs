@@ -1,0 +1,30 @@
+//! Fields that are read once, through a watch that ends at once.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::dcgm::watch::{FieldGroup, Group, Keep};
+use crate::dcgm::{EntityId, Result, Session, Value, Watch};
+
+/// Longer than the watch lives: it is sampled once.
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Samples these fields of these entities and hands on what they answer, blanks too.
+///
+/// It ends the watch of anybody in this session on the same field of the same entity, so it is for entities that nothing
+/// watches yet, or fields that nothing else needs.
+pub fn read_once(
+    session: &Rc<Session>,
+    entities: &[EntityId],
+    fields: &[u16],
+    each: &mut dyn FnMut(EntityId, u16, &Value<'_>),
+) -> Result<()> {
+    for chunk in entities.chunks(Group::capacity(session)) {
+        let group = Rc::new(Group::new(session, chunk, |_, _| {})?);
+        let fields = Rc::new(FieldGroup::new(session, fields)?);
+        let watch = Watch::new(&group, &fields, INTERVAL, Keep::Latest)?;
+        session.update_all_fields()?;
+        watch.latest(&mut |entity, reading| each(entity, reading.field, &reading.value))?;
+    }
+    Ok(())
+}
