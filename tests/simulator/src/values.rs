@@ -178,8 +178,10 @@ impl Values {
         }
         let index = links::unpack(self.release, entity.1).index;
         let last = self.links.get(&(GPU, gpu)).copied().unwrap_or(0);
-        match links::spoken_of(self.release, field, index).filter(|link| *link < last) {
-            None => Some(blank(kind, 0)),
+        match links::spoken_of(self.release, field, index) {
+            // Port 0 is none.
+            None => Some(blank_as(kind, 0, 2)),
+            Some(link) if link >= last => Some(blank(kind, 0)),
             Some(link) if !self.recorded.is_empty() => Some(ok(kind, links::value(kind, gpu, link, field))),
             Some(_) => None,
         }
