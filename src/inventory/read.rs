@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Result, Session, Value, Watch};
 
-/// Longer than the watch lives: it is sampled once.
-const INTERVAL: Duration = Duration::from_secs(3600);
+/// Shorter than the time between two looks. The engine keeps samples of an entity id after a watch has ended, and an id can
+/// pass from one instance to another: with a longer interval the new one would get the sample of the old one.
+const INTERVAL: Duration = Duration::from_millis(1);
 
 /// Samples these fields of these entities and hands on what they answer, blanks too.
 ///
