@@ -6,6 +6,7 @@ mod entities;
 mod golden;
 mod http;
 mod install;
+mod inventory;
 mod jobs;
 mod refusals;
 mod resilience;
