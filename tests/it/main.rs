@@ -8,6 +8,7 @@ mod http;
 mod install;
 mod inventory;
 mod jobs;
+mod library;
 mod refusals;
 mod resilience;
 mod scripts;
