@@ -176,14 +176,7 @@ impl Watch {
 
     /// Hands the latest value of every field of every entity to `each`, in one call to the engine.
     pub fn latest(&self, each: &mut dyn FnMut(EntityId, Reading<'_>)) -> Result<()> {
-        let session = &self.group.session;
-        let mut visit = Visit { each, numbering: self.group.numbering, panicked: false };
-        // SAFETY: `visit` outlives the call and is only touched by the callback, which runs inside it on this thread.
-        let read = session.call("dcgmGetLatestValues_v2", || unsafe {
-            let latest = session.library.symbols.dcgmGetLatestValues_v2;
-            latest(session.handle, self.group.id, self.fields.id, on_values, (&raw mut visit).cast::<c_void>())
-        });
-        visit.finish(read)
+        latest(&self.group, &self.fields, each)
     }
 
     /// Hands every sample since `since` (microseconds since 1970) to `each` and returns where to go on. When nothing
@@ -206,6 +199,18 @@ impl Watch {
         visit.finish(read)?;
         Ok(next)
     }
+}
+
+/// Hands the latest samples that the engine has to `each`, whoever watches for them; blank where nobody does.
+pub fn latest(group: &Group, fields: &FieldGroup, each: &mut dyn FnMut(EntityId, Reading<'_>)) -> Result<()> {
+    let session = &group.session;
+    let mut visit = Visit { each, numbering: group.numbering, panicked: false };
+    // SAFETY: `visit` outlives the call and is only touched by the callback, which runs inside it on this thread.
+    let read = session.call("dcgmGetLatestValues_v2", || unsafe {
+        let latest = session.library.symbols.dcgmGetLatestValues_v2;
+        latest(session.handle, group.id, fields.id, on_values, (&raw mut visit).cast::<c_void>())
+    });
+    visit.finish(read)
 }
 
 /// Makes a watch, or changes the one that there is.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::read::read_once;
+use super::read::read_constant;
 use crate::dcgm::{EntityGroup, EntityId, Session, Value};
 
 /// DCGM field 63: CUDA compute capability, major in the upper half and minor in the lower.
@@ -36,7 +36,7 @@ impl fmt::Display for Architecture {
 pub fn oldest_architecture(session: &Rc<Session>, gpus: &[u32]) -> Option<Architecture> {
     let gpus: Vec<EntityId> = gpus.iter().map(|gpu| EntityId::new(EntityGroup::Gpu, *gpu)).collect();
     let mut oldest: Option<Architecture> = None;
-    let read = read_once(session, &gpus, &[FIELD_COMPUTE_CAPABILITY], &mut |_, _, value| {
+    let read = read_constant(session, &gpus, FIELD_COMPUTE_CAPABILITY, &mut |_, value| {
         if let Value::Int(capability) = value {
             let architecture = Architecture { major: capability >> 16, minor: capability & 0xffff };
             oldest = Some(oldest.map_or(architecture, |oldest| oldest.min(architecture)));

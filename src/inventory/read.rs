@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::dcgm::watch::{FieldGroup, Group, Keep};
+use crate::dcgm::watch::{FieldGroup, Group, Keep, latest};
 use crate::dcgm::{EntityId, Result, Session, Value, Watch};
 
 /// Shorter than the time between two looks. The engine keeps samples of an entity id after a watch has ended, and an id can
@@ -28,4 +28,30 @@ pub fn read_once(
         watch.latest(&mut |entity, reading| each(entity, reading.field, &reading.value))?;
     }
     Ok(())
+}
+
+/// The same for one field whose value never changes, such as a GPU's architecture: what the engine has sampled already
+/// for anybody is taken, and only entities without a value are watched. Blanks are not handed on.
+pub fn read_constant(
+    session: &Rc<Session>,
+    entities: &[EntityId],
+    field: u16,
+    each: &mut dyn FnMut(EntityId, &Value<'_>),
+) -> Result<()> {
+    let mut unknown: Vec<EntityId> = entities.to_vec();
+    for chunk in entities.chunks(Group::capacity(session)) {
+        let (group, fields) = (Group::new(session, chunk, |_, _| {})?, FieldGroup::new(session, &[field])?);
+        let read = latest(&group, &fields, &mut |entity, reading| {
+            if reading.value != Value::Blank {
+                unknown.retain(|unknown| *unknown != entity);
+                each(entity, &reading.value);
+            }
+        });
+        read.or_else(|error| if error.is_connection_lost() { Err(error) } else { Ok(()) })?;
+    }
+    read_once(session, &unknown, &[field], &mut |entity, _, value| {
+        if *value != Value::Blank {
+            each(entity, value);
+        }
+    })
 }

@@ -168,30 +168,6 @@ fn instances_are_told_apart_without_their_profiles() {
     no_series_twice(&page);
 }
 
-/// A row on the field that names instances keeps its values, look after look, and over a change elsewhere.
-#[test]
-fn looking_around_ends_no_watch_of_a_row() {
-    let (scratch, mut plan) = (Scratch::new(), sliced(&["1g.18gb", "3g.71gb"]));
-    let counters = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_UUID, label, u\nDCGM_FI_DEV_NAME, label, n\n";
-    let mut exporter = start(&scratch, &plan, counters);
-    let has_labels = |page: &str, uuids: &[&str]| {
-        uuids.iter().all(|uuid| page.contains(&format!("DCGM_FI_DEV_UUID=\"{uuid}\"")))
-            && page.contains("DCGM_FI_DEV_NAME=\"3g.71gb\"")
-    };
-    let page = exporter.page_with("labels", |page| has_labels(page, &["MIG-0", "MIG-1"]));
-    no_series_twice(&page);
-    let page = after_another_look(&mut exporter);
-    assert!(has_labels(&page, &["MIG-0", "MIG-1"]), "{page}");
-    plan["system"]["gpu_instances"].as_array_mut().unwrap().push(json!({
-        "parent_gpu": 1, "entity_id": 9, "nvml_gpu_instance_id": 7, "profile": "1g.18gb", "uuid": "MIG-9",
-    }));
-    scratch.write("scenario.json", plan.to_string());
-    let page = exporter.page_with("the new one", |page| page.contains("GPU_I_ID") && page.contains("\"MIG-9\""));
-    assert!(has_labels(&page, &["MIG-0", "MIG-1", "MIG-9"]), "{page}");
-    let page = after_another_look(&mut exporter);
-    assert!(has_labels(&page, &["MIG-0", "MIG-1", "MIG-9"]), "{page}");
-}
-
 #[test]
 fn a_gpu_that_is_unbound_leaves_and_comes_back() {
     let (scratch, mut plan) = (Scratch::new(), node(2));

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::config::engine::Address;
-use dcgm_exporter::dcgm::{EntityGroup, Library, Major, OpenError, Session};
+use dcgm_exporter::dcgm::watch::{FieldGroup, Group, Keep};
+use dcgm_exporter::dcgm::{EntityGroup, EntityId, Library, Major, OpenError, Session, Watch};
 use dcgm_exporter::inventory::{self, ComputeInstance, Inventory, Kind, Known, Naming, Scope};
 use serde_json::{Value, json};
 
@@ -112,6 +113,50 @@ fn what_was_known_stays_after_xid_119() {
         assert_eq!(after.entities, before.entities);
         // Who knows nothing has nothing to name them by.
         assert_eq!(look(&session, &mut Known::default()).entities, []);
+    });
+}
+
+/// An engine has one watch for each entity and field of a session, so a look that ended one of its own on a field that a
+/// row watches would end the row's.
+#[test]
+fn looking_around_ends_no_watch_of_a_row() {
+    alone("library::looking_around_ends_no_watch_of_a_row", &sliced(), |directory| {
+        let library = Arc::new(Library::open(Some(simulator())).unwrap());
+        let session = Rc::new(Session::embedded(&library, &[]).unwrap());
+        let mut known = Known::default();
+        let inventory = look(&session, &mut known);
+        let watch = |entity: EntityId, fields: &[u16]| {
+            let group = Rc::new(Group::new(&session, &[entity], |_, error| panic!("{error}")).unwrap());
+            let fields = Rc::new(FieldGroup::new(&session, fields).unwrap());
+            Watch::new(&group, &fields, Duration::from_micros(1), Keep::Latest).unwrap()
+        };
+        let rows = [
+            watch(EntityId::new(EntityGroup::Instance, 0), &[50, 54]),
+            watch(EntityId::new(EntityGroup::Gpu, 0), &[55, 63]),
+        ];
+        let stamps = || {
+            session.update_all_fields().unwrap();
+            let mut stamps = Vec::new();
+            for row in &rows {
+                row.latest(&mut |_, reading| stamps.push((reading.field, reading.timestamp))).unwrap();
+            }
+            stamps
+        };
+        stamps();
+        // Another instance comes, so that something is to be asked.
+        let mut plan = sliced();
+        plan["system"]["gpu_instances"].as_array_mut().unwrap().push(json!(
+            { "parent_gpu": 0, "entity_id": 9, "nvml_gpu_instance_id": 7, "profile": "1g.18gb", "uuid": "MIG-9" }
+        ));
+        write(directory, "scenario.json", &plan);
+        assert_ne!(look(&session, &mut known).entities, inventory.entities);
+        assert!(inventory::oldest_architecture(&session, &[0, 1]).is_some());
+        let before = stamps();
+        std::thread::sleep(Duration::from_millis(5));
+        for (before, after) in before.iter().zip(stamps()) {
+            assert!(after.1 > before.1, "field {} is not watched any more", after.0);
+        }
+        assert_eq!(before.len(), 4);
     });
 }
 
