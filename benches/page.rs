@@ -17,7 +17,7 @@ use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
-use dcgm_exporter::inventory::{self, Inventory, Minors, Naming, Scope};
+use dcgm_exporter::inventory::{self, Inventory, Known, Naming, Scope};
 use dcgm_exporter::jobs;
 use dcgm_exporter::metrics::plan::Plan;
 use dcgm_exporter::metrics::{Collector, Grouping, Memory, Windows, profiling_support, sources};
@@ -105,7 +105,7 @@ impl Node {
                 fake_gpus: false,
             },
         };
-        let inventory = inventory::discover(&session, &scope, &mut Minors::default()).unwrap();
+        let inventory = inventory::discover(&session, &scope, &mut Known::default()).unwrap();
         let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
         let plan = Plan::new(&counters, &library, profiling);
         let window = Duration::from_secs(300);

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection};
 use crate::counters::Counters;
 use crate::dcgm::{Library, Session, hostengine, inflight, process};
-use crate::inventory::Minors;
+use crate::inventory::Known;
 use crate::watcher::{CONNECT_TIMEOUT, active_watches};
 
 /// A healthy driver returns within 2 s, also from stopping an engine.
@@ -94,7 +94,7 @@ impl Asker {
         let session = Rc::new(session);
         self.version(&library, &session);
         let inventory =
-            match active_watches::discover(&session, &self.config, &self.counters, "", &mut Minors::default()) {
+            match active_watches::discover(&session, &self.config, &self.counters, "", &mut Known::default()) {
                 Ok(inventory) => inventory,
                 Err(error) => {
                     return self.fail("GPUs", error.to_string(), "the engine ended during the check; try again");

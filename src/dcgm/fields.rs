@@ -10,6 +10,10 @@ static FIELDS: &str = include_str!("fields.csv");
 /// `name,id,value_type,classic_id,factor`: base-unit fields of DCGM 4.7.
 static BASE_UNITS: &str = include_str!("base-units.csv");
 
+/// `DCGM_FI_BIND_UNBIND_EVENT`, a field of the system since DCGM 4.5: 1 while GPUs are attached or detached, 2 when that
+/// is done. No sample before the first event.
+pub const BIND_UNBIND_EVENT: u16 = 6;
+
 /// Longer than any name below.
 const LONGEST_NAME: usize = 96;
 

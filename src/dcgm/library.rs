@@ -7,12 +7,20 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use libloading::os::unix::{Library as Dl, RTLD_GLOBAL, RTLD_LAZY};
+use libloading::os::unix::{Library as Dl, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL};
 
 use super::abi::*;
+use super::release::Release;
 
 /// Sonames tried when no path is given, newest first.
 pub const SONAMES: [&str; 2] = ["libdcgm.so.4", "libdcgm.so.3"];
+
+/// The release lines of [`SONAMES`], in their order.
+const LINES: [Major; 2] = [Major::V4, Major::V3];
+
+/// What is taken for the release of a library that does not say, by its line.
+const OLDEST_V3: Release = Release::new(3, 3, 0);
+const NEWEST_V4: Release = Release::new(4, 6, 0);
 
 /// The release line of the loaded library: it decides the layout of the structs that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +36,8 @@ pub enum OpenError {
     NotFound { tried: Vec<(String, String)>, by_path: bool },
     /// It opened but lacks a symbol: not a libdcgm, or one that is too old or too new.
     MissingSymbol { library: PathBuf, symbol: &'static str },
+    /// It is of another release line than the one asked for.
+    OtherLine { library: PathBuf, version: String },
     /// A release this exporter has no layouts for.
     UnsupportedVersion { library: PathBuf, version: String },
 }
@@ -57,6 +67,9 @@ impl fmt::Display for OpenError {
                  datacenter-gpu-manager-4-core) or give another library with --libdcgm",
                 library.display()
             ),
+            OpenError::OtherLine { library, version } => {
+                write!(f, "{} is DCGM {version}, of another line than the host engine", library.display())
+            }
             OpenError::UnsupportedVersion { library, version } => write!(
                 f,
                 "{} is DCGM {version}; this exporter knows DCGM 3.3 and 4. Install package datacenter-gpu-manager-4-core \
@@ -163,16 +176,43 @@ impl Library {
             Some(path) => vec![path.to_owned()],
             None => SONAMES.iter().map(PathBuf::from).collect(),
         };
+        // Global, because the engine's modules are opened later and resolve symbols against the library.
+        Library::first_of(candidates, RTLD_LAZY | RTLD_GLOBAL, path.is_some())
+    }
+
+    /// Files of other release lines in this library's directory, such as `libdcgm.so.3` beside `libdcgm.so.4`.
+    pub fn others(&self) -> Vec<(Major, PathBuf)> {
+        let lines = LINES.into_iter().zip(SONAMES).filter(|(line, _)| *line != self.major);
+        lines.map(|(line, name)| (line, self.path.with_file_name(name))).filter(|(_, path)| path.is_file()).collect()
+    }
+
+    /// Opens another release line of libdcgm beside this one: the one that the loader finds by its soname, else the one in
+    /// this library's directory. It can connect to a host engine, but not start one: an engine's modules would find
+    /// this library's symbols.
+    ///
+    /// Errors: as [`Library::open`]; also if what was found is of another line.
+    pub fn for_line(&self, line: Major) -> Result<Library, OpenError> {
+        let soname = LINES.into_iter().zip(SONAMES).filter(|(known, _)| *known == line).map(|(_, name)| name.into());
+        let beside = self.others().into_iter().filter(|(other, _)| *other == line).map(|(_, path)| path);
+        let candidates: Vec<PathBuf> = soname.chain(beside).collect();
+        // Local, and with its own symbols first: both libraries define the same names.
+        let library = Library::first_of(candidates, RTLD_LAZY | RTLD_LOCAL | libc::RTLD_DEEPBIND, false)?;
+        match library.major == line {
+            true => Ok(library),
+            false => Err(OpenError::OtherLine { library: library.path, version: library.version }),
+        }
+    }
+
+    fn first_of(candidates: Vec<PathBuf>, flags: c_int, by_path: bool) -> Result<Library, OpenError> {
         let mut tried = Vec::new();
         for candidate in candidates {
             // SAFETY: opening runs the library's constructors; libdcgm and what it links against are made for that.
-            // Global, because its modules are opened later and resolve symbols against it.
-            match unsafe { Dl::open(Some(&candidate), RTLD_LAZY | RTLD_GLOBAL) } {
+            match unsafe { Dl::open(Some(&candidate), flags) } {
                 Ok(dl) => return Library::from_opened(dl, candidate),
                 Err(error) => tried.push((candidate.display().to_string(), loader_reason(&error, &candidate))),
             }
         }
-        Err(OpenError::NotFound { tried, by_path: path.is_some() })
+        Err(OpenError::NotFound { tried, by_path })
     }
 
     fn from_opened(dl: Dl, opened_as: PathBuf) -> Result<Library, OpenError> {
@@ -206,6 +246,12 @@ impl Library {
 
     pub fn major(&self) -> Major {
         self.major
+    }
+
+    /// The version as a number; of a library that does not say, the oldest or newest that this exporter knows of its line.
+    pub fn release(&self) -> Release {
+        let unknown = if self.major == Major::V3 { OLDEST_V3 } else { NEWEST_V4 };
+        Release::parse(&self.version).unwrap_or(unknown)
     }
 
     /// C functions that some metrics need and this library lacks.

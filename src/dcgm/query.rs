@@ -16,6 +16,34 @@ pub struct DeviceAttributes {
     pub pci_bus_id: String,
 }
 
+/// What [`Session::gpu_status`] answers (`DcgmEntityStatus_t`).
+pub mod gpu_status {
+    pub const OK: i32 = 1;
+    pub const UNSUPPORTED: i32 = 2;
+    pub const INACCESSIBLE: i32 = 3;
+    pub const LOST: i32 = 4;
+    pub const FAKE: i32 = 5;
+    pub const DISABLED: i32 = 6;
+    /// Unbound from the driver.
+    pub const DETACHED: i32 = 7;
+}
+
+/// The MIG hierarchy of all GPUs, in the engine's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MigHierarchy {
+    pub instances: Vec<MigInstance>,
+    pub compute_instances: Vec<ComputeInstance>,
+}
+
+/// A compute instance of the MIG hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ComputeInstance {
+    /// DCGM's entity id, numbered through the whole system.
+    pub entity: u32,
+    /// DCGM's entity id of the GPU instance that it is in.
+    pub instance: u32,
+}
+
 /// A GPU instance of the MIG hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MigInstance {
@@ -24,6 +52,9 @@ pub struct MigInstance {
     pub gpu: u32,
     /// NVML's id within the GPU: what users know as the GPU instance id.
     pub nvml_id: u32,
+    /// NVML's number of its profile, and how many slices of the GPU that has.
+    pub profile: u32,
+    pub slices: u32,
 }
 
 /// Links of one GPU or switch.
@@ -39,11 +70,21 @@ impl Session {
     ///
     /// Errors: -6 or -33 where the engine cannot look (no module for it); see [`Error::is_absence`].
     pub fn entities(&self, group: EntityGroup) -> Result<Vec<u32>> {
+        const ALL: c_uint = 0;
+        self.entities_with(group, ALL)
+    }
+
+    /// The same for those that DCGM supports and can use now: a GPU that is detached, lost or too old is not among them.
+    pub fn supported_entities(&self, group: EntityGroup) -> Result<Vec<u32>> {
+        const ONLY_SUPPORTED: c_uint = 1;
+        self.entities_with(group, ONLY_SUPPORTED)
+    }
+
+    fn entities_with(&self, group: EntityGroup, flags: c_uint) -> Result<Vec<u32>> {
         let mut ids = vec![0u32; MAX_ENTITIES_PER_GROUP];
         let mut count = ids.len() as c_int;
         // SAFETY: `count` says how many ids the array holds; the call writes no more.
         self.call("dcgmGetEntityGroupEntities", || unsafe {
-            let flags = 0;
             let group = group as c_uint;
             (self.library.symbols.dcgmGetEntityGroupEntities)(self.handle, group, ids.as_mut_ptr(), &mut count, flags)
         })?;
@@ -68,7 +109,7 @@ impl Session {
         })
     }
 
-    /// `DcgmEntityStatus_t`: 1 ok, 2 unsupported, 3 inaccessible, 4 lost, 5 fake, 6 disabled, 7 detached.
+    /// One of [`gpu_status`]; 0 if the engine does not know.
     pub fn gpu_status(&self, gpu: u32) -> Result<i32> {
         let function = self.wanted("dcgmGetGpuStatus", self.library.symbols.dcgmGetGpuStatus)?;
         let mut status = 0;
@@ -77,25 +118,34 @@ impl Session {
         Ok(status)
     }
 
-    /// GPU instances of all GPUs in the engine's order; compute instances are left out.
-    pub fn mig_instances(&self) -> Result<Vec<MigInstance>> {
+    /// GPU instances and compute instances of all GPUs.
+    pub fn mig_hierarchy(&self) -> Result<MigHierarchy> {
         let name = "dcgmGetGpuInstanceHierarchy";
         let function = self.wanted(name, self.library.symbols.dcgmGetGpuInstanceHierarchy)?;
-        let mut hierarchy = zeroed::<MigHierarchy>();
-        hierarchy.version = version_word::<MigHierarchy>(2);
+        let mut hierarchy = zeroed::<super::abi::MigHierarchy>();
+        hierarchy.version = version_word::<super::abi::MigHierarchy>(2);
         // SAFETY: a complete version 2 struct.
         self.call(name, || unsafe { function(self.handle, &mut *hierarchy) })?;
         let count = (hierarchy.count as usize).min(hierarchy.entities.len());
-        Ok(hierarchy.entities[..count]
-            .iter()
-            .filter(|entry| entry.entity.group == EntityGroup::Instance as u32)
-            .filter(|entry| entry.parent.group == EntityGroup::Gpu as u32)
-            .map(|entry| MigInstance {
-                entity: entry.entity.id,
-                gpu: entry.parent.id,
-                nvml_id: entry.info.nvml_instance_id,
-            })
-            .collect())
+        let mut found = MigHierarchy::default();
+        for MigHierarchyInfo { entity, parent, info } in &hierarchy.entities[..count] {
+            let groups = (EntityId::from_c(entity.group, entity.id), EntityId::from_c(parent.group, parent.id));
+            let (Some(entity), Some(parent)) = groups else { continue };
+            match (entity.group, parent.group) {
+                (EntityGroup::Instance, EntityGroup::Gpu) => found.instances.push(MigInstance {
+                    entity: entity.id,
+                    gpu: parent.id,
+                    nvml_id: info.nvml_instance_id,
+                    profile: info.nvml_mig_profile_id,
+                    slices: info.nvml_profile_slices,
+                }),
+                (EntityGroup::ComputeInstance, EntityGroup::Instance) => {
+                    found.compute_instances.push(ComputeInstance { entity: entity.id, instance: parent.id });
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 
     /// State of every NVLink of GPUs and switches.

@@ -2,12 +2,17 @@
 //!
 //! A call can block for as long as the driver does. There is no time-out to set; [`super::inflight`] says which call.
 
+use std::cell::OnceCell;
 use std::ffi::c_int;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::abi::*;
 use super::library::{Library, c_string, version_from};
+use super::links::{Numbering, Packing};
+use super::release::Release;
+use super::types::EntityGroup;
 use super::{Error, ErrorKind, Result, inflight};
 use crate::config::engine::Address;
 
@@ -23,6 +28,9 @@ pub struct Session {
     pub(super) handle: Handle,
     mode: Mode,
     took_deny_list: bool,
+    serial: u64,
+    /// The engine's, once it has said.
+    release: OnceCell<Release>,
 }
 
 impl Session {
@@ -101,7 +109,12 @@ impl Session {
 
     fn begin(library: &Arc<Library>, handle: Result<Handle>, mode: Mode) -> Result<Session> {
         match handle {
-            Ok(handle) => Ok(Session { library: library.clone(), handle, mode, took_deny_list: true }),
+            Ok(handle) => {
+                static NEXT: AtomicU64 = AtomicU64::new(0);
+                let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+                let (library, release) = (library.clone(), OnceCell::new());
+                Ok(Session { library, handle, mode, took_deny_list: true, serial, release })
+            }
             Err(error) => {
                 // SAFETY: pairs the dcgmInit above.
                 unsafe { (library.symbols.dcgmShutdown)() };
@@ -118,6 +131,11 @@ impl Session {
         self.mode
     }
 
+    /// Tells this session from every other one of the process.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// Whether the embedded engine was started without the modules it was told to leave out.
     pub fn took_deny_list(&self) -> bool {
         self.took_deny_list
@@ -130,6 +148,56 @@ impl Session {
         // SAFETY: a complete version 2 struct.
         let asked = self.call("dcgmHostengineVersionInfo", || unsafe { version_info(self.handle, &mut info) });
         asked.ok().and_then(|()| version_from(&info)).unwrap_or_default()
+    }
+
+    /// The engine's release: what it does depends on that, not on the library in front of it. The library's where the
+    /// engine does not say.
+    pub fn engine_release(&self) -> Release {
+        if let Some(release) = self.release.get() {
+            return *release;
+        }
+        match Release::parse(&self.engine_version()) {
+            Some(release) => *self.release.get_or_init(|| release),
+            None => self.library.release(),
+        }
+    }
+
+    /// How the engine packs entity ids of links.
+    pub fn link_packing(&self) -> Packing {
+        Packing::of(self.engine_release())
+    }
+
+    /// Which number of a GPU's link this field is to be asked with; see [`super::watch::Group::numbered`].
+    pub fn link_numbering(&self, field: u16) -> Numbering {
+        Numbering::of(field, self.engine_release())
+    }
+
+    /// One sentence if the host engine is of another major version than the library, with which a session connects and
+    /// watches but sees no entities: which versions they are, and what to do.
+    pub fn line_mismatch(&self) -> Option<String> {
+        let (version, path) = (self.library.version(), self.library.path().display());
+        let ours = self.library.release().major;
+        match Release::parse(&self.engine_version()).map(|engine| engine.major) {
+            _ if self.mode == Mode::Embedded => None,
+            Some(theirs) if theirs == ours => None,
+            Some(theirs) => {
+                let package = if theirs >= 4 { "datacenter-gpu-manager-4-core" } else { "datacenter-gpu-manager" };
+                Some(format!(
+                    "libdcgm {version} ({path}) cannot read from this host engine, which is DCGM {}: install                      libdcgm.so.{theirs} (package {package}), or give its path with --libdcgm",
+                    self.engine_version()
+                ))
+            }
+            None => {
+                let asked = self.entities(EntityGroup::Gpu);
+                asked.is_err_and(|error| error.kind == ErrorKind::VersionMismatch).then(|| {
+                    format!(
+                        "libdcgm {version} ({path}) cannot read from this host engine, which is of another major \
+                         version and does not say which: install the libdcgm that belongs to the engine, or give its \
+                         path with --libdcgm"
+                    )
+                })
+            }
+        }
     }
 
     /// Polls every watch that is due (its age has reached its interval) and returns when all is read. In embedded

@@ -49,7 +49,7 @@ impl EntityId {
 }
 
 /// One value as it lies in libdcgm's memory, seen from inside the callback.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Reading<'a> {
     pub field: u16,
     /// `dcgmReturn_t` of this value alone.
@@ -70,8 +70,13 @@ pub enum Value<'a> {
     Opaque,
 }
 
-/// A value as the callback gets it.
+/// A value as the callback gets it. One with a status other than 0 is blank whatever it holds: DCGM 3.3 answers "no
+/// data" with a 0.
 pub(super) fn reading(value: &FieldValue) -> Reading<'_> {
+    let (field, status, timestamp) = (value.field_id, value.status, value.ts);
+    if status != OK {
+        return Reading { field, status, timestamp, value: Value::Blank };
+    }
     // SAFETY: the field's type says which member libdcgm wrote; every bit pattern is an integer or a double, and
     // text is looked at as bytes, up to its NUL or the end of the member.
     let shown = unsafe {
@@ -101,7 +106,7 @@ pub(super) fn reading(value: &FieldValue) -> Reading<'_> {
             _ => Value::Opaque,
         }
     };
-    Reading { field: value.field_id, status: value.status, timestamp: value.ts, value: shown }
+    Reading { field, status, timestamp, value: shown }
 }
 
 fn is_blank_double(number: f64) -> bool {
@@ -113,4 +118,48 @@ pub(super) fn is_blank_text(text: &str) -> bool {
         text,
         "<<<NULL>>>" | "<<<NOT_FOUND>>>" | "<<<NOT_SUPPORTED>>>" | "<<<NOT_PERM>>>" | "<<<NOT_PERMISSIONED>>>"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(field_type: u8, status: c_int, data: FieldValueData) -> FieldValue {
+        FieldValue { version: 0, field_id: 150, field_type: field_type.into(), status, ts: 7, value: data }
+    }
+
+    fn text(text: &str) -> FieldValueData {
+        let mut member = [0; 256];
+        for (place, byte) in member.iter_mut().zip(text.bytes()) {
+            *place = byte as std::ffi::c_char;
+        }
+        FieldValueData { str: member }
+    }
+
+    #[test]
+    fn a_failed_sample_is_blank_whatever_it_holds() {
+        for status in [-6, -14, -16, -33, 1] {
+            let zero = value(b'i', status, FieldValueData { i64: 0 });
+            assert_eq!(reading(&zero), Reading { field: 150, status, timestamp: 7, value: Value::Blank });
+            assert_eq!(reading(&value(b'd', status, FieldValueData { dbl: 0.0 })).value, Value::Blank);
+            assert_eq!(reading(&value(b's', status, text("GPU"))).value, Value::Blank);
+            assert_eq!(reading(&value(b'b', status, text(""))).value, Value::Blank);
+        }
+    }
+
+    #[test]
+    fn values_and_blanks() {
+        let of = |field_type, data| {
+            let value = value(field_type, 0, data);
+            format!("{:?}", reading(&value).value)
+        };
+        assert_eq!(of(b'i', FieldValueData { i64: 0 }), "Int(0)");
+        assert_eq!(of(b'i', FieldValueData { i64: INT64_BLANK + 2 }), "Blank");
+        assert_eq!(of(b'i', FieldValueData { i64: INT32_BLANK }), "Blank");
+        assert_eq!(of(b'd', FieldValueData { dbl: 0.5 }), "Double(0.5)");
+        assert_eq!(of(b'd', FieldValueData { dbl: FP64_BLANK + 3.0 }), "Blank");
+        assert_eq!(of(b's', text("580.1")), "Text(\"580.1\")");
+        assert_eq!(of(b's', text("<<<NULL>>>")), "Blank");
+        assert_eq!(of(b'b', text("")), "Opaque");
+    }
 }

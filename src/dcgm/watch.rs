@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::abi::*;
 use super::library::{Major, c_string};
+use super::links::Numbering;
 use super::session::Session;
 use super::types::{EntityId, Reading, reading};
 use super::{Error, Result};
@@ -27,6 +28,7 @@ pub struct Group {
     pub(super) id: usize,
     /// Those that the engine took.
     entities: Vec<EntityId>,
+    numbering: Numbering,
 }
 
 impl Group {
@@ -41,9 +43,16 @@ impl Group {
     /// Makes a group. Entities that the engine refuses are left out and handed to `refused`, each with the reason.
     ///
     /// Errors: -24 when the engine has no room for another group, -21 when it is gone.
-    pub fn new(
+    pub fn new(session: &Rc<Session>, entities: &[EntityId], refused: impl FnMut(EntityId, Error)) -> Result<Group> {
+        Group::numbered(session, entities, Numbering::Index, refused)
+    }
+
+    /// The same for fields of this numbering (see [`Session::link_numbering`]). The engine is asked for links of GPUs by
+    /// that number; whoever reads a watch on the group gets the entities as they are given here.
+    pub fn numbered(
         session: &Rc<Session>,
         entities: &[EntityId],
+        numbering: Numbering,
         mut refused: impl FnMut(EntityId, Error),
     ) -> Result<Group> {
         let symbols = &session.library.symbols;
@@ -53,11 +62,13 @@ impl Group {
         session.call("dcgmGroupCreate", || unsafe {
             (symbols.dcgmGroupCreate)(session.handle, GROUP_EMPTY, name.as_ptr(), &mut id)
         })?;
-        let mut group = Group { session: session.clone(), id, entities: Vec::with_capacity(entities.len()) };
+        let taken = Vec::with_capacity(entities.len());
+        let mut group = Group { session: session.clone(), id, entities: taken, numbering };
         for &entity in entities {
+            let asked = numbering.asked(entity);
             // SAFETY: no memory of ours is involved.
             let added = session.call("dcgmGroupAddEntity", || unsafe {
-                (symbols.dcgmGroupAddEntity)(session.handle, id, entity.group as c_uint, entity.id)
+                (symbols.dcgmGroupAddEntity)(session.handle, id, asked.group as c_uint, asked.id)
             });
             match added {
                 Err(error) if error.is_connection_lost() => return Err(error),
@@ -165,14 +176,7 @@ impl Watch {
 
     /// Hands the latest value of every field of every entity to `each`, in one call to the engine.
     pub fn latest(&self, each: &mut dyn FnMut(EntityId, Reading<'_>)) -> Result<()> {
-        let session = &self.group.session;
-        let mut visit = Visit { each, panicked: false };
-        // SAFETY: `visit` outlives the call and is only touched by the callback, which runs inside it on this thread.
-        let read = session.call("dcgmGetLatestValues_v2", || unsafe {
-            let latest = session.library.symbols.dcgmGetLatestValues_v2;
-            latest(session.handle, self.group.id, self.fields.id, on_values, (&raw mut visit).cast::<c_void>())
-        });
-        visit.finish(read)
+        latest(&self.group, &self.fields, each)
     }
 
     /// Hands every sample since `since` (microseconds since 1970) to `each` and returns where to go on. When nothing
@@ -184,7 +188,7 @@ impl Watch {
                 each(entity, reading);
             }
         };
-        let mut visit = Visit { each: &mut sampled, panicked: false };
+        let mut visit = Visit { each: &mut sampled, numbering: self.group.numbering, panicked: false };
         let mut next = since;
         // SAFETY: as in `latest`; `next` is a place for one i64.
         let read = session.call("dcgmGetValuesSince_v2", || unsafe {
@@ -195,6 +199,18 @@ impl Watch {
         visit.finish(read)?;
         Ok(next)
     }
+}
+
+/// Hands the latest samples that the engine has to `each`, whoever watches for them; blank where nobody does.
+pub fn latest(group: &Group, fields: &FieldGroup, each: &mut dyn FnMut(EntityId, Reading<'_>)) -> Result<()> {
+    let session = &group.session;
+    let mut visit = Visit { each, numbering: group.numbering, panicked: false };
+    // SAFETY: `visit` outlives the call and is only touched by the callback, which runs inside it on this thread.
+    let read = session.call("dcgmGetLatestValues_v2", || unsafe {
+        let latest = session.library.symbols.dcgmGetLatestValues_v2;
+        latest(session.handle, group.id, fields.id, on_values, (&raw mut visit).cast::<c_void>())
+    });
+    visit.finish(read)
 }
 
 /// Makes a watch, or changes the one that there is.
@@ -225,6 +241,7 @@ impl Drop for Watch {
 /// What the callback works on.
 struct Visit<'a> {
     each: &'a mut dyn FnMut(EntityId, Reading<'_>),
+    numbering: Numbering,
     panicked: bool,
 }
 
@@ -246,6 +263,7 @@ unsafe extern "C" fn on_values(
     // SAFETY: `user` is the Visit that `latest` or `since` passed in, borrowed by nobody else during the call.
     let visit = unsafe { &mut *user.cast::<Visit<'_>>() };
     let Some(entity) = EntityId::from_c(group, id) else { return 0 };
+    let entity = visit.numbering.answered(entity);
     if values.is_null() || visit.panicked {
         return 0;
     }

@@ -36,17 +36,13 @@ impl Identity {
         if !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
             return None;
         }
-        let label = |wanted: &[&str]| {
-            let found = entity.labels.iter().find(|(name, _)| wanted.contains(name));
-            found.map(|(_, value)| value.clone()).unwrap_or_default()
-        };
+        let profile = entity.labels.iter().find(|(name, _)| *name == "GPU_I_PROFILE");
         let instance = entity.gpu_instance.map(|id| Instance {
             id,
             uuid: entity.uuid.clone(),
-            profile: label(&["GPU_I_PROFILE"]),
+            profile: profile.map(|(_, profile)| profile.clone()).unwrap_or_default(),
         });
-        let gpu = if instance.is_none() { entity.uuid.clone() } else { label(&["UUID", "uuid"]) };
-        Some(Identity { gpu, instance })
+        Some(Identity { gpu: entity.gpu_uuid.clone(), instance })
     }
 
     /// The same instance, of which one of two looks could not read the profile and the UUID.

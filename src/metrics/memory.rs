@@ -128,6 +128,7 @@ mod tests {
             kind: Kind::Gpu,
             labels: vec![("gpu", id.to_string()), ("UUID", uuid.to_owned())],
             gpu: Some(id),
+            gpu_uuid: uuid.into(),
             gpu_instance: None,
             names: Vec::new(),
             uuid: uuid.to_owned(),

@@ -10,6 +10,7 @@ pub use super::sources::xid::FIELD as FIELD_XID;
 use super::sources::{self, ComputedMetric};
 use crate::counters::{Counters, MetricType, PROFILING, Row, Source, bad_type};
 use crate::dcgm::Library;
+use crate::dcgm::applies::targets;
 use crate::dcgm::fields::{Field, ValueType};
 use crate::inventory::Kind;
 
@@ -153,7 +154,11 @@ impl Plan {
         }
         let kind = match &row.kind {
             MetricType::Label => {
-                self.labels.push(LabelRow { name: row.name.clone(), field: asked, kinds: kinds_of(level, true) });
+                self.labels.push(LabelRow {
+                    name: row.name.clone(),
+                    field: asked,
+                    kinds: kinds_of(asked.id, level, true),
+                });
                 return Ok(());
             }
             MetricType::Other(other) => {
@@ -162,7 +167,7 @@ impl Plan {
             }
             known => type_line(known),
         };
-        let mut kinds = kinds_of(level, false);
+        let mut kinds = kinds_of(asked.id, level, false);
         // An error of a GPU that is reported by its instances is shown on the whole GPU.
         if asked.id == FIELD_XID {
             kinds.push(Kind::WholeGpu);
@@ -293,18 +298,13 @@ fn resolve(field: Field, library: &Library) -> Result<(Asked, i32), String> {
     Ok((Asked { id: classic.id, scale }, info.entity_level))
 }
 
-/// Which kinds of entity answer a field of this level (an entity group number; 0 is global).
-fn kinds_of(level: i32, is_label: bool) -> Vec<Kind> {
-    match level {
-        0 if is_label => Kind::ALL.to_vec(),
-        0 => vec![Kind::Gpu, Kind::Switch, Kind::Link, Kind::Cpu, Kind::Core],
-        1 | 2 | 4 | 5 if is_label => vec![Kind::Gpu, Kind::WholeGpu],
-        1 | 2 | 4 | 5 => vec![Kind::Gpu],
-        3 => vec![Kind::Switch],
-        6 => vec![Kind::Switch, Kind::Link],
-        7 => vec![Kind::Cpu],
-        8 => vec![Kind::Cpu, Kind::Core],
-        9 => vec![Kind::ConnectX],
-        _ => Vec::new(),
+/// Which kinds of entity have samples of a field of this level (an entity group number; 0 is global). A label is on all
+/// samples of an entity, so also on those of a whole GPU; a global metric is not printed for ConnectX adapters.
+fn kinds_of(field: u16, level: i32, is_label: bool) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = targets(field, level).iter().map(|target| Kind::from(*target)).collect();
+    if is_label && kinds.contains(&Kind::Gpu) {
+        kinds.push(Kind::WholeGpu);
     }
+    kinds.retain(|kind| is_label || level != 0 || *kind != Kind::ConnectX);
+    kinds
 }

@@ -96,6 +96,7 @@ pub mod tests {
             kind,
             labels: vec![("gpu", id.to_string()), ("UUID", uuid.clone())],
             gpu: Some(id),
+            gpu_uuid: uuid.clone(),
             gpu_instance: None,
             names: Vec::new(),
             uuid,

@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::dcgm::abi::MAX_FIELDS_PER_GROUP;
+use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
@@ -68,33 +69,51 @@ impl<'a> Watcher<'a> {
     ///
     /// Errors: only a lost connection.
     pub fn watch(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<()> {
+        for numbering in [Numbering::Index, Numbering::Port] {
+            let numbered = fields.iter().filter(|field| self.session.link_numbering(**field) == numbering);
+            self.watch_numbered(entities, &numbered.copied().collect::<Vec<u16>>(), numbering)?;
+        }
+        Ok(())
+    }
+
+    fn watch_numbered(&mut self, entities: &[EntityId], fields: &[u16], numbering: Numbering) -> Result<()> {
         if fields.is_empty() {
             return Ok(());
         }
         for chunk in entities.chunks(Group::capacity(self.session)) {
-            let refused = self.watch_entities(chunk, fields)?;
+            let refused = self.watch_entities(chunk, fields, numbering)?;
             self.refused.extend(refused);
         }
         Ok(())
     }
 
     /// Returns the fields that none of these entities could be watched for.
-    fn watch_entities(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
-        let refused = self.watch_group(entities, fields)?;
+    fn watch_entities(
+        &mut self,
+        entities: &[EntityId],
+        fields: &[u16],
+        numbering: Numbering,
+    ) -> Result<Vec<(u16, Error)>> {
+        let refused = self.watch_group(entities, fields, numbering)?;
         if refused.len() < fields.len() || entities.len() < 2 {
             return Ok(refused);
         }
         // Every field refused: it is an entity's fault.
         let (left, right) = entities.split_at(entities.len() / 2);
-        let of_left = self.watch_entities(left, fields)?;
-        let of_right = self.watch_entities(right, fields)?;
+        let of_left = self.watch_entities(left, fields, numbering)?;
+        let of_right = self.watch_entities(right, fields, numbering)?;
         Ok(of_left.into_iter().filter(|(id, _)| of_right.iter().any(|(other, _)| other == id)).collect())
     }
 
     /// Returns the fields that this group could not be watched for.
-    fn watch_group(&mut self, entities: &[EntityId], fields: &[u16]) -> Result<Vec<(u16, Error)>> {
+    fn watch_group(
+        &mut self,
+        entities: &[EntityId],
+        fields: &[u16],
+        numbering: Numbering,
+    ) -> Result<Vec<(u16, Error)>> {
         let mut lost = 0;
-        let group = Group::new(self.session, entities, |entity, error| {
+        let group = Group::numbered(self.session, entities, numbering, |entity, error| {
             lost += 1;
             log::warn!("{:?} {} cannot be watched: {error}", entity.group, entity.id);
         });

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::counters::Counters;
-use crate::dcgm::{Error, Library, Major, Result, Session, abi};
+use crate::dcgm::modules::{self, Used};
+use crate::dcgm::{Error, Library, Result, Session};
 use crate::exposition::Exposition;
-use crate::inventory::{self, Inventory, Kind, Minors, Naming, Scope};
+use crate::inventory::{self, Inventory, Kind, Known, Naming, Scope};
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
 use crate::metrics::sources::health;
@@ -51,7 +52,7 @@ pub fn discover(
     config: &Config,
     counters: &Counters,
     hostname: &str,
-    minors: &mut Minors,
+    known: &mut Known,
 ) -> Result<Inventory> {
     let scope = Scope {
         gpus: config.gpus.clone(),
@@ -67,21 +68,17 @@ pub fn discover(
             fake_gpus: config.fake_gpus,
         },
     };
-    inventory::discover(session, &scope, minors)
+    inventory::discover(session, &scope, known)
 }
 
 /// Modules that no row of the counters file asks for. Each one loaded costs threads, memory and wake-ups.
 pub fn unneeded_modules(counters: &Counters, library: &Library) -> Vec<u32> {
-    use abi::module::*;
     let kinds = Plan::kinds(counters, library);
     let any = |wanted: &[Kind]| kinds.iter().any(|kind| wanted.contains(kind));
-    let mut unneeded = vec![VGPU, INTROSPECT, POLICY, CONFIG, DIAG];
-    let conditional = [
-        (MNDIAG, library.major() == Major::V4),
-        (HEALTH, !counters.wants(health::STATUS)),
-        (NVSWITCH, !any(&[Kind::Switch, Kind::Link, Kind::ConnectX])),
-        (SYSMON, !any(&[Kind::Cpu, Kind::Core])),
-    ];
-    unneeded.extend(conditional.into_iter().filter(|(_, unneeded)| *unneeded).map(|(module, _)| module));
-    unneeded
+    let used = Used {
+        health: counters.wants(health::STATUS),
+        switches: any(&[Kind::Switch, Kind::GpuLink, Kind::SwitchLink, Kind::ConnectX]),
+        cpus: any(&[Kind::Cpu, Kind::Core]),
+    };
+    modules::unneeded(library.major(), used)
 }

@@ -9,17 +9,12 @@ pub struct LostEntities {
 }
 
 impl LostEntities {
-    /// Compares what is here with what was. An instance whose GPU is here has been sliced away, which is no loss. GPUs are
+    /// Compares what is here with what was. What was sliced away or together is no loss while its GPU is here. GPUs are
     /// known by their UUIDs: another one may get the same number.
     pub fn update(&mut self, inventory: &Inventory) {
-        let is_here = |entity: &Entity| inventory.entities.iter().any(|other| other.uuid == entity.uuid);
+        let is_here = |entity: &Entity| inventory.entities.iter().any(|other| other.gpu_uuid == entity.gpu_uuid);
         let was_here = std::mem::take(&mut self.here).into_iter().chain(std::mem::take(&mut self.lost));
-        self.lost = was_here
-            .filter(|entity| !is_here(entity))
-            .filter(|entity| {
-                entity.gpu_instance.is_none() || !entity.gpu.is_some_and(|gpu| inventory.gpus.contains(&gpu))
-            })
-            .collect();
+        self.lost = was_here.filter(|entity| !is_here(entity)).collect();
         self.here = inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu).cloned().collect();
     }
 
@@ -47,6 +42,7 @@ mod tests {
             kind: Kind::Gpu,
             labels: Vec::new(),
             gpu: Some(id),
+            gpu_uuid: uuid.into(),
             gpu_instance: None,
             names: Vec::new(),
             uuid: uuid.into(),
@@ -55,13 +51,12 @@ mod tests {
 
     fn instance(gpu: u32, id: u32, uuid: &str) -> Entity {
         let id = EntityId::new(EntityGroup::Instance, id);
-        Entity { id, gpu: Some(gpu), gpu_instance: Some(id.id + 7), ..self::gpu(gpu, uuid) }
+        let whole = self::gpu(gpu, &format!("GPU-{gpu}"));
+        Entity { id, gpu_instance: Some(id.id + 7), uuid: uuid.into(), ..whole }
     }
 
     fn inventory(entities: Vec<Entity>) -> Inventory {
-        let mut gpus: Vec<u32> = entities.iter().filter_map(|entity| entity.gpu).collect();
-        gpus.dedup();
-        Inventory { entities, gpus, ..Inventory::default() }
+        Inventory { entities, ..Inventory::default() }
     }
 
     fn lost(entities: &LostEntities) -> Vec<&str> {
@@ -88,6 +83,9 @@ mod tests {
         entities.update(&inventory(vec![instance(0, 0, "MIG-x"), instance(0, 1, "MIG-y")]));
         entities.update(&inventory(vec![instance(0, 0, "MIG-z"), instance(0, 1, "MIG-y")]));
         assert!(lost(&entities).is_empty());
+        entities.update(&inventory(vec![gpu(0, "GPU-0")]));
+        assert!(lost(&entities).is_empty(), "the GPU is in one piece again");
+        entities.update(&inventory(vec![instance(0, 0, "MIG-z"), instance(0, 1, "MIG-y")]));
         entities.update(&inventory(vec![]));
         assert_eq!(lost(&entities), ["MIG-z", "MIG-y"]);
     }

@@ -28,7 +28,7 @@ use crate::counters::{self, Counters};
 use crate::dcgm::{Error, Library, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
-use crate::inventory::{self, Inventory, Kind, Minors};
+use crate::inventory::{self, Inventory, Kind, Known};
 use crate::jobs::{self, JobMap};
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::freshness::Answered;
@@ -89,7 +89,7 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
-    minors: Minors,
+    known: Known,
     memory: Memory,
     answered: Answered,
     lost: LostEntities,
@@ -137,7 +137,7 @@ impl Watcher {
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
-            minors: Minors::default(),
+            known: Known::default(),
             memory: Memory::new(
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
@@ -411,7 +411,7 @@ impl Watcher {
         // A node may get its name after the exporter was started.
         self.hostname = hostname::of(&self.config);
         let found =
-            active_watches::discover(&run.session, &self.config, &self.counters, &self.hostname, &mut self.minors);
+            active_watches::discover(&run.session, &self.config, &self.counters, &self.hostname, &mut self.known);
         let inventory = found.map_err(|error| self.lost(Some(ErrorKind::Discover), &error))?;
         self.lost.update(&inventory);
         self.memory.inventory(&inventory);

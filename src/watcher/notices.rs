@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::phase::Phase;
 use crate::config::engine::Address;
 use crate::dcgm::Error;
-use crate::inventory::{Architecture, Inventory, Kind};
+use crate::inventory::architecture::Architecture;
+use crate::inventory::{Inventory, Kind};
 use crate::system::logging::Throttle;
 
 pub fn job_map(directory: &Path) {

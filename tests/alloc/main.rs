@@ -14,7 +14,7 @@ use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, OwnMetrics};
-use dcgm_exporter::inventory::{self, Minors, Naming, Scope};
+use dcgm_exporter::inventory::{self, Known, Naming, Scope};
 use dcgm_exporter::metrics::exporter::Report;
 use dcgm_exporter::metrics::freshness::{Answered, Freshness, Judgement};
 use dcgm_exporter::metrics::plan::Plan;
@@ -77,7 +77,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
             fake_gpus: false,
         },
     };
-    let inventory = inventory::discover(&session, &scope, &mut Minors::default()).unwrap();
+    let inventory = inventory::discover(&session, &scope, &mut Known::default()).unwrap();
     let profiling = profiling_support(&session, &inventory.gpus, |_, _| {}).unwrap();
     let plan = Plan::new(&counters, &library, profiling);
     let window = Duration::from_secs(300);

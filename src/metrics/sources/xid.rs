@@ -95,9 +95,9 @@ fn shown_on(inventory: &Inventory) -> HashMap<EntityId, usize> {
     let entities = inventory.entities.iter().enumerate();
     let gpus = entities.filter(|(_, entity)| matches!(entity.kind, Kind::Gpu | Kind::WholeGpu));
     let mut shown_on: HashMap<EntityId, usize> = gpus.map(|(index, entity)| (entity.id, index)).collect();
-    for (compute_instance, instance) in &inventory.compute_instances {
-        if let Some(index) = shown_on.get(&EntityId::new(EntityGroup::Instance, *instance)) {
-            shown_on.insert(EntityId::new(EntityGroup::ComputeInstance, *compute_instance), *index);
+    for compute_instance in &inventory.compute_instances {
+        if let Some(index) = shown_on.get(&EntityId::new(EntityGroup::Instance, compute_instance.instance)) {
+            shown_on.insert(EntityId::new(EntityGroup::ComputeInstance, compute_instance.entity), *index);
         }
     }
     shown_on
@@ -186,6 +186,7 @@ impl Source for XidErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::ComputeInstance;
     use crate::metrics::source::tests::{Node, SECOND, gpu, instance, number};
 
     const ALL: [&str; 3] = [COUNT, TOTAL, LAST];
@@ -252,7 +253,8 @@ mod tests {
     #[test]
     fn on_mig_each_error_is_counted_once_where_it_belongs() {
         let mut node = Node::new(vec![instance(3, 0), instance(4, 0), gpu(0, Kind::WholeGpu)]);
-        node.inventory.compute_instances = vec![(17, 4), (18, 99)];
+        node.inventory.compute_instances =
+            [(17, 4), (18, 99)].map(|(entity, instance)| ComputeInstance { entity, instance }).to_vec();
         let events = [
             on_gpu(SECOND, 79),
             on(EntityGroup::Instance, 3, 2 * SECOND, 94),

@@ -1,6 +1,6 @@
 //! The scenario file: what the simulated node consists of, what its fields answer, and what goes wrong.
 //!
-//! A JSON object; every key may be left out. `system`, `latest_values`, `samples_since`, `health_incidents`,
+//! A JSON object; every key may be left out; `README.md` lists them. `system`, `latest_values`, `samples_since`, `health_incidents`,
 //! `p2p_matrix` and `supported_profiling_fields` have the form of the golden cases, so that a case's `input.json` is a
 //! scenario. The file is read again when it changes, so a test plays faults by replacing it (write aside, rename).
 
@@ -17,8 +17,17 @@ use crate::values::Value;
 pub struct Scenario {
     /// Release to play; decides struct layouts, limits and which fields exist. Default 4.6.0.
     pub version: Option<String>,
-    /// Answer what `latest_values` does not give from the H200's recording, moving with a load.
+    /// Release of the host engine that is connected to, where it is not that of the library.
+    pub engine_version: Option<String>,
+    /// Answer what `latest_values` does not give from a recording, moving with a load.
     pub replay: bool,
+    /// Which recording `replay` plays.
+    pub recording: Recording,
+    /// What serves switches, their links and ConnectX.
+    pub switch_module: SwitchModule,
+    /// Groups and field groups that other clients hold.
+    pub taken_groups: usize,
+    pub taken_field_groups: usize,
     pub system: System,
     /// Absent: everything the recording's GPU has.
     pub supported_profiling_fields: Option<Vec<u16>>,
@@ -27,12 +36,11 @@ pub struct Scenario {
     pub latest_values: Vec<EntityValues>,
     pub samples_since: Vec<Samples>,
     pub events: Vec<Events>,
+    /// XIDs that were in the kernel log before the process started.
+    pub kernel_log: Vec<Logged>,
     pub health_incidents: Vec<Incident>,
     pub p2p_matrix: Vec<Vec<u32>>,
     pub faults: Faults,
-    /// Hand values over in the name of the entity that owns them: global fields for the system, fields that an instance
-    /// shares with its GPU for the GPU.
-    pub by_owner: bool,
     /// Answers to the deny list that holds this module: -1, as a library does that does not know it.
     pub unknown_module: Option<u32>,
     /// Bytes of the message that libdcgm allocates for every read (4 MiB); none by default, because benches measure us.
@@ -41,11 +49,39 @@ pub struct Scenario {
     pub stop_ms: u64,
 }
 
+#[derive(Debug, Default, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recording {
+    /// A real H200; what it does not have (links, switches, CPUs) answers plausible numbers.
+    #[default]
+    H200,
+    /// The answer of the real library to each field on each kind of entity, see `answers.rs`.
+    Answers,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SwitchModule {
+    /// HGX H100 and H200: fields that a switch does not support are blank.
+    #[default]
+    Nscq,
+    /// Blackwell: a field that a switch does not support ends the module's update.
+    Nvsdm,
+}
+
+impl Scenario {
+    pub fn has_nvsdm(&self) -> bool {
+        self.switch_module == SwitchModule::Nvsdm
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct System {
     pub gpus: Vec<Gpu>,
     pub gpu_instances: Vec<Instance>,
+    /// Absent: one for each instance, with its id.
+    pub compute_instances: Option<Vec<ComputeInstance>>,
     pub switches: Vec<u32>,
     pub links: Vec<Links>,
     pub cpus: Vec<Cpu>,
@@ -70,6 +106,21 @@ pub struct Instance {
     pub profile: String,
     #[serde(default)]
     pub uuid: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct ComputeInstance {
+    pub id: u32,
+    /// The entity id of its GPU instance.
+    pub instance: u32,
+}
+
+impl System {
+    pub fn compute_instances(&self) -> Vec<ComputeInstance> {
+        let one_each =
+            || self.gpu_instances.iter().map(|it| ComputeInstance { id: it.entity_id, instance: it.entity_id });
+        self.compute_instances.clone().unwrap_or_else(|| one_each().collect())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,7 +167,7 @@ pub struct Samples {
 }
 
 /// Events that happen while the engine runs: the first `after_ms` after the watch began, then every `every_ms`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Events {
     pub entity: String,
     pub id: u32,
@@ -126,10 +177,39 @@ pub struct Events {
     #[serde(default)]
     pub after_ms: u64,
     pub every_ms: u64,
+    /// Who tells DCGM.
+    #[serde(default)]
+    pub from: Origin,
+    /// From the kernel log: how long after it happened DCGM stores it.
+    #[serde(default)]
+    pub late_ms: u64,
 }
 
+#[derive(Debug, Default, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Fetched once a second, stamped when fetched, stored under the entity that the event names.
+    #[default]
+    Nvml,
+    /// A few codes only, with the kernel's time, stored under the GPU.
+    KernelLog,
+}
+
+/// An XID in the kernel log, `age_ms` before the process started.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Logged {
+    pub gpu: u32,
+    pub code: i64,
+    pub age_ms: u64,
+}
+
+/// A health incident: seen from `after_ms` after the health watch was set on, for `for_ms` or ever.
 #[derive(Debug, Deserialize)]
 pub struct Incident {
+    #[serde(default)]
+    pub after_ms: u64,
+    #[serde(default)]
+    pub for_ms: Option<u64>,
     pub gpu: u32,
     pub system: u32,
     pub health: i32,
@@ -144,9 +224,11 @@ pub struct Faults {
     pub fail: Vec<Failure>,
     /// GPUs that have fallen off the bus.
     pub lost_gpus: Vec<u32>,
+    /// GPUs that are unbound from the driver.
+    pub unbound_gpus: Vec<u32>,
     /// Entities whose fields are not sampled any more: their last values and time stamps stay.
     pub frozen: Vec<EntityName>,
-    /// Fields that are not sampled any more until they are watched anew.
+    /// Fields that are not sampled any more until they are unwatched and watched.
     pub silent_fields: Vec<u16>,
 }
 

@@ -1,0 +1,165 @@
+//! The library's state in this process: its sessions, and what every call does first.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::codes::*;
+use crate::engine::Engine;
+use crate::scenario::Source;
+
+/// Everything the library holds. libdcgm locks too; calls that hang do so without the lock.
+pub static LIBRARY: Mutex<Library> = Mutex::new(Library::new());
+
+pub struct Library {
+    pub initialised: u32,
+    pub sessions: BTreeMap<usize, Session>,
+    pub next_handle: usize,
+    calls: BTreeMap<String, u64>,
+    /// Uses that a careful client would not make.
+    pub violations: Vec<String>,
+    /// Looks by field, of engines that are gone.
+    polls: BTreeMap<u16, u64>,
+    pub meta: BTreeMap<u16, usize>,
+}
+
+pub struct Session {
+    pub engine: Engine,
+    pub host: Option<Box<dyn Host>>,
+}
+
+// SAFETY: the reference-counted texts inside an engine never leave it, and the library is only used under its lock.
+unsafe impl Send for Session {}
+
+pub trait Host: Read + Write {}
+impl<T: Read + Write> Host for T {}
+
+impl Library {
+    const fn new() -> Library {
+        Library {
+            initialised: 0,
+            sessions: BTreeMap::new(),
+            next_handle: 1,
+            calls: BTreeMap::new(),
+            violations: Vec::new(),
+            polls: BTreeMap::new(),
+            meta: BTreeMap::new(),
+        }
+    }
+
+    pub fn count(&mut self, call: &str) {
+        match self.calls.get_mut(call) {
+            Some(count) => *count += 1,
+            None => drop(self.calls.insert(call.to_owned(), 1)),
+        }
+    }
+
+    /// Ends a session and returns it.
+    pub fn remove(&mut self, handle: usize) -> Option<Session> {
+        let session = self.sessions.remove(&handle)?;
+        for (field, count) in &session.engine.polls {
+            *self.polls.entry(*field).or_default() += count;
+        }
+        Some(session)
+    }
+}
+
+pub fn scenario_path() -> Option<PathBuf> {
+    std::env::var_os("DCGM_SIMULATOR_SCENARIO").filter(|path| !path.is_empty()).map(Into::into)
+}
+
+/// The library's own version.
+pub fn version() -> String {
+    let scenario = Source::new(scenario_path()).changed();
+    scenario.and_then(|scenario| scenario.version).unwrap_or_else(|| "4.6.0".to_owned())
+}
+
+/// Runs a call on an open session, after what the scenario holds against it.
+pub fn with(handle: usize, call: &str, function: impl FnOnce(&mut Engine) -> Result<(), c_int>) -> c_int {
+    wait_out(handle, call);
+    clock::look();
+    let mut library = LIBRARY.lock().unwrap();
+    library.count(call);
+    if library.initialised == 0 {
+        return UNINITIALIZED;
+    }
+    let Some(session) = library.sessions.get_mut(&handle) else {
+        let violation = format!("{call} on handle {handle:#x}, which is not open");
+        library.violations.push(violation);
+        return CONNECTION_NOT_VALID;
+    };
+    if session.host.as_mut().is_some_and(|host| !ping(host.as_mut())) {
+        return CONNECTION_NOT_VALID;
+    }
+    session.engine.refresh();
+    if let Some(code) = session.engine.failure(call, None, None).filter(|_| call != "dcgmWatchFields") {
+        return code;
+    }
+    let code = function(&mut session.engine).err().unwrap_or(0);
+    let violations = std::mem::take(&mut session.engine.violations);
+    library.violations.extend(violations);
+    code
+}
+
+/// Asks the host engine's process whether it is there; blocks while it is stopped.
+fn ping(host: &mut dyn Host) -> bool {
+    let mut answer = [0u8; 1];
+    host.write_all(&[1]).is_ok() && host.read_exact(&mut answer).is_ok()
+}
+
+/// Hangs as long as the scenario says, without the lock.
+pub fn wait_out(handle: usize, call: &str) {
+    let start = Instant::now();
+    loop {
+        let hang = {
+            let mut library = LIBRARY.lock().unwrap();
+            library.sessions.get_mut(&handle).and_then(|session| {
+                session.engine.refresh();
+                session.engine.scenario.faults.hang_ms.get(call).copied()
+            })
+        };
+        match hang {
+            Some(hang) if start.elapsed() < Duration::from_millis(hang) => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
+            _ => return,
+        }
+    }
+}
+
+/// The same for a call that has no session yet, or none any more.
+pub fn wait_out_alone(call: &str) {
+    let start = Instant::now();
+    let hang = || Source::new(scenario_path()).changed()?.faults.hang_ms.get(call).copied();
+    while hang().is_some_and(|hang| start.elapsed() < Duration::from_millis(hang)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    LIBRARY.lock().unwrap().count(call);
+}
+
+/// Writes the file of `DCGM_SIMULATOR_STATS`: what exists, what was called, and what should not have been.
+pub fn write_stats(library: &Library) {
+    let Some(path) = std::env::var_os("DCGM_SIMULATOR_STATS") else { return };
+    let engines = || library.sessions.values().map(|session| &session.engine);
+    let mut polls = library.polls.clone();
+    for (field, count) in engines().flat_map(|engine| &engine.polls) {
+        *polls.entry(*field).or_default() += count;
+    }
+    let stats = serde_json::json!({
+        "sessions": library.sessions.len(),
+        "groups": engines().map(|engine| engine.groups.len()).sum::<usize>(),
+        "field_groups": engines().map(|engine| engine.field_groups.len()).sum::<usize>(),
+        "watches": engines().map(|engine| engine.pairs.watched()).sum::<usize>(),
+        "polls": polls,
+        "calls": library.calls,
+        "violations": library.violations,
+    });
+    let aside = std::path::Path::new(&path).with_extension("aside");
+    if std::fs::write(&aside, stats.to_string()).is_ok() {
+        let _ = std::fs::rename(&aside, &path);
+    }
+}

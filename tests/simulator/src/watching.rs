@@ -1,0 +1,109 @@
+//! Watching and unwatching.
+
+use std::time::Instant;
+
+use crate::codes::*;
+use crate::engine::{Engine, Member};
+use crate::modules::{Server, fails_in_nvsdm};
+use crate::watches::{Pair, Watch};
+
+impl Engine {
+    /// Watches every pair of the two groups. A pair that was not watched makes the engine update at once.
+    ///
+    /// `keep_samples` is checked and has no other effect, as in libdcgm.
+    pub fn watch(
+        &mut self,
+        group: usize,
+        field_group: usize,
+        interval: i64,
+        keep_age: f64,
+        keep_samples: i32,
+    ) -> Result<(), i32> {
+        let (members, fields) = self.members(group, field_group)?;
+        let (members, fields) = (members.to_vec(), fields.to_vec());
+        if interval <= 0 || keep_age < 0.0 || (keep_age == 0.0 && keep_samples <= 0) {
+            return Err(BADPARAM);
+        }
+        for &(entity, _) in &members {
+            for &field in &fields {
+                self.refuse(entity, field)?;
+            }
+        }
+        let mut is_first = false;
+        for &member in &members {
+            for &field in &fields {
+                let at = self.place(member.0, field);
+                let pair = &mut self.pairs.all[at];
+                let since = pair.watch.map_or_else(Instant::now, |watch| watch.since);
+                if pair.watch.is_none() {
+                    pair.looks = 0;
+                    is_first = true;
+                    self.scenario.faults.silent_fields.retain(|silent| *silent != field);
+                }
+                pair.generation = member.1;
+                pair.watch = Some(Watch { interval, keep_age: (keep_age * 1e6) as i64, since });
+            }
+        }
+        if is_first {
+            self.update();
+        }
+        Ok(())
+    }
+
+    /// The code with which a watch of this pair fails.
+    fn refuse(&mut self, entity: Entity, field: u16) -> Result<(), i32> {
+        if let Some(failure) = self.failure("dcgmWatchFields", Some(entity), Some(field)) {
+            return Err(failure);
+        }
+        match entity.0 {
+            GPU | INSTANCE | COMPUTE_INSTANCE if is_profiling(field) => {
+                let gpu = self.values.gpu(entity);
+                let supported = gpu.is_some_and(|gpu| self.profiling_fields(gpu).contains(&field));
+                if supported { Ok(()) } else { Err(PROFILING_NOT_SUPPORTED) }
+            }
+            _ => match self.values.watch_code(entity, field) {
+                0 => Ok(()),
+                code => {
+                    self.links_are_not_profiled |= matches!(field, 1532 | 1533);
+                    Err(code)
+                }
+            },
+        }
+    }
+
+    pub fn unwatch(&mut self, group: usize, field_group: usize) -> Result<(), i32> {
+        let (members, fields) = self.members(group, field_group)?;
+        let pairs: Vec<(Member, u16)> =
+            members.iter().flat_map(|member| fields.iter().map(move |field| (*member, *field))).collect();
+        let mut was_watched = false;
+        for ((entity, _), field) in pairs {
+            if let Some(at) = self.pairs.find(entity, field) {
+                was_watched |= self.pairs.all[at].watch.take().is_some();
+            }
+        }
+        if was_watched { Ok(()) } else { Err(NOT_WATCHED) }
+    }
+
+    /// Where a pair is kept; it is made if it is new.
+    pub fn place(&mut self, entity: Entity, field: u16) -> usize {
+        if let Some(at) = self.pairs.find(entity, field) {
+            return at;
+        }
+        let kind = self.values.kind(entity);
+        let gpu = self.values.gpu(entity);
+        self.pairs.add(Pair {
+            entity,
+            field,
+            kind: self.fields.get(&field).map_or(b'i', |field| field.kind),
+            server: Server::of(kind, field),
+            gpu,
+            generation: self.bindings.generation(gpu),
+            fails: fails_in_nvsdm(kind, field),
+            watch: None,
+            last: None,
+            looks: 0,
+            latest: None,
+            history: Default::default(),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! GPUs that are unbound and bound again.
+
+use std::ffi::c_int;
+
+use serde_json::json;
+
+use crate::call;
+use crate::client::*;
+
+#[test]
+fn unbind_and_bind() {
+    alone("gpus::unbind_and_bind", node(), |client| {
+        let client = client.start();
+        let old = (client.group(&[(GPU, 0), (GPU, 1)]), client.fields(&[150]));
+        client.watch(old.0, old.1, SECOND);
+        let events = client.watch_one((GPU, 0), 6, SECOND);
+        let status = |gpu: u32| {
+            let mut status = 0;
+            assert_eq!(call!(client, dcgmGetGpuStatus(usize, u32, *mut c_int), client.handle, gpu, &mut status), 0);
+            status
+        };
+        let supported = || {
+            let (mut ids, mut count) = ([0u32; 32], 0);
+            let code = call!(
+                client,
+                dcgmGetAllSupportedDevices(usize, *mut u32, *mut c_int),
+                client.handle,
+                ids.as_mut_ptr(),
+                &mut count
+            );
+            assert_eq!(code, 0);
+            ids[..count as usize].to_vec()
+        };
+        let look = || {
+            client.step(1);
+            client.update();
+            client.latest(old.0, old.1).unwrap()
+        };
+        assert!(look().iter().all(|reading| !reading.is_blank()));
+        assert_eq!((status(1), supported()), (1, vec![0, 1]));
+
+        let mut node = node();
+        node["faults"]["unbound_gpus"] = json!([1]);
+        client.set_scenario(&node);
+        client.step(1);
+        client.update();
+        let (_, during) = client.since(old, 0).unwrap();
+        for gpu in [0, 1] {
+            let last = during.iter().rfind(|reading| reading.entity == (GPU, gpu)).unwrap();
+            assert!(last.status == 0 && last.is_blank(), "one update finds all GPUs blank: {last:?}");
+        }
+        let after = look();
+        assert!(!after[0].is_blank() && after[1].is_blank(), "{after:?}");
+        assert_eq!((status(0), status(1), supported()), (1, 7, vec![0]));
+        assert_eq!(client.entities(GPU, 1), Ok(vec![0]));
+        assert_eq!(client.entities(GPU, 0), Ok(vec![0, 1]));
+
+        node["faults"]["unbound_gpus"] = json!([]);
+        client.set_scenario(&node);
+        let after = look();
+        assert_eq!((status(1), supported()), (1, vec![0, 1]));
+        assert_eq!(client.one(events).datum, Datum::Int(2));
+        assert!(!after[0].is_blank() && after[1].is_blank(), "an old group has nothing for it");
+        client.watch(old.0, old.1, SECOND);
+        assert!(look()[1].is_blank(), "nor after another watch");
+        let new = client.watch_one((GPU, 1), 150, SECOND);
+        client.step(1);
+        client.update();
+        assert!(!client.one(new).is_blank());
+    });
+}
