@@ -55,6 +55,10 @@ pub struct Engine {
     pub xids: Xids,
     /// A watch of 1532 or 1533 on switches ended these fields for everybody.
     pub links_are_not_profiled: bool,
+    /// The highest time stamp of a look; of a host engine's, also by its earlier clients.
+    pub newest: i64,
+    /// That of a host engine when this client came.
+    pub inherited: i64,
     pub health: BTreeMap<usize, HealthWatch>,
     /// Looks by field.
     pub polls: BTreeMap<u16, u64>,
@@ -96,6 +100,8 @@ impl Engine {
             started: Instant::now(),
             bindings: Bindings::default(),
             links_are_not_profiled: false,
+            newest: 0,
+            inherited: 0,
             health: BTreeMap::new(),
             polls: BTreeMap::new(),
             violations: Vec::new(),
@@ -103,6 +109,11 @@ impl Engine {
         engine.bindings.set_unbound(&engine.scenario.faults.unbound_gpus);
         engine.bindings.finish_leaving();
         engine
+    }
+
+    /// Goes on after the samples of a host engine's earlier clients.
+    pub fn inherit(&mut self, newest: i64) {
+        (self.newest, self.inherited) = (newest, newest);
     }
 
     /// Takes in a changed scenario. Groups, watches and samples stay, as the node would change under the engine.
