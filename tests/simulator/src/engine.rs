@@ -119,10 +119,20 @@ impl Engine {
     /// Takes in a changed scenario. Groups, watches and samples stay, as the node would change under the engine.
     pub fn refresh(&mut self) {
         let Some(scenario) = self.source.changed() else { return };
-        self.values = Values::new(&scenario, self.release, self.table.clone());
+        let before = std::mem::replace(&mut self.values, Values::new(&scenario, self.release, self.table.clone()));
         self.xids.set_events(&self.scenario.events, &scenario.events);
         let is_back = self.bindings.set_unbound(&scenario.faults.unbound_gpus);
         self.scenario = scenario;
+        // An instance with the id of one that is gone is another one: nothing is stored of it.
+        for pair in &mut self.pairs.all {
+            let is_other = matches!(pair.entity.0, INSTANCE | COMPUTE_INSTANCE)
+                && self.values.slice(pair.entity) != before.slice(pair.entity);
+            if is_other {
+                pair.forget();
+                pair.gpu = self.values.gpu(pair.entity);
+                pair.generation = self.bindings.generation(pair.gpu);
+            }
+        }
         if is_back {
             self.tell_of_binding(crate::gpus::REINITIALISED);
         }
