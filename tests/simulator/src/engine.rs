@@ -55,6 +55,10 @@ pub struct Engine {
     pub xids: Xids,
     /// A watch of 1532 or 1533 on switches ended these fields for everybody.
     pub links_are_not_profiled: bool,
+    /// The highest time stamp of a look; of a host engine's, also by its earlier clients.
+    pub newest: i64,
+    /// That of a host engine when this client came.
+    pub inherited: i64,
     pub health: BTreeMap<usize, HealthWatch>,
     /// Looks by field.
     pub polls: BTreeMap<u16, u64>,
@@ -96,6 +100,8 @@ impl Engine {
             started: Instant::now(),
             bindings: Bindings::default(),
             links_are_not_profiled: false,
+            newest: 0,
+            inherited: 0,
             health: BTreeMap::new(),
             polls: BTreeMap::new(),
             violations: Vec::new(),
@@ -105,13 +111,28 @@ impl Engine {
         engine
     }
 
+    /// Goes on after the samples of a host engine's earlier clients.
+    pub fn inherit(&mut self, newest: i64) {
+        (self.newest, self.inherited) = (newest, newest);
+    }
+
     /// Takes in a changed scenario. Groups, watches and samples stay, as the node would change under the engine.
     pub fn refresh(&mut self) {
         let Some(scenario) = self.source.changed() else { return };
-        self.values = Values::new(&scenario, self.release, self.table.clone());
+        let before = std::mem::replace(&mut self.values, Values::new(&scenario, self.release, self.table.clone()));
         self.xids.set_events(&self.scenario.events, &scenario.events);
         let is_back = self.bindings.set_unbound(&scenario.faults.unbound_gpus);
         self.scenario = scenario;
+        // An instance with the id of one that is gone is another one: nothing is stored of it.
+        for pair in &mut self.pairs.all {
+            let is_other = matches!(pair.entity.0, INSTANCE | COMPUTE_INSTANCE)
+                && self.values.slice(pair.entity) != before.slice(pair.entity);
+            if is_other {
+                pair.forget();
+                pair.gpu = self.values.gpu(pair.entity);
+                pair.generation = self.bindings.generation(pair.gpu);
+            }
+        }
         if is_back {
             self.tell_of_binding(crate::gpus::REINITIALISED);
         }

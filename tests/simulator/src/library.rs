@@ -92,7 +92,8 @@ pub fn with(handle: usize, call: &str, function: impl FnOnce(&mut Engine) -> Res
         library.violations.push(violation);
         return CONNECTION_NOT_VALID;
     };
-    if session.host.as_mut().is_some_and(|host| !ping(host.as_mut())) {
+    let newest = session.engine.newest;
+    if session.host.as_mut().is_some_and(|host| !ping(host.as_mut(), newest)) {
         return CONNECTION_NOT_VALID;
     }
     session.engine.refresh();
@@ -105,10 +106,10 @@ pub fn with(handle: usize, call: &str, function: impl FnOnce(&mut Engine) -> Res
     code
 }
 
-/// Asks the host engine's process whether it is there; blocks while it is stopped.
-fn ping(host: &mut dyn Host) -> bool {
+/// Asks the host engine's process whether it is there, and tells it the newest time stamp; blocks while it is stopped.
+fn ping(host: &mut dyn Host, newest: i64) -> bool {
     let mut answer = [0u8; 1];
-    host.write_all(&[1]).is_ok() && host.read_exact(&mut answer).is_ok()
+    host.write_all(&newest.to_ne_bytes()).is_ok() && host.read_exact(&mut answer).is_ok()
 }
 
 /// Hangs as long as the scenario says, without the lock.

@@ -86,6 +86,7 @@ impl Engine {
         let age = pair.last.map_or(0, |last| stamp - last);
         pair.last = Some(stamp);
         pair.looks += 1;
+        self.newest = self.newest.max(stamp);
         let (entity, field, kind) = (pair.entity, pair.field, pair.kind);
         *self.polls.entry(field).or_default() += 1;
         let faults = &self.scenario.faults;

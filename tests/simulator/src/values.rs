@@ -26,8 +26,10 @@ pub struct Answer {
     pub stamp: Option<i64>,
 }
 
-struct Slice {
+#[derive(Debug, PartialEq)]
+pub struct Slice {
     gpu: u32,
+    nvml_instance: u32,
     profile: Rc<str>,
     uuid: Rc<str>,
 }
@@ -72,7 +74,12 @@ impl Values {
             let slice = || {
                 let made_up = || format!("MIG-51515151-0000-4000-8000-{:012x}", instance.entity_id);
                 let uuid = instance.uuid.clone().unwrap_or_else(made_up).into();
-                Slice { gpu: instance.parent_gpu, profile: instance.profile.as_str().into(), uuid }
+                Slice {
+                    gpu: instance.parent_gpu,
+                    nvml_instance: instance.nvml_gpu_instance_id,
+                    profile: instance.profile.as_str().into(),
+                    uuid,
+                }
             };
             slices.insert((INSTANCE, instance.entity_id), slice());
             for compute in scenario.system.compute_instances().iter().filter(|it| it.instance == instance.entity_id) {
@@ -106,6 +113,10 @@ impl Values {
             LINK => links::gpu(self.release, entity.1),
             _ => None,
         }
+    }
+
+    pub fn slice(&self, entity: Entity) -> Option<&Slice> {
+        self.slices.get(&entity)
     }
 
     pub fn kind(&self, entity: Entity) -> Option<Kind> {

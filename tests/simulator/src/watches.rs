@@ -67,6 +67,12 @@ impl Pair {
         }
     }
 
+    /// Drops what is stored. The watch goes on.
+    pub fn forget(&mut self) {
+        (self.last, self.latest, self.looks) = (None, None, 0);
+        self.history.clear();
+    }
+
     pub fn store(&mut self, sample: Sample, keep: bool) {
         let keep_age = self.watch.map_or(0, |watch| watch.keep_age);
         if keep || keep_age > 0 {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::clock;
 use crate::codes::*;
 use crate::engine::{Engine, Member};
 use crate::modules::{Server, fails_in_nvsdm};
@@ -91,6 +92,8 @@ impl Engine {
         }
         let kind = self.values.kind(entity);
         let gpu = self.values.gpu(entity);
+        // A host engine with samples of the future has them for the pairs of earlier clients.
+        let is_ahead = self.inherited > clock::microseconds();
         self.pairs.add(Pair {
             entity,
             field,
@@ -100,7 +103,7 @@ impl Engine {
             generation: self.bindings.generation(gpu),
             fails: fails_in_nvsdm(kind, field),
             watch: None,
-            last: None,
+            last: is_ahead.then_some(self.inherited),
             looks: 0,
             latest: None,
             history: Default::default(),

@@ -158,9 +158,10 @@ pub unsafe extern "C" fn dcgmConnect_v2(address: *const c_char, params: *mut c_v
     let Ok(target) = target else { return BADPARAM };
     let start = Instant::now();
     loop {
-        if let Some((host, scenario)) = connect_once(&target, is_unix, timeout) {
+        if let Some((host, Hello { scenario, newest })) = connect_once(&target, is_unix, timeout) {
             let library_release = Some(Release::parse(&version()));
-            let engine = Engine::new(Source::new(scenario), false, Vec::new(), library_release);
+            let mut engine = Engine::new(Source::new(scenario), false, Vec::new(), library_release);
+            engine.inherit(newest);
             let mut library = LIBRARY.lock().unwrap();
             let id = library.next_handle;
             library.next_handle += 1;
@@ -184,33 +185,40 @@ fn tcp_address(address: &str) -> Result<String, ()> {
 }
 
 /// Connects and asks which scenario is played. The hello has a time-out; calls later on have none.
-fn connect_once(target: &str, is_unix: bool, timeout: Duration) -> Option<(Box<dyn Host>, Option<PathBuf>)> {
+fn connect_once(target: &str, is_unix: bool, timeout: Duration) -> Option<(Box<dyn Host>, Hello)> {
     if is_unix {
         let mut stream = UnixStream::connect(target).ok()?;
         stream.set_read_timeout(Some(timeout)).ok()?;
-        let scenario = hello(&mut stream)?;
+        let hello = hello(&mut stream)?;
         stream.set_read_timeout(None).ok()?;
-        Some((Box::new(stream), scenario))
+        Some((Box::new(stream), hello))
     } else {
         let mut stream = TcpStream::connect(target).ok()?;
         stream.set_nodelay(true).ok()?;
         stream.set_read_timeout(Some(timeout)).ok()?;
-        let scenario = hello(&mut stream)?;
+        let hello = hello(&mut stream)?;
         stream.set_read_timeout(None).ok()?;
-        Some((Box::new(stream), scenario))
+        Some((Box::new(stream), hello))
     }
 }
 
-/// Reads `dcgm-simulator PATH`; `None` from anything that is no simulated host engine, or silent. The path may be empty.
-fn hello(stream: &mut dyn Read) -> Option<Option<PathBuf>> {
+/// What a host engine says first: its scenario, which may be none, and the time stamp of its newest sample.
+struct Hello {
+    scenario: Option<PathBuf>,
+    newest: i64,
+}
+
+/// Reads `dcgm-simulator STAMP PATH`; `None` from anything that is no simulated host engine, or silent.
+fn hello(stream: &mut dyn Read) -> Option<Hello> {
     let (mut line, mut byte) = (Vec::new(), [0u8; 1]);
     while line.len() < 4096 && byte[0] != b'\n' {
         stream.read_exact(&mut byte).ok()?;
         line.push(byte[0]);
     }
     let line = String::from_utf8(line).ok()?;
-    let path = line.strip_prefix("dcgm-simulator ")?.trim_end();
-    Some(Some(path).filter(|path| !path.is_empty()).map(PathBuf::from))
+    let (newest, path) = line.strip_prefix("dcgm-simulator ")?.split_once(' ')?;
+    let scenario = Some(path.trim_end()).filter(|path| !path.is_empty()).map(PathBuf::from);
+    Some(Hello { scenario, newest: newest.parse().ok()? })
 }
 
 #[unsafe(no_mangle)]

@@ -134,10 +134,8 @@ type Callback = unsafe extern "C" fn(c_uint, u32, *const c_void, c_int, *mut c_v
 #[macro_export]
 macro_rules! call {
     ($client:expr, $name:ident($($kind:ty),*), $($argument:expr),*) => {{
-        // SAFETY: the types are those of the C function.
-        let function: libloading::Symbol<unsafe extern "C" fn($($kind),*) -> std::ffi::c_int> =
-            unsafe { $client.library.get(stringify!($name).as_bytes()).unwrap() };
-        unsafe { function($($argument),*) }
+        let function: extern "C" fn($($kind),*) -> std::ffi::c_int = $client.symbol(stringify!($name));
+        function($($argument),*)
     }};
 }
 
@@ -155,6 +153,12 @@ impl Client {
         let client = Client { library, handle: 0, directory, offset: 0.into() };
         assert_eq!(call!(client, dcgmInit(),), 0);
         client
+    }
+
+    /// A function of the library, with the type that the caller knows it has.
+    pub fn symbol<F: Copy>(&self, name: &str) -> F {
+        // SAFETY: the callers' types are those of the C functions.
+        unsafe { *self.library.get::<F>(name.as_bytes()).unwrap() }
     }
 
     /// Starts an embedded engine in MANUAL mode, with modules denied.

@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use crate::client::*;
+use crate::sessions::HostEngine;
 
 const HOUR: i64 = 3600;
 
@@ -81,5 +82,29 @@ fn a_process_can_be_stepped_as_a_whole() {
         // The engine's clock is the same, not stepped twice.
         let watched = client.watch_one((GPU, 0), 150, SECOND);
         assert!((stepped..stepped + 60).contains(&(client.one(watched).stamp / SECOND)));
+    });
+}
+
+#[test]
+fn a_new_client_does_not_help_a_host_engine() {
+    alone("clock::a_new_client_does_not_help_a_host_engine", node(), |mut client| {
+        let engine = HostEngine::start(&client, &node());
+        assert_eq!(engine.connect(&mut client), 0);
+        let watched = client.watch_one((GPU, 0), 150, SECOND);
+        assert!(client.one(watched).stamp > 0);
+        client.update();
+        client.step(-HOUR);
+        assert_eq!(crate::call!(client, dcgmDisconnect(usize), client.handle), 0);
+        assert_eq!(engine.connect(&mut client), 0);
+        let again = client.watch_one((GPU, 0), 150, SECOND);
+        client.step(5);
+        assert_eq!(client.one(again).stamp, 0, "nothing is sampled");
+        client.step(HOUR);
+        assert!(client.one(again).stamp > 0);
+        client.step(-HOUR);
+        let renewed = HostEngine::start(&client, &node());
+        assert_eq!(renewed.connect(&mut client), 0);
+        let watched = client.watch_one((GPU, 0), 150, SECOND);
+        assert!(client.one(watched).stamp > 0, "another engine does help");
     });
 }

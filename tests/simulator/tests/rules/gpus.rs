@@ -69,3 +69,22 @@ fn unbind_and_bind() {
         assert!(!client.one(new).is_blank());
     });
 }
+
+#[test]
+fn an_instance_with_the_id_of_another_starts_afresh() {
+    let sliced = |gpu: u32, profile: &str| {
+        let mut node = node();
+        node["system"]["gpu_instances"] =
+            json!([{ "parent_gpu": gpu, "entity_id": 0, "nvml_gpu_instance_id": 1, "profile": profile }]);
+        node
+    };
+    alone("gpus::an_instance_with_the_id_of_another_starts_afresh", sliced(1, "1g.18gb"), |client| {
+        let client = client.start();
+        let profile = client.watch_one((INSTANCE, 0), 50, 60 * SECOND);
+        assert_eq!(client.one(profile).datum, Datum::Text("1g.18gb".to_owned()));
+        client.set_scenario(&sliced(0, "7g.141gb"));
+        assert_eq!(client.one(profile).status, -14);
+        client.update();
+        assert_eq!(client.one(profile).datum, Datum::Text("7g.141gb".to_owned()));
+    });
+}
