@@ -24,7 +24,7 @@ use crate::system::threads::Supervisor;
 
 /// An answer takes microseconds; after this long something is broken.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Whoever looks so much later than at the deadline was stopped meanwhile, by a signal or with the whole machine, and so was
+/// A deadline that is noticed this much later means that the process was stopped, by a signal or with the whole machine, and so was
 /// tiny_http.
 const LATE: Duration = Duration::from_millis(100);
 /// The shortest time between two replacements of a tiny_http.

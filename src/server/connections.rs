@@ -2,8 +2,8 @@
 //! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the network.
 //!
 //! A turn of the loop lets each connection that is ready take one step: one read or one write. Handshakes, which cost
-//! milliseconds of signing, are gone on with after that, for [`HANDSHAKE_TIME`]. So a client that floods gets its share and no more.
-//! Who has waited too long is closed before any work is done, and when the limit is near, kept connections that are idle
+//! milliseconds of signing, are continued after that, for [`HANDSHAKE_TIME`]. So a client that floods gets only its share.
+//! Overdue connections are closed before any work is done, and when the limit is near, kept connections that are idle
 //! make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
 //!
 //! One file, because every method changes the one list of connections; what one connection is, is in
@@ -44,7 +44,7 @@ const FEWEST_CONNECTIONS: u64 = 8;
 const RESERVED_FILES: u64 = 128;
 /// Connections accepted before the others are looked at again.
 const ACCEPTS_A_TURN: usize = 32;
-/// Handshakes are gone on with until so much of a turn is spent on them, one in any case. A step takes 0.2 ms with a key
+/// Time per turn for continuing handshakes; one is continued in any case. A step takes 0.2 ms with a key
 /// on P-256, and some 6 ms with an RSA key of 4,096 bits.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
 /// While so many handshakes wait, no connection is accepted: those that come queue up in the kernel.
@@ -363,7 +363,7 @@ impl Connections {
         self.begin(at, &answer.status, &answer.content_type, &extra, body, now);
     }
 
-    /// Answers a head that is no request that is served here, and closes: nobody knows where the next one begins.
+    /// Answers a head that is not served here, and closes, because the start of the next request is unknown.
     fn refuse(&mut self, at: usize, status: Status, text: Option<&'static str>, now: Instant) {
         let connection = &mut self.open[at];
         let is_head = request::is_head(&connection.input);

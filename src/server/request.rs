@@ -6,7 +6,7 @@
 
 use super::routes::PATHS;
 
-/// Stands for every path that has no answer of its own.
+/// Replaces every path that has no answer of its own.
 pub const UNKNOWN_PATH: &str = "/-/unknown";
 
 /// The most header lines of a head; more are refused with 431. Proxies add some ten.
@@ -17,7 +17,7 @@ const MOST_HEADERS: usize = 100;
 pub enum Verdict {
     /// More bytes are needed.
     Incomplete,
-    /// No request that is served here: answer with this status, then close, since nobody knows where the next begins.
+    /// Not a request that is served here: answer with this status, then close, because the start of the next is unknown.
     Refused(Status),
     /// A request whose head takes the first `length` bytes.
     Complete { request: Request, length: usize },

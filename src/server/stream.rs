@@ -59,7 +59,7 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| !tls.is_checked)
     }
 
-    /// Bytes of a handshake have come, which is to be gone on with.
+    /// Bytes of a handshake have come; it is to be continued.
     pub fn has_handshake_to_do(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.received.is_empty())
     }

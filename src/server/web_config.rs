@@ -25,7 +25,7 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 pub struct WebConfig {
     /// `None` serves plain HTTP.
     pub tls: Option<Arc<tls::Acceptor>>,
-    /// Names and bcrypt hashes; nobody has to log in if it is empty.
+    /// Names and bcrypt hashes; no login is needed if it is empty.
     pub users: BTreeMap<String, String>,
     /// Added to every answer: name and value.
     pub headers: Vec<(&'static str, String)>,
