@@ -1,10 +1,11 @@
 //! The poll loop: one thread that owns the public sockets and every connection, so that nothing a client does costs
-//! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the network.
+//! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the
+//! network.
 //!
 //! A turn of the loop lets each connection that is ready take one step: one read or one write. Handshakes, which cost
-//! milliseconds of signing, are continued after that, for [`HANDSHAKE_TIME`]. So a client that floods gets only its share.
-//! Overdue connections are closed before any work is done, and when the limit is near, kept connections that are idle
-//! make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
+//! milliseconds of signing, are continued after that, for [`HANDSHAKE_TIME`]. So a client that floods gets only its
+//! share. Overdue connections are closed before any work is done, and when the limit is near, kept connections that are
+//! idle make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
 //!
 //! One file, because every method changes the one list of connections; what one connection is, is in
 //! [`super::connection`].
@@ -484,9 +485,9 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that can best be spared: an idle one, then one that is done, then one without a whole request,
-    /// then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says whether there was
-    /// one.
+    /// Closes the connection that can best be spared: an idle one, then one that is done, then one without a whole
+    /// request, then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says
+    /// whether there was one.
     fn close_one(&mut self, only_idle: bool) -> bool {
         let rank = |open: &Connection| match &open.state {
             State::Reading if open.is_kept => 0,

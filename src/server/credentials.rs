@@ -1,7 +1,7 @@
 //! Who may have an answer: basic authentication against bcrypt hashes, and the web configuration that is in force.
 //!
-//! bcrypt is slow on purpose (60 ms at cost 10), so it never runs on the poll loop's thread, and only one runs at a time:
-//! guessing passwords takes one core at most, and fills a bounded queue. Checked logins are remembered, so
+//! bcrypt is slow on purpose (60 ms at cost 10), so it never runs on the poll loop's thread, and only one runs at a
+//! time: guessing passwords takes one core at most, and fills a bounded queue. Checked logins are remembered, so
 //! that a scraper costs one bcrypt in its life. The same thread looks every second whether the configuration's files
 //! have changed.
 
@@ -123,8 +123,8 @@ impl Credentials {
         self.worker.as_ref().map(|worker| &*worker.bell)
     }
 
-    /// Judges an `Authorization` header. `who` is handed back by [`Credentials::take_results`] if the answer takes time;
-    /// `client` stands for the address that it comes from.
+    /// Judges an `Authorization` header. `who` is handed back by [`Credentials::take_results`] if the answer takes
+    /// time; `client` stands for the address that it comes from.
     pub fn judge(&mut self, who: u64, client: u64, authorization: Option<&str>) -> Login {
         let config = self.config.load();
         if config.users.is_empty() {
@@ -133,8 +133,8 @@ impl Credentials {
         let Some(worker) = &self.worker else { return Login::Refused };
         let Some((user, password)) = authorization.and_then(basic) else { return Login::Refused };
         let found = std::str::from_utf8(&user).ok().and_then(|user| config.users.get(user));
-        // An unknown name costs as much as a wrong password of the most expensive hash, so that time does not tell names
-        // where all hashes have the same cost.
+        // An unknown name costs as much as a wrong password of the most expensive hash, so that time does not tell
+        // names where all hashes have the same cost.
         let hash = found.cloned().unwrap_or_else(|| most_expensive_impossible(config.users.values()));
         let digest = digest(&worker.key, &[&user, hash.as_bytes(), &password]);
         if self.good.contains(&digest) {

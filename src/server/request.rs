@@ -17,7 +17,8 @@ const MOST_HEADERS: usize = 100;
 pub enum Verdict {
     /// More bytes are needed.
     Incomplete,
-    /// Not a request that is served here: answer with this status, then close, because the start of the next is unknown.
+    /// Not a request that is served here: answer with this status, then close, because the start of the next is
+    /// unknown.
     Refused(Status),
     /// A request whose head takes the first `length` bytes.
     Complete { request: Request, length: usize },
@@ -103,8 +104,8 @@ impl Request {
 /// line ends with CR LF, header names are tokens, `Host` comes at most once, and no body is announced. Empty lines
 /// before it are skipped (RFC 9112, 2.2).
 pub fn judge(bytes: &[u8], longest: usize) -> Verdict {
-    // Only what comes before the first byte that may not be there is parsed, so that the verdict is the same in whatever
-    // pieces a head comes.
+    // Only what comes before the first byte that may not be there is parsed, so that the verdict is the same in
+    // whatever pieces a head comes.
     let bytes = &bytes[..bytes.len().min(longest + 1)];
     let plain = plain_length(bytes);
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];

@@ -1,7 +1,7 @@
 //! The web configuration file, in the format of Prometheus' exporter-toolkit: TLS, users, headers, a rate limit.
 //!
-//! Read strictly, as the toolkit does; every problem has its line. What cannot work here (see [`super::tls`]) is refused
-//! with the reason; a setting without effect is a warning. [`super::reload`] reads it again when it changes.
+//! Read strictly, as the toolkit does; every problem has its line. What cannot work here (see [`super::tls`]) is
+//! refused with the reason; a setting without effect is a warning. [`super::reload`] reads it again when it changes.
 //!
 //! One file, because its keys are read by one parser that collects all problems.
 

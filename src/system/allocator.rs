@@ -1,8 +1,8 @@
 //! glibc's allocator, set for what libdcgm does: every read allocates a 4 MiB message.
 //!
 //! After the first `free` glibc raises its mmap threshold above that size and keeps the block: 4 MB of resident memory.
-//! With a fixed threshold the block is returned, which costs about 2 ms of page faults per read. An embedded engine has a
-//! dozen threads, each of which would get an arena of its own.
+//! With a fixed threshold the block is returned, which costs about 2 ms of page faults per read. An embedded engine has
+//! a dozen threads, each of which would get an arena of its own.
 
 #![allow(unsafe_code)]
 
