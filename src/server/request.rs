@@ -3,6 +3,8 @@
 //! tiny_http 0.12 answers some heads with silence (a byte beyond ASCII, `HTTP/2.0`) and reads others than it should (a
 //! blank before the method). So it never sees a byte that a client wrote: [`Request::canonical`] is one of a few dozen
 //! texts, each of which a test sends to a real tiny_http.
+//!
+//! One file, because the rules are read together; nearly half of it are their tests.
 
 use super::routes::PATHS;
 
