@@ -1,7 +1,7 @@
 //! DCGM's fields as metrics for Prometheus.
 //!
-//! The watcher thread reads every value from libdcgm once, renders it once and publishes the page; the server sends that
-//! page to any number of scrapers, and never calls back.
+//! The watcher thread reads every value from libdcgm once, renders it once and publishes the page; the server sends
+//! that page to any number of scrapers, and never calls back.
 //!
 //! ```text
 //!  flags, environment ─► cli ─► config      (plain settings; every module may read them)
@@ -29,13 +29,14 @@
 //! | [`watcher`] | the thread that calls DCGM: when to connect, collect and publish | all above but `cli` and `server` |
 //! | [`check`] | `--check`, which only reads | all above |
 //!
-//! `src/main.rs` wires them together and supervises the threads. `tests/map.rs` holds the imports to this table. Data flows
-//! to the right: what a module needs from one that it may not import comes in as an argument.
+//! `src/main.rs` wires them together and supervises the threads. `tests/map.rs` holds the imports to this table. Data
+//! flows to the right: what a module needs from one that it may not import comes in as an argument.
 //!
 //! One entity, field, job file or source that fails removes only its own samples.
 //!
-//! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that calls
-//! DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for passwords.
+//! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that
+//! calls DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for
+//! passwords.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]

@@ -58,6 +58,9 @@ fn main() -> ExitCode {
     if config.dcgm_log && !matches!(config.engine, EngineSelection::Remote(_)) {
         process::log_to_stdout(config.dcgm_log_level);
     }
+    if config.keep_reading_after_xid119 {
+        process::keep_reading_after_xid119();
+    }
     dcgm_exporter::system::logging::start(config.log_format, config.debug);
     log_panics();
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");

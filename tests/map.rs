@@ -1,4 +1,5 @@
-//! The source keeps to the map that `src/lib.rs` draws: which module may import which, and which words are used for what.
+//! The source keeps to the map that `src/lib.rs` draws: which module may import which, and which words are used for
+//! what.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What `--check` asks of the addresses to serve on: whether each is free or served, by which process, and what the exporter
-//! there reports on `/health`.
+//! What `--check` asks of the addresses to serve on: whether each is free or served, by which process, and what the
+//! exporter there reports on `/health`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -155,8 +155,8 @@ fn listener(root: &Path, port: u16) -> Option<u64> {
     tables.iter().flat_map(|table| table.lines().skip(1)).find_map(inode_of)
 }
 
-/// Name and id of a process that holds a socket, as far as this user may see. systemd holds the sockets that it passes, so
-/// any other comes first.
+/// Name and id of a process that holds a socket, as far as this user may see. systemd holds the sockets that it passes,
+/// so any other comes first.
 fn owner(root: &Path, inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     let pids = fs::read_dir(root.join("proc")).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,7 +1,7 @@
 //! What `--check` asks of DCGM: library, engine and version here, the rest in [`super::gpus`] and [`super::values`].
 //!
-//! It runs in a thread of its own. A call that has not returned for [`LIMIT`] gives the last answer, and the process then
-//! exits without waiting for it.
+//! It runs in a thread of its own. A call that has not returned for [`LIMIT`] gives the last answer, and the process
+//! then exits without waiting for it.
 
 use std::rc::Rc;
 use std::sync::Arc;

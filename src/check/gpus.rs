@@ -1,5 +1,5 @@
-//! What `--check` asks of DCGM about GPUs: which there are and how they are, those of the job map, and other engines that
-//! use them.
+//! What `--check` asks of DCGM about GPUs: which there are and how they are, those of the job map, and other engines
+//! that use them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -63,7 +63,8 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     Findings { answers, hung }
 }
 
-/// The settings that the exporter would have: the unit's arguments before the typed ones, its variables behind those that are set.
+/// The settings that the exporter would have: the unit's arguments before the typed ones, its variables behind those
+/// that are set.
 fn configuration(
     unit: Option<&Unit>,
     typed: &[OsString],

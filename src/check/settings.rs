@@ -1,5 +1,5 @@
-//! What `--check` asks of the settings: whether the web configuration and the job map can be used, and whether the hostname
-//! label tells nodes apart.
+//! What `--check` asks of the settings: whether the web configuration and the job map can be used, and whether the
+//! hostname label tells nodes apart.
 
 use std::fs;
 use std::net::IpAddr;

@@ -1,7 +1,8 @@
 //! What `--check` asks of DCGM about values: which profiling fields GPUs support, which rows of the counters file have
 //! values, and whether the values change.
 //!
-//! Profiling fields are never watched here: before Hopper the watch would take the hardware from the process that has it.
+//! Profiling fields are never watched here: before Hopper the watch would take the hardware from the process that has
+//! it.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! One flag: how it is typed, what it is for, and how its value becomes a part of [`Config`].
 //!
-//! The rows are in [`own`](super::own) and [`inherited`](super::inherited). Parsing, `--help`, the man page, the completion
-//! and the checks of the documentation all come from them.
+//! The rows are in [`own`](super::own) and [`inherited`](super::inherited). Parsing, `--help`, the man page, the
+//! completion and the checks of the documentation all come from them.
 
 use super::{inherited, own, values};
 use crate::config::Config;

@@ -1,5 +1,5 @@
-//! Flags of dcgm-exporter that have no effect here: accepted, so that its command lines work, or refused, because they are
-//! for Kubernetes.
+//! Flags of dcgm-exporter that have no effect here: accepted, so that its command lines work, or refused, because they
+//! are for Kubernetes.
 
 use super::flag::{Effect, FLAG, Flag, Kind, Refusal};
 use super::values;

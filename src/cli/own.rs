@@ -1,4 +1,6 @@
 //! The flags that have an effect, in the groups and the order in which `--help` and the man page show them.
+//!
+//! One file, because it is one table.
 
 use std::time::Duration;
 

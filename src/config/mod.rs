@@ -49,8 +49,8 @@ pub struct Config {
     /// Look for GPUs that were bound to the driver or unbound from it once per `bind_unbind_interval`.
     pub bind_unbind_watch: bool,
     pub bind_unbind_interval: Duration,
-    /// An embedded engine goes on reading GPUs after XID 119 (`__DCGM_FATAL_XIDS__=-119`). Its calls may hang for ever in
-    /// the GPU whose firmware does not answer.
+    /// An embedded engine goes on reading GPUs after XID 119 (`__DCGM_FATAL_XIDS__=-119`). Its calls may hang for ever
+    /// in the GPU whose firmware does not answer.
     pub keep_reading_after_xid119: bool,
     /// Go on with UUID `fake<N>` for a GPU whose attributes cannot be read.
     pub fake_gpus: bool,

@@ -29,6 +29,17 @@ pub enum Major {
     V4,
 }
 
+impl Major {
+    /// The line of a release; `None` for one that this exporter does not know.
+    pub fn of(release: Release) -> Option<Major> {
+        match release.major {
+            3 => Some(Major::V3),
+            4 => Some(Major::V4),
+            _ => None,
+        }
+    }
+}
+
 /// Why no library could be used.
 #[derive(Debug)]
 pub enum OpenError {

@@ -13,6 +13,14 @@ pub fn log_to_stdout(severity: &str) {
     }
 }
 
+/// Makes an embedded engine go on calling the driver after XID 119. Codes that the variable names already stay.
+pub fn keep_reading_after_xid119() {
+    const VARIABLE: &str = "__DCGM_FATAL_XIDS__";
+    let codes = std::env::var(VARIABLE).map_or_else(|_| "-119".to_owned(), |codes| format!("{codes},-119"));
+    // SAFETY: called from main before any thread exists, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(VARIABLE, codes) };
+}
+
 /// Ends the process without running libdcgm's destructors, which would wait for a call that hangs.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: ends the process; nothing of it is used after.

@@ -1,7 +1,7 @@
 //! The ways in which a file may name a GPU or a GPU instance.
 //!
-//! DCGM's id, NVML's index, the device's minor number and Slurm's position in gres.conf are four numberings that are often
-//! equal and may differ. A name here carries its numbering.
+//! DCGM's id, NVML's index, the device's minor number and Slurm's position in gres.conf are four numberings that are
+//! often equal and may differ. A name here carries its numbering.
 
 use std::fmt;
 

@@ -53,9 +53,9 @@ impl JobMap {
         self.jobs.keys()
     }
 
-    /// GPUs that have jobs, but are none of those that are reported; `reported` has the names of each. Their jobs are on no
-    /// sample. The usual causes: a GPU's index where the GPU is reported by its MIG instances, and a gres.conf that counts
-    /// otherwise than nvidia-smi.
+    /// GPUs that have jobs, but are none of those that are reported; `reported` has the names of each. Their jobs are
+    /// on no sample. The usual causes: a GPU's index where the GPU is reported by its MIG instances, and a gres.conf
+    /// that counts otherwise than nvidia-smi.
     pub fn unmatched<'n>(&self, reported: impl IntoIterator<Item = &'n [GpuName]>) -> Vec<&GpuName> {
         let reported: HashSet<&GpuName> = reported.into_iter().flatten().collect();
         self.jobs.keys().filter(|name| !reported.contains(name)).collect()

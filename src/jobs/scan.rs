@@ -1,8 +1,8 @@
 //! Reading the job map directory.
 //!
-//! A file named for a GPU (see [`GpuName`]) has one job id per line; `job.<id>` has what the prolog knew of that job, as
-//! `key=value` lines. A file or line that is missing, half written, unreadable or too long costs only what it would have
-//! given, and is counted.
+//! A file named for a GPU (see [`GpuName`]) has one job id per line; `job.<id>` has what the prolog knew of that job,
+//! as `key=value` lines. A file or line that is missing, half written, unreadable or too long costs only what it would
+//! have given, and is counted.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read};
@@ -21,8 +21,8 @@ const LONGEST_FILE: u64 = 64 * 1024;
 pub const LONGEST_ID: usize = 64;
 /// Bytes of a value in `job.<id>` that are shown.
 const LONGEST_VALUE: usize = 256;
-/// Jobs under one name of a GPU. MPS allows 48 or 60 clients; more ids than that are those of jobs whose epilog never ran,
-/// and each one repeats every series of the GPU.
+/// Jobs under one name of a GPU. MPS allows 48 or 60 clients; more ids than that are those of jobs whose epilog never
+/// ran, and each one repeats every series of the GPU.
 pub const MOST_JOBS: usize = 64;
 /// Job ids under all names together, which bounds the page.
 pub const MOST_IDS: usize = 4096;
@@ -101,8 +101,8 @@ impl Scan {
         }
     }
 
-    /// Reads a file. `None` for one that cannot be used, which is a problem unless it has just been removed: an epilog does
-    /// that between the listing and this.
+    /// Reads a file. `None` for one that cannot be used, which is a problem unless it has just been removed: an epilog
+    /// does that between the listing and this.
     fn read(&mut self, path: &Path) -> Option<Vec<u8>> {
         let mut problem = |problem: String| self.problems.push(format!("{}: {problem}", path.display()));
         match read_file(path, &mut problem) {

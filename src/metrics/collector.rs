@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::events::{Events, OVERLAP, Wanted};
 use super::exporter::SourceRun;
+use super::fatal_xid::FatalXid;
 use super::identity::Key;
 use super::memory::Memory;
 use super::plan::Plan;
@@ -33,6 +34,7 @@ pub struct Collector {
     watches: Vec<Watch>,
     sources: Vec<Box<dyn Source>>,
     events: Events,
+    fatal_xid: FatalXid,
     /// By entity of the inventory.
     keys: Vec<Option<Key>>,
     /// Series left out when that was last reported.
@@ -142,6 +144,7 @@ impl Collector {
         }
         let made = Events::new(session, &wanted_events, interval, &mut field_groups, &mut no_room)?;
         let (events, refused_events) = made;
+        let fatal_xid = FatalXid::new(session, interval, &mut field_groups, &mut no_room)?;
         refused.extend(refused_events);
         Ok(Collector {
             table,
@@ -152,6 +155,7 @@ impl Collector {
             watches,
             sources,
             events,
+            fatal_xid,
             keys,
             left_out: memory.left_out(),
             session: session.clone(),
@@ -166,7 +170,21 @@ impl Collector {
         self.watches.iter().try_for_each(|watch| watch.set_interval(of_watches))?;
         self.sources.iter_mut().try_for_each(|source| source.set_interval(interval))?;
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
-        self.events.set_interval(interval)
+        self.events.set_interval(interval)?;
+        self.fatal_xid.set_interval(interval)
+    }
+
+    /// GPUs of which XID 119 is known, after which DCGM answers for none.
+    ///
+    /// Errors: only a lost connection.
+    pub fn gpus_with_fatal_xid(&self) -> Result<Vec<u32>> {
+        match self.fatal_xid.gpus() {
+            Err(error) if !error.is_connection_lost() => {
+                log::debug!("XID errors cannot be read: {error}");
+                Ok(Vec::new())
+            }
+            gpus => gpus,
+        }
     }
 
     /// Polls what is due and reads it into the table, then asks the sources. What could not be read is blank, never old.

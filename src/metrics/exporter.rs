@@ -44,6 +44,8 @@ pub struct Report {
     pub counters_skipped: usize,
     /// `None` without a job map.
     pub job_map_errors: Option<u64>,
+    /// `None` without a job map.
+    pub job_ids_left_out: Option<usize>,
     pub scrapes: u64,
     pub http_restarts: u64,
     /// The watcher's state, among all it can be in.
@@ -144,6 +146,14 @@ impl Report {
                 "Job map files and lines that could not be used",
             );
             sink.sample(&[], int(errors));
+        }
+        if let Some(left_out) = self.job_ids_left_out {
+            sink.metric(
+                "dcgm_exporter_job_ids_left_out",
+                "gauge",
+                "Job ids of the job map that are on no sample, because there are too many or they are malformed",
+            );
+            sink.sample(&[], int(left_out as u64));
         }
         sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
         sink.sample(&[], int(self.scrapes));

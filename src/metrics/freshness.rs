@@ -7,6 +7,7 @@
 //! counters carry the driver's own; neither is evidence.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use super::number::Number;
 use super::table::Table;
@@ -14,7 +15,8 @@ use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId};
 use crate::inventory::{Entity, Inventory, Kind};
 
-/// Collections without a newer time stamp after which a value is no longer believed.
+/// Collections without a newer time stamp after which a value is no longer believed, if they took as many intervals:
+/// collections may follow each other more closely, after a reload of the counters file, and bring no sample then.
 const STILL_LIMIT: u32 = 5;
 
 /// Whether a field's time stamp says that the field was sampled.
@@ -22,26 +24,40 @@ pub fn is_evidence(field: u16) -> bool {
     !matches!(field, 0..50 | 156 | 230 | 240..=247 | 310..=399)
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+/// When values are looked at, and how often they are sampled.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub now: Instant,
+    /// Time between two samples.
+    pub interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Stamp {
     newest: i64,
-    /// Collections since it was newer than before.
+    /// When it was newer than before.
+    moved: Instant,
+    /// Collections since then.
     still: u32,
     /// It has been watched anew since it went silent.
     rewatched: bool,
 }
 
 impl Stamp {
-    fn see(&mut self, timestamp: i64) {
+    fn new(now: Instant) -> Stamp {
+        Stamp { newest: 0, moved: now, still: 0, rewatched: false }
+    }
+
+    fn see(&mut self, timestamp: i64, now: Instant) {
         if timestamp > self.newest {
-            *self = Stamp { newest: timestamp, ..Stamp::default() };
+            *self = Stamp { newest: timestamp, ..Stamp::new(now) };
         } else if self.newest > 0 {
             self.still = self.still.saturating_add(1);
         }
     }
 
-    fn is_frozen(&self) -> bool {
-        self.still >= STILL_LIMIT
+    fn is_frozen(&self, look: Look) -> bool {
+        self.still >= STILL_LIMIT && look.now.duration_since(self.moved) >= look.interval.mul_f64(0.9) * STILL_LIMIT
     }
 }
 
@@ -89,6 +105,8 @@ pub struct Judgement {
     pub rewatch: bool,
     /// By entity of the inventory: true for one that is shown with values that have stopped moving.
     pub stale: Vec<bool>,
+    /// No GPU or instance has a value, although some were asked for one.
+    pub no_gpu_has_values: bool,
     /// The stamp of the newest sample, in microseconds since 1970; 0 if there is none.
     pub newest: i64,
 }
@@ -98,12 +116,14 @@ impl Freshness {
     /// written over.
     pub fn judge(
         &mut self,
+        look: Look,
         answered: &mut Answered,
         table: &mut Table,
         inventory: &Inventory,
         judgement: &mut Judgement,
     ) {
         judgement.clear(inventory.entities.len());
+        let (mut gpus_asked, mut gpus_answer) = (false, false);
         for (index, entity) in inventory.entities.iter().enumerate() {
             let (mut newest, mut answers, mut asked) = (0, false, false);
             for (field, number, timestamp) in table.cells(index).filter(|(field, ..)| is_evidence(*field)) {
@@ -111,13 +131,17 @@ impl Freshness {
                 newest = newest.max(timestamp);
                 answers |= number != Number::Blank;
                 if PROFILING.contains(&field) {
-                    self.profiling.entry((entity.id, field)).or_default().see(timestamp);
+                    let stamp = self.profiling.entry((entity.id, field)).or_insert_with(|| Stamp::new(look.now));
+                    stamp.see(timestamp, look.now);
                 }
             }
-            let stamp = self.entities.entry(entity.id).or_default();
-            stamp.see(newest);
+            let stamp = self.entities.entry(entity.id).or_insert_with(|| Stamp::new(look.now));
+            stamp.see(newest, look.now);
             judgement.newest = judgement.newest.max(newest);
-            let is_frozen = stamp.is_frozen();
+            if entity.kind == Kind::Gpu {
+                (gpus_asked, gpus_answer) = (gpus_asked | asked, gpus_answer | answers);
+            }
+            let is_frozen = stamp.is_frozen(look);
             let has_answered = self.answered.entry(entity.id).or_insert_with(|| answered.contains(entity));
             if answers && !std::mem::replace(has_answered, true) {
                 answered.insert(entity);
@@ -136,14 +160,22 @@ impl Freshness {
             } else if is_silent {
                 judgement.fail(index, entity.kind, entity.id, "none of its fields has a value");
             } else {
-                self.judge_profiling(index, entity.id, table, judgement);
+                self.judge_profiling(look, index, entity.id, table, judgement);
             }
         }
+        judgement.no_gpu_has_values = gpus_asked && !gpus_answer;
     }
 
-    fn judge_profiling(&mut self, index: usize, entity: EntityId, table: &mut Table, judgement: &mut Judgement) {
+    fn judge_profiling(
+        &mut self,
+        look: Look,
+        index: usize,
+        entity: EntityId,
+        table: &mut Table,
+        judgement: &mut Judgement,
+    ) {
         for ((owner, field), stamp) in &mut self.profiling {
-            if *owner != entity || !stamp.is_frozen() {
+            if *owner != entity || !stamp.is_frozen(look) {
                 continue;
             }
             table.blank_cell(index, *field);
@@ -171,7 +203,7 @@ impl Judgement {
         self.stale.clear();
         self.stale.resize(entities, false);
         self.reasons.clear();
-        (self.rewatch, self.newest) = (false, 0);
+        (self.rewatch, self.no_gpu_has_values, self.newest) = (false, false, 0);
     }
 
     fn fail(&mut self, index: usize, kind: Kind, entity: EntityId, why: &str) {
@@ -201,20 +233,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_freezes_after_five_and_thaws_at_once() {
-        let mut stamp = Stamp::default();
-        for _ in 0..10 {
-            stamp.see(0);
-        }
-        assert!(!stamp.is_frozen(), "what was never sampled has not stopped");
-        stamp.see(100);
-        for _ in 0..STILL_LIMIT - 1 {
-            stamp.see(100);
-        }
-        assert!(!stamp.is_frozen());
-        stamp.see(100);
-        assert!(stamp.is_frozen());
-        stamp.see(101);
-        assert!(!stamp.is_frozen());
+    fn a_stamp_freezes_after_five_intervals_and_thaws_at_once() {
+        let (start, interval) = (Instant::now(), Duration::from_secs(30));
+        let look = |number: u32| Look { now: start + interval * number, interval };
+        let mut stamp = Stamp::new(start);
+        (0..10).for_each(|number| stamp.see(0, look(number).now));
+        assert!(!stamp.is_frozen(look(10)), "what was never sampled has not stopped");
+        (10..15).for_each(|number| stamp.see(100, look(number).now));
+        assert!(!stamp.is_frozen(look(14)));
+        stamp.see(100, look(15).now);
+        assert!(stamp.is_frozen(look(15)));
+        stamp.see(101, look(16).now);
+        assert!(!stamp.is_frozen(look(16)));
+    }
+
+    #[test]
+    fn collections_that_follow_closely_or_after_a_long_pause_freeze_nothing() {
+        let (start, interval) = (Instant::now(), Duration::from_secs(30));
+        let mut stamp = Stamp::new(start);
+        (0..50).for_each(|number| stamp.see(100, start + Duration::from_millis(number)));
+        assert!(!stamp.is_frozen(Look { now: start + interval, interval }));
+        let mut stamp = Stamp::new(start);
+        stamp.see(100, start);
+        stamp.see(100, start + interval * 100);
+        assert!(!stamp.is_frozen(Look { now: start + interval * 100, interval }));
     }
 }

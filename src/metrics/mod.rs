@@ -7,6 +7,7 @@
 //! - [`source`], [`sample`], [`tally`], [`window`], [`events`]: what the sources have in common.
 //! - [`memory`], by [`identity`], with the [`job_timeline`]: what outlives sessions and inventories.
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
+//! - [`fatal_xid`]: the error after which DCGM answers for no GPU.
 //! - [`freshness`]: values that have stopped moving.
 //! - [`exporter`]: the exporter's account of itself.
 //! - [`number`]: a value and its text.
@@ -14,6 +15,7 @@
 pub mod collector;
 pub mod events;
 pub mod exporter;
+pub mod fatal_xid;
 pub mod freshness;
 pub mod identity;
 pub mod job_timeline;

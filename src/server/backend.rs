@@ -2,9 +2,9 @@
 //! [`super::worker`].
 //!
 //! It has no limits and no time-outs, and stops for good when `accept` fails once, so it is out of the public's reach:
-//! it sees one connection, from this file, and heads that [`super::request`] wrote. The socket is one more descriptor of
-//! the poll loop. An answer takes microseconds; a server that gives none for [`PATIENCE`] is broken by a bug of ours,
-//! is ended and replaced, at most once in [`RESTART_PAUSE`], and counted.
+//! it sees one connection, from this file, and heads that [`super::request`] wrote. The socket is one more descriptor
+//! of the poll loop. An answer takes microseconds; a server that gives none for [`PATIENCE`] is broken by a bug of
+//! ours, is ended and replaced, at most once in [`RESTART_PAUSE`], and counted.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -24,8 +24,8 @@ use crate::system::threads::Supervisor;
 
 /// An answer takes microseconds; after this long something is broken.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Whoever looks so much later than at the deadline was stopped meanwhile, by a signal or with the whole machine, and so was
-/// tiny_http.
+/// A deadline that is noticed this much later means that the process was stopped, by a signal or with the whole
+/// machine, and so was tiny_http.
 const LATE: Duration = Duration::from_millis(100);
 /// The shortest time between two replacements of a tiny_http.
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
@@ -109,8 +109,8 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Puts a request in the queue; `who` is handed back with its answer by [`Backend::advance`]. One answer settles all
-    /// who asked the same before it was passed on.
+    /// Puts a request in the queue; `who` is handed back with its answer by [`Backend::advance`]. One answer settles
+    /// all who asked the same before it was passed on.
     pub fn ask(&mut self, who: u64, head: String) {
         match self.queue.iter_mut().find(|question| question.head == head) {
             Some(question) => question.who.push(who),
@@ -208,7 +208,8 @@ impl Backend {
             self.stream = connect(&self.running.socket).ok();
         }
         if let Some(stream) = &self.stream {
-            // A head fits into an empty socket buffer many times. What does not go through shows when the answer is read.
+            // A head fits into an empty socket buffer many times. What does not go through shows when the answer is
+            // read.
             let _ = rustix::net::send(stream, question.head.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
         let deadline = Instant::now() + PATIENCE;

@@ -1,10 +1,11 @@
 //! The poll loop: one thread that owns the public sockets and every connection, so that nothing a client does costs
-//! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the network.
+//! memory, threads or time without bound. A process that holds an embedded engine must not be killable from the
+//! network.
 //!
 //! A turn of the loop lets each connection that is ready take one step: one read or one write. Handshakes, which cost
-//! milliseconds of signing, are gone on with after that, for [`HANDSHAKE_TIME`]. So a client that floods gets its share and no more.
-//! Who has waited too long is closed before any work is done, and when the limit is near, kept connections that are idle
-//! make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
+//! milliseconds of signing, are continued after that, for [`HANDSHAKE_TIME`]. So a client that floods gets only its
+//! share. Overdue connections are closed before any work is done, and when the limit is near, kept connections that are
+//! idle make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
 //!
 //! One file, because every method changes the one list of connections; what one connection is, is in
 //! [`super::connection`].
@@ -44,7 +45,7 @@ const FEWEST_CONNECTIONS: u64 = 8;
 const RESERVED_FILES: u64 = 128;
 /// Connections accepted before the others are looked at again.
 const ACCEPTS_A_TURN: usize = 32;
-/// Handshakes are gone on with until so much of a turn is spent on them, one in any case. A step takes 0.2 ms with a key
+/// Time per turn for continuing handshakes; one is continued in any case. A step takes 0.2 ms with a key
 /// on P-256, and some 6 ms with an RSA key of 4,096 bits.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
 /// While so many handshakes wait, no connection is accepted: those that come queue up in the kernel.
@@ -363,7 +364,7 @@ impl Connections {
         self.begin(at, &answer.status, &answer.content_type, &extra, body, now);
     }
 
-    /// Answers a head that is no request that is served here, and closes: nobody knows where the next one begins.
+    /// Answers a head that is not served here, and closes, because the start of the next request is unknown.
     fn refuse(&mut self, at: usize, status: Status, text: Option<&'static str>, now: Instant) {
         let connection = &mut self.open[at];
         let is_head = request::is_head(&connection.input);
@@ -484,9 +485,9 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that can best be spared: an idle one, then one that is done, then one without a whole request,
-    /// then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says whether there was
-    /// one.
+    /// Closes the connection that can best be spared: an idle one, then one that is done, then one without a whole
+    /// request, then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says
+    /// whether there was one.
     fn close_one(&mut self, only_idle: bool) -> bool {
         let rank = |open: &Connection| match &open.state {
             State::Reading if open.is_kept => 0,

@@ -1,7 +1,7 @@
 //! Who may have an answer: basic authentication against bcrypt hashes, and the web configuration that is in force.
 //!
-//! bcrypt is slow on purpose (60 ms at cost 10), so it never runs on the poll loop's thread, and only one runs at a time:
-//! whoever guesses passwords burns one core at most, and fills a bounded queue. What has been checked is remembered, so
+//! bcrypt is slow on purpose (60 ms at cost 10), so it never runs on the poll loop's thread, and only one runs at a
+//! time: guessing passwords takes one core at most, and fills a bounded queue. Checked logins are remembered, so
 //! that a scraper costs one bcrypt in its life. The same thread looks every second whether the configuration's files
 //! have changed.
 
@@ -123,8 +123,8 @@ impl Credentials {
         self.worker.as_ref().map(|worker| &*worker.bell)
     }
 
-    /// Judges an `Authorization` header. `who` is handed back by [`Credentials::take_results`] if the answer takes time;
-    /// `client` stands for the address that it comes from.
+    /// Judges an `Authorization` header. `who` is handed back by [`Credentials::take_results`] if the answer takes
+    /// time; `client` stands for the address that it comes from.
     pub fn judge(&mut self, who: u64, client: u64, authorization: Option<&str>) -> Login {
         let config = self.config.load();
         if config.users.is_empty() {
@@ -133,9 +133,9 @@ impl Credentials {
         let Some(worker) = &self.worker else { return Login::Refused };
         let Some((user, password)) = authorization.and_then(basic) else { return Login::Refused };
         let found = std::str::from_utf8(&user).ok().and_then(|user| config.users.get(user));
-        // A name that nobody has costs as much as a wrong password of the dearest hash, so that time does not tell names
-        // where all hashes have the same cost.
-        let hash = found.cloned().unwrap_or_else(|| dearest_impossible(config.users.values()));
+        // An unknown name costs as much as a wrong password of the most expensive hash, so that time does not tell
+        // names where all hashes have the same cost.
+        let hash = found.cloned().unwrap_or_else(|| most_expensive_impossible(config.users.values()));
         let digest = digest(&worker.key, &[&user, hash.as_bytes(), &password]);
         if self.good.contains(&digest) {
             return Login::Accepted;
@@ -202,8 +202,8 @@ fn basic(authorization: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((text[..colon].to_vec(), text[colon + 1..].to_vec()))
 }
 
-/// A hash that costs as much as the dearest of these.
-fn dearest_impossible<'a>(hashes: impl Iterator<Item = &'a String>) -> String {
+/// A hash that costs as much as the most expensive of these, and that no password fits.
+fn most_expensive_impossible<'a>(hashes: impl Iterator<Item = &'a String>) -> String {
     // `$2y$10$...`: the two digits are the cost.
     let cost = hashes.filter_map(|hash| hash.get(4..6)).max().unwrap_or("10");
     format!("$2y${cost}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi")
@@ -274,9 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_costs_as_much_as_the_dearest_known() {
+    fn an_unknown_name_costs_as_much_as_the_most_expensive_known() {
         let hashes = ["$2y$04$x".to_owned(), "$2b$12$x".to_owned(), "$2a$10$x".to_owned()];
-        let hash = dearest_impossible(hashes.iter());
+        let hash = most_expensive_impossible(hashes.iter());
         assert!(hash.starts_with("$2y$12$") && hash.parse::<bcrypt::HashParts>().is_ok());
     }
 }

@@ -84,7 +84,7 @@ fn open_tcp(address: &ListenAddress, host: &str, port: u16) -> Result<Vec<Listen
                 format!("cannot listen on {address}: the host has no address ({error}); see --address")
             })?;
             let mut found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-            // The old family first, and each address once, as Go has it.
+            // IPv4 first, and each address once, as in Go.
             found.sort_by_key(IpAddr::is_ipv6);
             found.dedup();
             found
@@ -147,7 +147,7 @@ fn prepare(socket: &impl AsFd) -> io::Result<()> {
 fn open_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<UnixListener> {
     let gid = group.map(group_id).transpose()?;
     remove_abandoned(path)?;
-    // Nobody may connect before the mode is what it should be, so the socket gets its name last.
+    // The socket gets its name last, so that no client connects before its mode is set.
     let aside = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
     let _ = std::fs::remove_file(&aside);
     let listener = UnixListener::bind(&aside)?;
@@ -181,7 +181,7 @@ fn place_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Whether somebody listens at a socket; asked without waiting for a process that accepts nobody.
+/// Whether a process listens at a socket; does not wait for one that accepts no connection.
 fn is_served(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

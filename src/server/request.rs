@@ -3,10 +3,12 @@
 //! tiny_http 0.12 answers some heads with silence (a byte beyond ASCII, `HTTP/2.0`) and reads others than it should (a
 //! blank before the method). So it never sees a byte that a client wrote: [`Request::canonical`] is one of a few dozen
 //! texts, each of which a test sends to a real tiny_http.
+//!
+//! One file, because the rules are read together; nearly half of it are their tests.
 
 use super::routes::PATHS;
 
-/// Stands for every path that has no answer of its own.
+/// Replaces every path that has no answer of its own.
 pub const UNKNOWN_PATH: &str = "/-/unknown";
 
 /// The most header lines of a head; more are refused with 431. Proxies add some ten.
@@ -17,7 +19,8 @@ const MOST_HEADERS: usize = 100;
 pub enum Verdict {
     /// More bytes are needed.
     Incomplete,
-    /// No request that is served here: answer with this status, then close, since nobody knows where the next begins.
+    /// Not a request that is served here: answer with this status, then close, because the start of the next is
+    /// unknown.
     Refused(Status),
     /// A request whose head takes the first `length` bytes.
     Complete { request: Request, length: usize },
@@ -103,8 +106,8 @@ impl Request {
 /// line ends with CR LF, header names are tokens, `Host` comes at most once, and no body is announced. Empty lines
 /// before it are skipped (RFC 9112, 2.2).
 pub fn judge(bytes: &[u8], longest: usize) -> Verdict {
-    // Only what comes before the first byte that may not be there is parsed, so that the verdict is the same in whatever
-    // pieces a head comes.
+    // Only what comes before the first byte that may not be there is parsed, so that the verdict is the same in
+    // whatever pieces a head comes.
     let bytes = &bytes[..bytes.len().min(longest + 1)];
     let plain = plain_length(bytes);
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];

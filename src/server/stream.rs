@@ -59,7 +59,7 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| !tls.is_checked)
     }
 
-    /// Bytes of a handshake have come, which is to be gone on with.
+    /// Bytes of a handshake have come; it is to be continued.
     pub fn has_handshake_to_do(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.received.is_empty())
     }
@@ -78,9 +78,9 @@ impl Stream {
         self.tls = None;
     }
 
-    /// Reads what there is, in one system call, and appends it to `input` up to `room` bytes. `Moved` need not mean that
-    /// `input` has grown: TLS has bytes of its own. Those of a handshake are only put aside, because going on with it costs
-    /// milliseconds.
+    /// Reads what there is, in one system call, and appends it to `input` up to `room` bytes. `Moved` need not mean
+    /// that `input` has grown: TLS has bytes of its own. Those of a handshake are only put aside, because going on with
+    /// it costs milliseconds.
     pub fn read(&mut self, input: &mut Vec<u8>, room: usize) -> Step {
         let mut buffer = [0u8; READ];
         let most = if self.tls.is_some() { READ } else { READ.min(room) };

@@ -57,7 +57,7 @@ pub enum Found<T> {
     Fixed,
     /// The toolkit has it, and why this exporter does not.
     Elsewhere(&'static str),
-    /// Nobody has it; these would be right.
+    /// An unknown name; these are known.
     Unknown(&'static str),
 }
 
@@ -163,7 +163,7 @@ impl Acceptor {
         config.ignore_client_order = settings.prefers_own_order;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A scraper that reconnects presents a ticket, so nothing has to be kept for it. The key of the tickets dies
-        // with the configuration: after a reload nobody resumes on the strength of what was trusted before.
+        // with the configuration: after a reload no session resumes that the old configuration trusted.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new().map_err(|error| wrong(Place::Settings, error.to_string()))?;
         config.send_tls13_tickets = 1;
@@ -210,7 +210,7 @@ fn certificates_of_authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>
     certificates(pem).map_err(|what| format!("client_ca: {what}"))
 }
 
-/// Go's words to somebody who speaks HTTP to a port with TLS.
+/// Go's answer to HTTP on a port with TLS.
 pub const HTTP_TO_HTTPS: &str = "Client sent an HTTP request to an HTTPS server.\n";
 
 /// Whether the first bytes of a connection are HTTP's and not TLS's: a record of TLS begins with a byte below 64.

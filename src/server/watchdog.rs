@@ -1,4 +1,4 @@
-//! systemd's watchdog: it hears from the poll loop, and only while the whole way to an answer works.
+//! systemd's watchdog: the poll loop notifies it, and only while the whole way to an answer works.
 //!
 //! It is for bugs of ours: a page thread that hangs outside the library, a server that does not answer. A driver that
 //! hangs is none: the page with the reason is worth more than a new process in the same call, and one that is killed
@@ -15,10 +15,10 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Stands for the watchdog among those who ask tiny_http.
+    /// The watchdog's id among those who ask tiny_http.
     pub const ID: u64 = 0;
 
-    /// `None` if nobody wants to hear.
+    /// `None` where systemd has no watchdog for this process.
     pub fn from_environment() -> Option<Watchdog> {
         let period = systemd::watchdog_period()?;
         Some(Watchdog { pause: period / 3, due: Instant::now(), has_complained: false })

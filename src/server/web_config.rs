@@ -1,7 +1,7 @@
 //! The web configuration file, in the format of Prometheus' exporter-toolkit: TLS, users, headers, a rate limit.
 //!
-//! Read strictly, as the toolkit does; every problem has its line. What cannot work here (see [`super::tls`]) is refused
-//! with the reason; a setting without effect is a warning. [`super::reload`] reads it again when it changes.
+//! Read strictly, as the toolkit does; every problem has its line. What cannot work here (see [`super::tls`]) is
+//! refused with the reason; a setting without effect is a warning. [`super::reload`] reads it again when it changes.
 //!
 //! One file, because its keys are read by one parser that collects all problems.
 
@@ -25,7 +25,7 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 pub struct WebConfig {
     /// `None` serves plain HTTP.
     pub tls: Option<Arc<tls::Acceptor>>,
-    /// Names and bcrypt hashes; nobody has to log in if it is empty.
+    /// Names and bcrypt hashes; no login is needed if it is empty.
     pub users: BTreeMap<String, String>,
     /// Added to every answer: name and value.
     pub headers: Vec<(&'static str, String)>,

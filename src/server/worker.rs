@@ -43,7 +43,7 @@ impl Running {
                     match server.recv() {
                         Ok(request) => {
                             test_fault("routes")?;
-                            // Whoever asked may have given up, and is answered by the poll loop then.
+                            // The request may have timed out; the poll loop has answered it then.
                             let _ = routes::answer(request, &published);
                         }
                         // tiny_http accepts no more; the poll loop notices and replaces it.

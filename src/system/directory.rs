@@ -127,7 +127,8 @@ impl DirectoryMonitor {
 
 /// Opens inotify for a directory.
 ///
-/// Errors: `EMFILE` if the user has no instances left, `ENOSPC` if the user has no watches left, and the system's others.
+/// Errors: `EMFILE` if the user has no instances left, `ENOSPC` if the user has no watches left, and the system's
+/// others.
 fn open(directory: &Path) -> Result<OwnedFd, Errno> {
     use inotify::{CreateFlags, WatchFlags};
     if test_fault("inotify").is_err() {
@@ -168,8 +169,8 @@ fn identity(directory: &Path) -> Option<(u64, u64)> {
     rustix::fs::stat(directory).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// A number that is another one after a file came, went, was replaced, written or had its mode changed. It does not depend
-/// on the order in which the system lists the files. 0 for a directory that cannot be listed.
+/// A number that is another one after a file came, went, was replaced, written or had its mode changed. It does not
+/// depend on the order in which the system lists the files. 0 for a directory that cannot be listed.
 fn list(directory: &Path) -> u64 {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(opened) = rustix::fs::open(directory, flags, Mode::empty()) else { return 0 };

@@ -66,8 +66,8 @@ fn max_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The exporter's own threads, by their work. libdcgm's threads inherit the name of the thread that starts them, so names
-/// do not tell them apart.
+/// The exporter's own threads, by their work. libdcgm's threads inherit the name of the thread that starts them, so
+/// names do not tell them apart.
 static OWN_THREADS: Mutex<Vec<(&'static str, i32)>> = Mutex::new(Vec::new());
 
 /// Kinds of work of the exporter's own threads.

@@ -1,7 +1,7 @@
 //! Notifications to systemd (sd_notify). Without `NOTIFY_SOCKET` they do nothing.
 //!
-//! Not from a crate, because the crates' sends block: a systemd that does not read its socket would stop the thread that
-//! serves the page. The protocol, in sd_notify(3), is one datagram of text.
+//! Not from a crate, because the crates' sends block: a systemd that does not read its socket would stop the thread
+//! that serves the page. The protocol, in sd_notify(3), is one datagram of text.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The port serves: the unit has started. Units ordered after this one do not wait for a driver; until there is a page the
-/// answer is 503 with the reason. Waits until systemd has taken the message, because it is sent once.
+/// The port serves: the unit has started. Units ordered after this one do not wait for a driver; until there is a page
+/// the answer is 503 with the reason. Waits until systemd has taken the message, because it is sent once.
 pub fn ready() {
     tell("READY=1", true);
 }

@@ -1,7 +1,7 @@
 //! Supervised threads: one that ends without a request to end makes the process exit, with a reason.
 //!
-//! If one thread were gone and the others went on, the port would be open and systemd would report "running", while pages
-//! are old or requests unanswered. So every thread is started here, and `main` waits for [`Unexpected`] ends.
+//! If one thread were gone and the others went on, the port would be open and systemd would report "running", while
+//! pages are old or requests unanswered. So every thread is started here, and `main` waits for [`Unexpected`] ends.
 
 use std::any::Any;
 use std::io;
@@ -61,9 +61,9 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says which fault which thread
-/// has, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says so.
-/// `return inotify` makes inotify fail. In a release build this is nothing.
+/// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says which fault which
+/// thread has, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says
+/// so. `return inotify` makes inotify fail. In a release build this is nothing.
 pub fn test_fault(thread: &str) -> Result<(), String> {
     let fault = || {
         let text = std::fs::read_to_string(std::env::var_os("DCGM_EXPORTER_TEST_FAULT")?).ok()?;

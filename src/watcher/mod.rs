@@ -19,19 +19,21 @@ mod scrapes;
 mod session_run;
 mod wait;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::engine::{EngineSelection, usual_places};
+use crate::config::engine::{Address, EngineSelection, usual_places};
 use crate::config::{Config, JobLabels};
 use crate::counters::{self, Counters};
-use crate::dcgm::{Error, Library, Session, abi, hostengine};
+use crate::dcgm::release::Release;
+use crate::dcgm::{Error, Library, Major, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
 use crate::inventory::hostname;
 use crate::inventory::{self, Inventory, Kind, Known};
 use crate::jobs::{self, JobMap};
 use crate::metrics::exporter::{ErrorKind, Report};
-use crate::metrics::freshness::Answered;
+use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::{Collector, Grouping, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
@@ -58,6 +60,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// How often a page without samples is published again, for the exporter's own metrics on it.
 const REPUBLISH: Duration = Duration::from_secs(30);
+/// The second collection of new watches comes after this: a profiling value needs two samples, and whoever waits for the
+/// page should not wait for an interval.
+const FIRST_PERIOD: Duration = Duration::from_secs(1);
 /// Memory that libdcgm allocates for every read is kept while collections come oftener than this.
 const KEEP_MEMORY_BELOW: Duration = Duration::from_secs(5);
 
@@ -76,6 +81,8 @@ pub enum Ended {
 pub struct Watcher {
     config: Config,
     library: Arc<Library>,
+    /// Of another release line, for a host engine of that line.
+    other_library: Option<Arc<Library>>,
     counters: Counters,
     publisher: Publisher,
     wait: Wait,
@@ -89,6 +96,8 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
+    /// Names in the job map that no reported GPU or instance has.
+    unmatched: BTreeSet<String>,
     known: Known,
     memory: Memory,
     answered: Answered,
@@ -137,6 +146,7 @@ impl Watcher {
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            unmatched: BTreeSet::new(),
             known: Known::default(),
             memory: Memory::new(
                 microseconds(),
@@ -151,6 +161,7 @@ impl Watcher {
             failure: None,
             config,
             library,
+            other_library: None,
             counters,
             publisher,
         };
@@ -222,7 +233,7 @@ impl Watcher {
                 if self.throttle.allows("connect") {
                     notices::connecting(Some(&address));
                 }
-                match Session::remote(&self.library, &address, CONNECT_TIMEOUT) {
+                match self.connect_to(&address) {
                     Ok(session) => {
                         self.engines.connected(&address);
                         Ok(SessionRun::begin(session, Vec::new()))
@@ -248,11 +259,46 @@ impl Watcher {
         }
     }
 
+    /// Connects with the library of the engine's release line: one of another line connects, and then sees nothing.
+    fn connect_to(&mut self, address: &Address) -> Result<Session, Error> {
+        let session = Session::remote(&self.library, address, CONNECT_TIMEOUT)?;
+        let Some(why) = session.line_mismatch() else {
+            self.use_library(self.library.clone());
+            return Ok(session);
+        };
+        let line = Release::parse(&session.engine_version()).and_then(Major::of);
+        drop(session);
+        let mismatch = Error::new("dcgmConnect_v2", abi::VER_MISMATCH, why);
+        // Whoever names a library wants that one.
+        let Some(line) = line.filter(|_| self.config.libdcgm.is_none()) else { return Err(mismatch) };
+        let other = match &self.other_library {
+            Some(other) if other.major() == line => other.clone(),
+            _ => match self.library.for_line(line) {
+                Ok(library) => Arc::new(library),
+                Err(error) => {
+                    log::debug!("{error}");
+                    return Err(mismatch);
+                }
+            },
+        };
+        let session = Session::remote(&other, address, CONNECT_TIMEOUT)?;
+        log::info!(path = other.path().display().to_string(), version = other.version(); "using the libdcgm of the host engine's version");
+        self.use_library(other.clone());
+        self.other_library = Some(other);
+        Ok(session)
+    }
+
+    fn use_library(&mut self, library: Arc<Library>) {
+        self.report.library_version = library.version().to_owned();
+        self.report.library_path = library.path().display().to_string();
+    }
+
     fn start_embedded(&mut self) -> Result<SessionRun, Error> {
         self.set_engine("embedded", String::new());
         if self.throttle.allows("connect") {
             notices::connecting(None);
         }
+        self.use_library(self.library.clone());
         self.driver_gpus.engine_starts(driver::gpus());
         let denied = unneeded_modules(&self.counters, &self.library);
         Session::embedded(&self.library, &denied).map(|session| SessionRun::begin(session, denied))
@@ -366,6 +412,10 @@ impl Watcher {
         if self.engines.has_come(Instant::now()).is_some() {
             return Some(RestartReason::HostEngine);
         }
+        // A new engine would be as silent.
+        if !run.fatal_xid.is_empty() {
+            return None;
+        }
         let in_engine = run.watches.as_ref().map_or(0, |watches| watches.inventory.gpus.len());
         let has_more = self.driver_gpus.has_more(driver::gpus().as_ref(), in_engine, run.started.elapsed());
         has_more.then_some(RestartReason::GpusAppeared)
@@ -373,19 +423,29 @@ impl Watcher {
 
     fn looks_again(&self, run: &SessionRun) -> Instant {
         let has_none = run.watches.as_ref().is_none_or(|watches| watches.inventory.gpus.is_empty());
-        run.looks_again(self.config.interval, has_none || !self.lost.entities().is_empty())
+        let looks_again = run.looks_again(self.config.interval, has_none || !self.lost.entities().is_empty());
+        match self.config.bind_unbind_watch {
+            true => looks_again.min(run.looked + self.config.bind_unbind_interval),
+            false => looks_again,
+        }
     }
 
     /// Looks for entities again; keeps what is watched if they are the same.
     fn look_again(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let should_rewatch = std::mem::take(&mut run.should_rewatch) && run.fatal_xid.is_empty();
         let inventory = self.discover(run)?;
-        if run.watches.as_ref().is_some_and(|watches| watches.inventory == inventory) {
+        if !should_rewatch && run.watches.as_ref().is_some_and(|watches| watches.inventory == inventory) {
             return Ok(());
         }
         self.watch(run, inventory)
     }
 
-    /// Keeps the pace of the most regular scraper. A host engine samples on its own clock: there the interval holds.
+    /// Time between two collections. A host engine samples on its own clock: there the interval holds.
+    fn period(&self, run: &SessionRun) -> Duration {
+        if run.is_embedded() { self.pace.period() } else { self.config.interval }
+    }
+
+    /// Keeps the pace of the most regular scraper.
     fn follow_scrapes(&mut self, run: &mut SessionRun) -> Result<(), Event> {
         if !run.is_embedded() {
             return Ok(());
@@ -395,15 +455,31 @@ impl Watcher {
         let (scraper, changed) = self.pace.adopt(scrapes, Instant::now());
         if changed {
             notices::pace(self.pace.period(), self.pace.follows());
-            if let Some(watches) = &mut run.watches {
-                let set = watches.collector.set_interval(self.pace.period());
-                set.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
-            }
+        }
+        if run.is_new() {
+            return Ok(());
+        }
+        if changed {
+            self.set_period(run)?;
         }
         if let Some(collected) = run.collected {
             run.due = self.pace.due(collected, scraper, self.report.collect_duration);
         }
         Ok(())
+    }
+
+    fn set_period(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let period = self.period(run);
+        let Some(watches) = &mut run.watches else { return Ok(()) };
+        match watches.collector.set_interval(period) {
+            Err(error) if error.is_connection_lost() => Err(self.lost(Some(ErrorKind::Watch), &error)),
+            Err(error) => {
+                self.report.count_error(ErrorKind::Watch);
+                log::warn!("some watches keep their interval: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn discover(&mut self, run: &mut SessionRun) -> Result<Inventory, Event> {
@@ -423,7 +499,7 @@ impl Watcher {
         let counts = Kind::ALL.into_iter().map(|kind| (kind, inventory.count(kind)));
         self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
         notices::inventory(&inventory, &self.report.entities, &self.hostname);
-        let period = if run.is_embedded() { self.pace.period() } else { self.config.interval };
+        let period = self.period(run).min(FIRST_PERIOD);
         let watched = run.watch(&self.counters, inventory, &mut self.memory, period);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         if !watches.plan.errors.is_empty() && self.collected.is_none() {
@@ -438,7 +514,7 @@ impl Watcher {
 
     /// Collects and publishes. Returns why the engine should be started again, if it should.
     fn collect(&mut self, run: &mut SessionRun) -> Result<Option<RestartReason>, Event> {
-        let start = Instant::now();
+        let (start, interval) = (Instant::now(), self.period(run));
         let watches = run.watches.as_mut().expect("something is watched");
         let collected = watches.collector.collect(&watches.inventory, &mut self.memory, microseconds());
         let outcome = collected.map_err(|error| self.lost(None, &error))?;
@@ -446,7 +522,17 @@ impl Watcher {
         run.should_split = outcome.isolate && run.grouping == Grouping::Together;
         let (table, judgement) = (&mut watches.collector.table, &mut watches.judgement);
         table.settle_labels();
-        run.freshness.judge(&mut self.answered, table, &watches.inventory, judgement);
+        let look = Look { now: start, interval };
+        run.freshness.judge(look, &mut self.answered, table, &watches.inventory, judgement);
+        if !judgement.no_gpu_has_values && !watches.inventory.gpus.is_empty() {
+            run.fatal_xid.clear();
+        } else if run.fatal_xid.is_empty() {
+            let gpus = watches.collector.gpus_with_fatal_xid();
+            run.fatal_xid = gpus.map_err(|error| self.lost(None, &error))?;
+        }
+        if !run.fatal_xid.is_empty() {
+            judgement.up.fill(false);
+        }
         for error in outcome.errors {
             let kind = if error.call == "dcgmUpdateAllFields" { ErrorKind::Update } else { ErrorKind::Read };
             self.report.count_error(kind);
@@ -470,21 +556,35 @@ impl Watcher {
         };
         self.report.collections += 1;
         (self.collected, run.collected) = (Some(start), Some(start));
+        run.collections += 1;
         run.due = match run.is_embedded() {
-            true => start + self.pace.period(),
-            false => next_due(run.due, self.config.interval),
+            _ if run.is_new() => start + interval.min(FIRST_PERIOD),
+            true => start + interval,
+            false => next_due(run.due, interval),
         };
+        if run.collections == SessionRun::FIRST_COLLECTIONS {
+            self.set_period(run)?;
+        }
+        if let Some(watches) = &run.watches {
+            let up = watches.judgement.up.clone();
+            run.note_answers(&up);
+        }
         let event = self.judge(run);
         let no_gpu_answers = matches!(&event, Event::Collected(running) if running.no_gpu_answers);
         self.advance(event);
         self.publish(run);
-        let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded());
+        let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded() && run.fatal_xid.is_empty());
         Ok(is_silent.then_some(RestartReason::GpusSilent))
     }
 
     /// What the last collection says of the GPUs.
     fn judge(&self, run: &SessionRun) -> Event {
         let Some(watches) = &run.watches else { return Event::NoGpus { had_some: false } };
+        if !run.fatal_xid.is_empty() {
+            let entities = &watches.inventory.entities;
+            let reasons = run.fatal_xid.iter().map(|gpu| notices::fatal_xid(*gpu, entities)).collect();
+            return Event::Collected(Running { reasons, no_gpu_answers: true });
+        }
         let had_some = !self.lost.entities().is_empty();
         if watches.inventory.gpus.is_empty() {
             return Event::NoGpus { had_some };
@@ -558,6 +658,13 @@ impl Watcher {
     fn relabel(&mut self, run: &mut SessionRun) {
         let (Some(jobs), Some(watches)) = (&self.jobs, &mut run.watches) else { return };
         watches.exposition.set_jobs(jobs, self.config.job_labels);
+        let reported = watches.inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu);
+        let unmatched = jobs.unmatched(reported.map(|entity| entity.names.as_slice()));
+        let unmatched: BTreeSet<String> = unmatched.into_iter().map(ToString::to_string).collect();
+        for name in unmatched.difference(&self.unmatched) {
+            notices::unmatched(name);
+        }
+        self.unmatched = unmatched;
         if self.config.job_labels == JobLabels::OnSamples {
             let now = microseconds();
             for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
@@ -568,8 +675,9 @@ impl Watcher {
 
     fn read_jobs(&mut self) {
         let Some(directory) = &self.config.job_map else { return };
-        let jobs::Scan { map, problems, .. } = jobs::scan(directory);
+        let jobs::Scan { map, problems, left_out } = jobs::scan(directory);
         self.jobs = Some(map);
+        self.report.job_ids_left_out = Some(left_out);
         *self.report.job_map_errors.get_or_insert(0) += problems.len() as u64;
         for problem in problems {
             if self.throttle.allows(&problem) {

@@ -7,7 +7,7 @@ use super::phase::Phase;
 use crate::config::engine::Address;
 use crate::dcgm::Error;
 use crate::inventory::architecture::Architecture;
-use crate::inventory::{Inventory, Kind};
+use crate::inventory::{Entity, Inventory, Kind};
 use crate::system::logging::Throttle;
 
 pub fn job_map(directory: &Path) {
@@ -99,4 +99,25 @@ pub fn inventory(inventory: &Inventory, counts: &[(Kind, usize)], hostname: &str
     }
     let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{}={count}", kind.name())).collect();
     log::info!(entities = counts.join(","), hostname = hostname; "looked around");
+}
+
+/// A name in the job map that no reported GPU or instance has.
+pub fn unmatched(name: &str) {
+    log::warn!(
+        gpu = name;
+        "the HPC job map names a GPU that is not reported, so no sample gets the job's label; a GPU that is divided into MIG \
+         instances needs names such as 0.7 or MIG-...; see also DCGM_JOB_MAP_GRES in the prolog"
+    );
+}
+
+/// Why DCGM answers for no GPU, if this one had XID 119.
+pub fn fatal_xid(gpu: u32, entities: &[Entity]) -> String {
+    let known = entities.iter().find(|entity| entity.gpu == Some(gpu));
+    let name = known.map_or_else(String::new, |entity| {
+        let pci = entity.labels.iter().find(|(name, _)| *name == "pci_bus_id").map(|(_, pci)| pci.as_str());
+        format!(" ({}{}{})", entity.gpu_uuid, if pci.is_some() { ", " } else { "" }, pci.unwrap_or_default())
+    });
+    format!(
+        "XID 119 on GPU {gpu}{name}: DCGM answers for no GPU until the GPU is reset and the engine is started again"
+    )
 }

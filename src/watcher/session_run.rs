@@ -40,12 +40,29 @@ pub struct SessionRun {
     pub due: Instant,
     /// The last collection of what is watched now began.
     pub collected: Option<Instant>,
+    /// Collections of what is watched now.
+    pub collections: u32,
+    /// GPUs with XID 119; while there is one, DCGM answers for none.
+    pub fatal_xid: Vec<u32>,
+    /// Which GPUs and instances answered at the last collection, by entity.
+    pub answered: Vec<bool>,
+    /// A GPU has stopped answering, and its watches are to be made anew at the next look: after it was unbound and bound,
+    /// old groups bring no values.
+    pub should_rewatch: bool,
     clock: ClockSteps,
     /// A host engine samples nothing until this: the clock was set back.
     pub catches_up: Option<(Step, Instant)>,
 }
 
 impl SessionRun {
+    /// Collections until profiling fields, and all others that are differences, have a value.
+    pub const FIRST_COLLECTIONS: u32 = 2;
+
+    /// Whether not everything that is watched has a value yet.
+    pub fn is_new(&self) -> bool {
+        self.collections < SessionRun::FIRST_COLLECTIONS
+    }
+
     pub fn begin(session: Session, denied_modules: Vec<u32>) -> SessionRun {
         let now = Instant::now();
         SessionRun {
@@ -60,6 +77,10 @@ impl SessionRun {
             looked: now,
             due: now,
             collected: None,
+            collections: 0,
+            fatal_xid: Vec::new(),
+            answered: Vec::new(),
+            should_rewatch: false,
             clock: ClockSteps::new(SystemTime::now(), now),
             catches_up: None,
         }
@@ -79,7 +100,8 @@ impl SessionRun {
         memory: &mut Memory,
         period: Duration,
     ) -> Result<&mut ActiveWatches> {
-        (self.collected, self.due) = (None, Instant::now());
+        (self.collected, self.collections, self.due) = (None, 0, Instant::now());
+        (self.should_rewatch, self.answered) = (false, Vec::new());
         if let Some(old) = self.watches.take() {
             for entity in old.inventory.entities.iter().filter(|entity| !inventory.entities.contains(entity)) {
                 self.freshness.forget(entity.id);
@@ -89,6 +111,16 @@ impl SessionRun {
         }
         let watches = ActiveWatches::new(&self.session, counters, inventory, memory, period, self.grouping)?;
         Ok(self.watches.insert(watches))
+    }
+
+    /// Takes in which GPUs and instances answer now. One that did and no longer does is looked for soon.
+    pub fn note_answers(&mut self, up: &[bool]) {
+        let has_stopped = self.answered.iter().zip(up).any(|(before, now)| *before && !now);
+        if has_stopped {
+            (self.has_failed, self.should_rewatch) = (true, true);
+        }
+        self.answered.clear();
+        self.answered.extend_from_slice(up);
     }
 
     /// When entities are to be looked for again.

@@ -16,7 +16,7 @@ use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, OwnMetrics};
 use dcgm_exporter::inventory::{self, Known, Naming, Scope};
 use dcgm_exporter::metrics::exporter::Report;
-use dcgm_exporter::metrics::freshness::{Answered, Freshness, Judgement};
+use dcgm_exporter::metrics::freshness::{Answered, Freshness, Judgement, Look};
 use dcgm_exporter::metrics::plan::Plan;
 use dcgm_exporter::metrics::{Collector, Grouping, Memory, Windows, profiling_support, sources};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
@@ -91,11 +91,12 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let (mut answered, mut freshness) = (Answered::default(), Freshness::default());
     let mut judgement = Judgement::default();
     let (mut text, report) = (String::new(), Report::default());
+    let look = Look { now: Instant::now(), interval };
     let mut cycle = || {
         let outcome = collector.collect(&inventory, &mut memory, 0).unwrap();
         assert!(outcome.errors.is_empty());
         collector.table.settle_labels();
-        freshness.judge(&mut answered, &mut collector.table, &inventory, &mut judgement);
+        freshness.judge(look, &mut answered, &mut collector.table, &inventory, &mut judgement);
         text.clear();
         exposition.render(&mut collector.table, &collector.computed, &mut text);
         exposition.render_up(&judgement.up, &[], &mut text);

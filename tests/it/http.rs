@@ -345,8 +345,8 @@ const HEADS: [(&str, u16); 54] = [
     ("GET / HTTP/0.9\r\n\r\n", 505),
 ];
 
-/// Sends a head and returns the answer's status; asks again where the machine stalled, so that what is slow each time is
-/// what fails.
+/// Sends a head and returns the answer's status; asks again where the machine stalled, so that what is slow each time
+/// is what fails.
 fn answered_at_once(port: u16, head: &str) -> u16 {
     const AT_ONCE: std::time::Duration = std::time::Duration::from_millis(100);
     for _ in 0..5 {

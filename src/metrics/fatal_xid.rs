@@ -1,0 +1,70 @@
+//! XID 119: the error after which DCGM calls the driver no more and answers for no GPU of the node.
+//!
+//! Every field of every GPU then has a fresh time stamp and a blank value, and health, status and lists show nothing.
+//! Only the samples of field 230 tell. A new engine reads the kernel's log from its beginning and is as silent, so the
+//! error has to be known apart from a GPU that merely does not answer.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::sources::xid;
+use super::watches::{FieldGroups, Watcher};
+use crate::dcgm::watch::Keep;
+use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
+
+/// The code that DCGM treats so by default; `__DCGM_FATAL_XIDS__` in the engine's environment changes it.
+pub const CODE: i64 = 119;
+
+/// After a restart the engine stores the error under the kernel's old time, and must not drop it at once.
+const KEEP: Duration = Duration::from_secs(30 * 86_400);
+
+/// Watches field 230 of all GPUs. Nothing is read until somebody asks.
+pub struct FatalXid {
+    watches: Vec<Watch>,
+}
+
+impl FatalXid {
+    /// To be called after all other watches are made: of two watches on the same entity and field the later one decides
+    /// how long the engine keeps samples.
+    ///
+    /// Errors: only a lost connection. `no_room` gets an error if there is no room for the watch.
+    pub fn new(
+        session: &Rc<Session>,
+        interval: Duration,
+        field_groups: &mut FieldGroups,
+        no_room: &mut Vec<Error>,
+    ) -> Result<FatalXid> {
+        // Not the inventory's: after the error GPUs have no names, and may be missing there.
+        let gpus = match session.entities(EntityGroup::Gpu) {
+            Err(error) if error.is_connection_lost() => return Err(error),
+            other => other.unwrap_or_default(),
+        };
+        let gpus: Vec<EntityId> = gpus.into_iter().map(|gpu| EntityId::new(EntityGroup::Gpu, gpu)).collect();
+        let mut watcher = Watcher::new(session, interval, Keep::Window(KEEP), field_groups);
+        watcher.watch(&gpus, &[xid::FIELD])?;
+        let Watcher { watches, no_room: more, .. } = watcher;
+        no_room.extend(more);
+        Ok(FatalXid { watches })
+    }
+
+    pub fn set_interval(&self, interval: Duration) -> Result<()> {
+        let interval = super::watches::of_collections(interval);
+        self.watches.iter().try_for_each(|watch| watch.set_interval(interval))
+    }
+
+    /// GPUs that have had the error, ascending.
+    ///
+    /// Errors: whatever the reading of samples answers.
+    pub fn gpus(&self) -> Result<Vec<u32>> {
+        let mut gpus = BTreeSet::new();
+        for watch in &self.watches {
+            watch.since(0, &mut |entity, reading| {
+                if reading.status == 0 && reading.value == Value::Int(CODE) {
+                    gpus.insert(entity.id);
+                }
+            })?;
+        }
+        Ok(gpus.into_iter().collect())
+    }
+}
