@@ -505,6 +505,7 @@ impl Watcher {
     /// Hangs out a page without samples: one that was collected is no longer true.
     fn publish_without_samples(&mut self, taken: Option<Instant>) {
         self.text.clear();
+        self.report.sources.clear();
         if self.config.exporter_metrics {
             self.render_report();
         }
