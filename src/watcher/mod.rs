@@ -638,6 +638,7 @@ impl Watcher {
     /// because nothing is awaited.
     fn publish_without_samples(&mut self) {
         self.text.clear();
+        self.report.sources.clear();
         if self.config.exporter_metrics {
             self.render_report();
         }
