@@ -116,15 +116,16 @@ fn check_counters(config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(counters) => {
-            let remarks = types::remarks(&counters).into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n"));
-            print(&format!("{}{file}: {} rows can be used\n", remarks.collect::<String>(), counters.rows.len()))
+            let warnings =
+                types::warnings(&counters).into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n"));
+            print(&format!("{}{file}: {} rows can be used\n", warnings.collect::<String>(), counters.rows.len()))
         }
     }
 }
 
 fn run(config: Config) -> Result<ExitCode, String> {
-    for remark in &config.warnings {
-        log::warn!("{remark}");
+    for warning in &config.warnings {
+        log::warn!("{warning}");
     }
     limits::check_open_files()?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];

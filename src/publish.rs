@@ -124,7 +124,7 @@ pub struct PublishedPage {
     scrapes: AtomicU64,
     http_restarts: AtomicU64,
     /// Who has fetched the page since the watcher last asked.
-    visits: Mutex<Vec<(u64, Instant)>>,
+    scraped: Mutex<Vec<(u64, Instant)>>,
     started: Instant,
     /// Milliseconds from the start to the last sign of life of the watcher.
     progress: AtomicU64,
@@ -135,7 +135,7 @@ pub struct PublishedPage {
 }
 
 /// Scrapes remembered between two looks of the watcher; a flood needs no more.
-const MOST_VISITS: usize = 64;
+const MOST_SCRAPES: usize = 64;
 
 /// A page is too old to be shown after three intervals, and never before this.
 const SHORTEST_STALE: Duration = Duration::from_secs(15);
@@ -157,7 +157,7 @@ impl PublishedPage {
             logged_stale: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
             http_restarts: AtomicU64::new(0),
-            visits: Mutex::new(Vec::with_capacity(MOST_VISITS)),
+            scraped: Mutex::new(Vec::with_capacity(MOST_SCRAPES)),
             started: Instant::now(),
             progress: AtomicU64::new(0),
             gzip_wanted: AtomicU64::new(0),
@@ -226,17 +226,17 @@ impl PublishedPage {
     }
 
     /// Notes that a client (a number for its address) has fetched the page.
-    pub fn note_visit(&self, client: u64) {
-        let mut visits = self.visits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if visits.len() < MOST_VISITS {
-            visits.push((client, Instant::now()));
+    pub fn note_scrape(&self, client: u64) {
+        let mut scraped = self.scraped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if scraped.len() < MOST_SCRAPES {
+            scraped.push((client, Instant::now()));
         }
     }
 
     /// Hands the scrapes since the last call to `each`.
-    pub fn take_visits(&self, mut each: impl FnMut(u64, Instant)) {
-        let mut visits = self.visits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        visits.drain(..).for_each(|(client, at)| each(client, at));
+    pub fn take_scrapes(&self, mut each: impl FnMut(u64, Instant)) {
+        let mut scraped = self.scraped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        scraped.drain(..).for_each(|(client, at)| each(client, at));
     }
 
     pub fn count_scrape(&self) {

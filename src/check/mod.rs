@@ -105,7 +105,7 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
     match Counters::read(&config.collectors, &sources::names()) {
         Ok(counters) => {
             answers.ok(QUESTION, format!("{file}, {} rows", counters.rows.len()));
-            for (line, what) in types::remarks(&counters) {
+            for (line, what) in types::warnings(&counters) {
                 answers.ok(QUESTION, format!("{file}:{line}: {what}"));
             }
             counters

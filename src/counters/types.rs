@@ -43,7 +43,7 @@ const TYPES: &[(RangeInclusive<u16>, MetricType, &str)] = {
 };
 
 /// What a row's type should be, if it is a gauge for a counter or a counter for a gauge.
-fn remark(row: &Row) -> Option<String> {
+fn warning(row: &Row) -> Option<String> {
     let Source::Field(field) = row.source else { return None };
     let (_, right, why) = TYPES.iter().find(|(ids, ..)| ids.contains(&field.id))?;
     let is_number = matches!(row.kind, MetricType::Gauge | MetricType::Counter);
@@ -52,11 +52,11 @@ fn remark(row: &Row) -> Option<String> {
 }
 
 /// Everything odd about a counters file that can be used, by line.
-pub fn remarks(counters: &Counters) -> Vec<(u64, String)> {
-    let of_rows = counters.rows.iter().filter_map(|row| Some((row.line, remark(row)?)));
-    let mut remarks: Vec<(u64, String)> = of_rows.chain(counters.warnings.iter().cloned()).collect();
-    remarks.sort();
-    remarks
+pub fn warnings(counters: &Counters) -> Vec<(u64, String)> {
+    let of_rows = counters.rows.iter().filter_map(|row| Some((row.line, warning(row)?)));
+    let mut warnings: Vec<(u64, String)> = of_rows.chain(counters.warnings.iter().cloned()).collect();
+    warnings.sort();
+    warnings
 }
 
 #[cfg(test)]
@@ -68,10 +68,10 @@ mod tests {
         let file = "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL, counter, a\nDCGM_FI_PROF_PCIE_TX_BYTES, counter, b\n\
                     DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, gauge, c\nDCGM_FI_DEV_GPU_TEMP, gauge, d\nDCGM_FI_DRIVER_VERSION, label, e\n";
         let rows = Counters::parse(file.as_bytes(), &[]).unwrap().rows;
-        let remarks: Vec<Option<String>> = rows.iter().map(super::remark).collect();
-        assert!(remarks[0].as_ref().unwrap().contains("is a gauge: it is a rate"), "{remarks:?}");
-        assert!(remarks[1].as_ref().unwrap().contains("is a gauge"), "{remarks:?}");
-        assert!(remarks[2].as_ref().unwrap().contains("is a counter"), "{remarks:?}");
-        assert_eq!(remarks[3..], [None, None]);
+        let warnings: Vec<Option<String>> = rows.iter().map(super::warning).collect();
+        assert!(warnings[0].as_ref().unwrap().contains("is a gauge: it is a rate"), "{warnings:?}");
+        assert!(warnings[1].as_ref().unwrap().contains("is a gauge"), "{warnings:?}");
+        assert!(warnings[2].as_ref().unwrap().contains("is a counter"), "{warnings:?}");
+        assert_eq!(warnings[3..], [None, None]);
     }
 }

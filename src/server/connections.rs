@@ -353,7 +353,7 @@ impl Connections {
             (_, None) => return self.respond(at, &Plain::status(routes::UNAVAILABLE), now),
         };
         if is_page {
-            self.published.note_visit(self.open[at].client);
+            self.published.note_scrape(self.open[at].client);
         }
         let mut extra: Vec<(&str, &str)> = Vec::new();
         if is_page {

@@ -165,7 +165,7 @@ fn an_engine_without_room_is_not_lost() {
     let page = exporter.page_with("it has collected", |page| page.contains("dcgm_exporter_collections_total 5\n"));
     assert!(is_in_state(&page, "degraded") && page.contains("DCGM_EXP_GPU_HEALTH_STATUS{"), "{page}");
     let health = exporter.get("/health").body;
-    assert!(health.contains("the engine has no room for more groups (2 watches missing)"), "{health}");
+    assert!(health.contains("the engine has no room for more groups (3 watches are missing)"), "{health}");
     exporter.stop();
     let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
     assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
