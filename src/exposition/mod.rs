@@ -58,6 +58,9 @@ struct EntityText {
 
 /// The label that names a job, wherever it is.
 const JOB: &str = "hpc_job";
+/// Beyond this a page has each sample for one job of its GPU only. A page without copies for jobs is at most 2 MB; a job
+/// map that is full of old jobs multiplies that by 64.
+const MOST_BYTES: usize = 16 << 20;
 
 impl Exposition {
     pub fn new(plan: &Plan, inventory: &Inventory) -> Exposition {
@@ -133,10 +136,11 @@ impl Exposition {
         out
     }
 
-    /// Appends all samples of the table to `out`.
+    /// Appends all samples of the table to `out`. Returns how many copies for jobs are left out, because the page is too long.
     ///
     /// A metric stands once, with all its samples together, where the first kind of entity stands that has one.
-    pub fn render(&mut self, table: &mut Table, computed: &Samples, out: &mut String) {
+    pub fn render(&mut self, table: &mut Table, computed: &Samples, out: &mut String) -> usize {
+        let mut left_out = 0;
         self.refresh_labels(table);
         for metric in &mut self.metrics {
             metric.printed = false;
@@ -153,14 +157,14 @@ impl Exposition {
                 }
                 match text.source {
                     MetricSource::Computed(name) => {
-                        render_computed(&mut family, computed.get(name), &self.entities, out);
+                        left_out += render_computed(&mut family, computed.get(name), &self.entities, out);
                     }
                     MetricSource::Field(asked) => {
-                        render_field(&mut family, asked, &self.entities, kind, table, out);
+                        left_out += render_field(&mut family, asked, &self.entities, kind, table, out);
                         if family.is_begun() {
                             let later = self.kinds[index + 1..].iter();
                             for later in later.filter(|kind| kind.metrics.contains(&metric)) {
-                                render_field(&mut family, asked, &self.entities, later, table, out);
+                                left_out += render_field(&mut family, asked, &self.entities, later, table, out);
                             }
                         }
                     }
@@ -172,6 +176,7 @@ impl Exposition {
         if out.capacity() - out.len() < out.len() / 16 {
             out.reserve(out.len() / 8);
         }
+        left_out
     }
 
     /// Appends `dcgm_exporter_entity_up`: one sample for each GPU and instance, `up` being by entity, and 0 for those
@@ -201,7 +206,12 @@ impl Exposition {
     }
 }
 
-/// Renders the samples of a field's metric for one kind of entity.
+/// The endings of an entity's samples that still have room on the page, at least one.
+fn with_room<'a>(endings: &'a [String], out: &str) -> &'a [String] {
+    if out.len() < MOST_BYTES { endings } else { &endings[..1] }
+}
+
+/// Renders the samples of a field's metric for one kind of entity. Returns how many copies for jobs are left out.
 fn render_field(
     family: &mut Family<'_>,
     asked: Asked,
@@ -209,14 +219,17 @@ fn render_field(
     kind: &KindText,
     table: &Table,
     out: &mut String,
-) {
+) -> usize {
+    let mut left_out = 0;
     for index in kind.entities.clone() {
         let number = table.number(index, asked);
         if number == Number::Blank {
             continue;
         }
         let entity = &entities[index];
-        for ending in &entity.endings {
+        let endings = with_room(&entity.endings, out);
+        left_out += entity.endings.len() - endings.len();
+        for ending in endings {
             if let (FIELD_XID, Number::Int(code)) = (asked.id, number) {
                 let mut digits = itoa::Buffer::new();
                 let more = [("err_code", digits.format(code)), ("err_msg", xid::text(code))];
@@ -226,21 +239,28 @@ fn render_field(
             }
         }
     }
+    left_out
 }
 
-fn render_computed(family: &mut Family<'_>, samples: &[Sample], entities: &[EntityText], out: &mut String) {
+fn render_computed(family: &mut Family<'_>, samples: &[Sample], entities: &[EntityText], out: &mut String) -> usize {
+    let mut left_out = 0;
     for sample in samples {
         let entity = &entities[sample.entity];
+        let endings = with_room(&entity.endings, out);
         let mut put = |ending: &str| {
             let more = sample.labels.iter().map(|(name, value)| (*name, value.as_str()));
             family.sample(out, &entity.labels, more, ending, sample.number);
         };
         match &sample.job {
-            Attribution::Current => entity.endings.iter().for_each(|ending| put(ending)),
+            Attribution::Current => {
+                left_out += entity.endings.len() - endings.len();
+                endings.iter().for_each(|ending| put(ending));
+            }
             Attribution::Then(Some(job)) => put(&job_end(job)),
             Attribution::Then(None) => put(END),
         }
     }
+    left_out
 }
 
 /// The label of a job and what ends the labels.

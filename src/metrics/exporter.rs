@@ -46,6 +46,8 @@ pub struct Report {
     pub job_map_errors: Option<u64>,
     /// `None` without a job map.
     pub job_ids_left_out: Option<usize>,
+    /// Copies of samples for further jobs that the page has no room for.
+    pub samples_left_out: usize,
     pub scrapes: u64,
     pub http_restarts: u64,
     /// The watcher's state, among all it can be in.
@@ -154,6 +156,12 @@ impl Report {
                 "Job ids of the job map that are on no sample, because there are too many or they are malformed",
             );
             sink.sample(&[], int(left_out as u64));
+            sink.metric(
+                "dcgm_exporter_samples_left_out",
+                "gauge",
+                "Samples that are on this page for one job only, because with all jobs it would be too long",
+            );
+            sink.sample(&[], int(self.samples_left_out as u64));
         }
         sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
         sink.sample(&[], int(self.scrapes));

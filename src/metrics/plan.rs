@@ -24,7 +24,7 @@ pub struct Metric {
     /// Place on the page: the field id, or beyond all of them.
     pub order: u32,
     pub source: MetricSource,
-    /// HELP and TYPE stand on the page also without samples.
+    /// HELP and TYPE are on the page also without samples.
     pub is_announced: bool,
     /// Kinds of entity that can have samples of it.
     pub kinds: Vec<Kind>,

@@ -625,7 +625,11 @@ impl Watcher {
         let Some(watches) = &mut run.watches else { return };
         self.text.clear();
         let Collector { table, computed, .. } = &mut watches.collector;
-        watches.exposition.render(table, computed, &mut self.text);
+        let left_out = watches.exposition.render(table, computed, &mut self.text);
+        if left_out > 0 && self.throttle.allows("samples left out") {
+            log::warn!(samples = left_out; "the page is too long with all jobs of the job map; further copies are left out");
+        }
+        self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
             watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
             watches.exposition.render_jobs(&mut self.text);

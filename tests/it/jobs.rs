@@ -250,3 +250,49 @@ fn samples_keep_their_identity_where_jobs_are_info_only() {
     assert_eq!(series(&page), before);
     assert!(page.contains("dcgm_exporter_job_info{hpc_job=\"17\",user=\"me\"} 1\n"), "{page}");
 }
+
+#[test]
+fn a_job_map_full_of_old_jobs_does_not_fill_the_memory() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let mut plan = scenario(&(0..16).collect::<Vec<_>>());
+    plan["replay"] = true.into();
+    plan["system"]["gpu_instances"] = (0..112)
+        .map(|id| {
+            serde_json::json!({
+                "parent_gpu": id / 7, "entity_id": id, "nvml_gpu_instance_id": 1 + id % 7,
+                "profile": "1g.18gb", "uuid": format!("MIG-{id}"),
+            })
+        })
+        .collect();
+    for id in 0..112 {
+        let ids: String = (0..36).map(|job| format!("{:x>60}{}\n", "", 1000 + 36 * id + job)).collect();
+        std::fs::write(jobs.join(format!("{}.{}", id / 7, 1 + id % 7)), ids).unwrap();
+    }
+    let counters = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv");
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .arg("--hpc-job-mapping-dir")
+            .arg(&jobs)
+            .arg("-f")
+            .arg(counters),
+    );
+    let page = exporter.page();
+    let left_out = page.lines().find_map(|line| line.strip_prefix("dcgm_exporter_samples_left_out ")).unwrap();
+    assert!(left_out.parse::<u64>().unwrap() > 10_000, "{left_out} of {} bytes", page.len());
+    // Every instance still has all its samples, for one job.
+    let rows = |instance: &str| -> std::collections::BTreeSet<&str> {
+        let of_instance = page.lines().filter(|line| line.contains(instance) && line.starts_with("DCGM_FI_"));
+        of_instance.filter_map(|line| line.split('{').next()).collect()
+    };
+    assert_eq!(rows("gpu=\"0\",UUID=\"GPU-0\""), rows("gpu=\"15\",UUID=\"GPU-15\""));
+    assert!(
+        page.len() < 20 << 20 && exporter.resident_kib() < 100 << 10,
+        "{} bytes, {} KiB",
+        page.len(),
+        exporter.resident_kib()
+    );
+    assert!(exporter.log().contains("the page is too long with all jobs"), "{}", exporter.log());
+}

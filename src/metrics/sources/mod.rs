@@ -23,7 +23,7 @@ pub struct ComputedMetric {
     pub name: &'static str,
     /// Place on the page, after all fields.
     pub order: u32,
-    /// HELP and TYPE stand on the page also without samples, as dcgm-exporter has it.
+    /// HELP and TYPE are on the page also without samples, as dcgm-exporter has it.
     pub is_announced: bool,
     /// Has samples of a GPU as a whole also where only its instances are reported.
     pub of_whole_gpus: bool,

@@ -11,7 +11,7 @@ use crate::metrics::source::{Context, Setup, Source};
 
 pub const LINKS: &str = "DCGM_EXP_NVLINK_LINKS";
 
-/// `dcgmNvLinkLinkState_t`, as labels. 0 stands for places without a link.
+/// `dcgmNvLinkLinkState_t`, as labels. 0 is a place without a link.
 const STATES: [(u32, &str); 3] = [(1, "disabled"), (2, "down"), (3, "up")];
 
 /// The engine asks the driver about each link of each GPU and switch, up to 400 of them. A link that fails stays down
