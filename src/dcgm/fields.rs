@@ -23,7 +23,7 @@ pub enum ValueType {
     Double,
     Text,
     Binary,
-    /// Range markers and the like that stand for no field.
+    /// Range markers, which are no fields.
     None,
 }
 

@@ -138,7 +138,7 @@ impl Exposition {
 
     /// Appends all samples of the table to `out`. Returns how many copies for jobs are left out, because the page is too long.
     ///
-    /// A metric stands once, with all its samples together, where the first kind of entity stands that has one.
+    /// Each metric is written once, with all its samples together, at the place of the first kind of entity that has one.
     pub fn render(&mut self, table: &mut Table, computed: &Samples, out: &mut String) -> usize {
         let mut left_out = 0;
         self.refresh_labels(table);

@@ -24,7 +24,7 @@ fn resolve(engine: &EngineSelection, node_name: Option<String>) -> String {
     }
 }
 
-/// What stands before the port, or the whole text where there is no telling.
+/// The part before the port, or the whole text if it cannot be told apart.
 fn host_of(address: &str) -> String {
     if let Some((bracketed, _port)) = address.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
         return bracketed.to_owned();

@@ -32,7 +32,7 @@ pub use architecture::oldest_architecture;
 pub use known::Known;
 pub use labels::{Labels, Naming};
 
-/// The kinds of entity that samples are of, in the order in which they stand on the page. GPU instances are of kind
+/// The kinds of entity that samples are of, in the order of the page. GPU instances are of kind
 /// GPU: they answer the same fields and take their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -145,7 +145,7 @@ impl Inventory {
         self.entities.iter().filter(|entity| entity.kind == kind).count()
     }
 
-    /// Every GPU that is reported, whole or by instances, ascending: index of the entity that stands for it, and its id.
+    /// Every GPU that is reported, whole or by instances, ascending: index of its entity, and its id.
     pub fn reported_gpus(&self) -> Vec<(usize, u32)> {
         let whole = self.entities.iter().enumerate().filter(|(_, entity)| entity.id.group == EntityGroup::Gpu);
         let mut gpus: Vec<(usize, u32)> = whole.map(|(index, entity)| (index, entity.id.id)).collect();

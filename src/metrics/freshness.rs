@@ -94,7 +94,7 @@ fn identity(entity: &Entity) -> (String, EntityGroup, u32) {
     (entity.uuid.clone(), entity.id.group, id)
 }
 
-/// What a look at the table comes to.
+/// What is found in a look at the table.
 #[derive(Debug, Default, PartialEq)]
 pub struct Judgement {
     /// By entity of the inventory: false for one that should answer and does not.

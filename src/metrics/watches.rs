@@ -1,7 +1,7 @@
 //! Making watches so that one entity or field that the engine refuses costs only itself.
 //!
 //! libdcgm judges groups whole: one unknown id loses a field group, one unsupported profiling field or one bad GPU
-//! fails a watch. So what fails as a whole is tried in halves until the culprit stands alone.
+//! fails a watch. So what fails as a whole is tried in halves until the culprit is alone.
 //!
 //! An engine has room for 62 groups and 61 field groups, less those of its other clients. So field groups are shared,
 //! and what there is no room for is noted and costs only its own samples.

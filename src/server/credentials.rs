@@ -124,7 +124,7 @@ impl Credentials {
     }
 
     /// Judges an `Authorization` header. `who` is handed back by [`Credentials::take_results`] if the answer takes
-    /// time; `client` stands for the address that it comes from.
+    /// time; `client` is a number for the address that it comes from.
     pub fn judge(&mut self, who: u64, client: u64, authorization: Option<&str>) -> Login {
         let config = self.config.load();
         if config.users.is_empty() {
