@@ -118,7 +118,7 @@ fn scraped_by_prometheus_and_victoria_metrics() {
             .arg("--hpc-job-mapping-dir")
             .arg(&jobs),
     );
-    let page = exporter.page();
+    let page = exporter.page_with("profiling has a value", |page| page.contains("DCGM_FI_PROF_GR_ENGINE_ACTIVE{"));
     let metrics: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let listed = Counters::read(&counters, &sources::names()).unwrap().rows;
