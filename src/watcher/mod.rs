@@ -332,7 +332,15 @@ impl Watcher {
     }
 
     fn end_session(&mut self, run: Option<SessionRun>) -> Event {
-        if let Some(run) = run {
+        if let Some(mut run) = run {
+            if matches!(self.phase, Phase::Restarting(_) | Phase::Releasing)
+                && let Some(watches) = &mut run.watches
+            {
+                let ActiveWatches { collector, inventory, .. } = watches;
+                if let Err(error) = collector.take_in_last_events(inventory, &mut self.memory, microseconds()) {
+                    log::debug!("the last events could not be read: {error}");
+                }
+            }
             self.back_off.session_lasted(run.started.elapsed());
         }
         Event::SessionEnded

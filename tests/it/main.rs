@@ -1,6 +1,7 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
 mod check;
+mod clock;
 mod common;
 mod entities;
 mod golden;
@@ -9,6 +10,7 @@ mod install;
 mod inventory;
 mod jobs;
 mod library;
+mod node;
 mod refusals;
 mod resilience;
 mod scripts;
