@@ -440,7 +440,8 @@ impl Watcher {
 
     /// Looks for entities again; keeps what is watched if they are the same.
     fn look_again(&mut self, run: &mut SessionRun) -> Result<(), Event> {
-        let should_rewatch = std::mem::take(&mut run.should_rewatch) && run.fatal_xid.is_empty();
+        let has_stopped = std::mem::take(&mut run.should_rewatch) && run.fatal_xid.is_empty();
+        let should_rewatch = has_stopped || run.should_try_room(self.config.interval);
         let inventory = self.discover(run)?;
         if !should_rewatch && run.watches.as_ref().is_some_and(|watches| watches.inventory == inventory) {
             return Ok(());

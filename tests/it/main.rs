@@ -3,6 +3,7 @@
 mod check;
 mod clock;
 mod common;
+mod engine_starts;
 mod entities;
 mod golden;
 mod http;
@@ -16,8 +17,10 @@ mod resilience;
 mod scripts;
 mod sessions;
 mod sharing;
+mod signals;
 mod slurm;
 mod sources;
 mod supervision;
 mod tls;
 mod users;
+mod xid119;
