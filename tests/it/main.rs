@@ -1,5 +1,6 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod chaos;
 mod check;
 mod clock;
 mod common;

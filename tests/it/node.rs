@@ -50,6 +50,11 @@ impl Node {
     /// A host engine on this scenario, whose clock is set with the node's; its address as the exporter wants it.
     pub fn host_engine(&self) -> (HostEngine, String) {
         self.set_clock(0);
+        self.host_engine_again()
+    }
+
+    /// The same, with the clock as it is.
+    pub fn host_engine_again(&self) -> (HostEngine, String) {
         let socket = self.scratch.path("engine.sock").display().to_string();
         let environment = [("DCGM_SIMULATOR_CLOCK", self.scratch.path("clock").display().to_string())];
         let engine = HostEngine::start_with(["--socket", &socket], &self.scratch.path("scenario.json"), &environment);
