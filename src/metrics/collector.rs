@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::events::{Events, OVERLAP, Wanted};
+use super::events::{Events, Wanted};
 use super::exporter::SourceRun;
 use super::fatal_xid::FatalXid;
 use super::identity::Key;
@@ -207,6 +207,13 @@ impl Collector {
         Ok(outcome)
     }
 
+    /// Takes in the events that no collection will see, because the session is about to end.
+    ///
+    /// Errors: as [`Collector::collect`].
+    pub fn take_in_last_events(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
+        if self.sources.is_empty() { Ok(()) } else { self.ask_sources(inventory, memory, now, &mut Outcome::default()) }
+    }
+
     fn ask_sources(
         &mut self,
         inventory: &Inventory,
@@ -216,7 +223,12 @@ impl Collector {
     ) -> Result<()> {
         self.computed.clear();
         let mut failed = Vec::new();
-        self.events.collect(now, &mut memory.next_event, &mut failed)?;
+        let set_back = self.events.collect(now, &mut memory.next_event, &mut failed)?;
+        if let Some(last_read) = set_back {
+            memory.parts.started = memory.parts.started.min(last_read);
+            memory.jobs.set_back(last_read);
+        }
+        let engine_time = memory.next_event.map_or(now, |cursor| cursor.next);
         let mut context = Context {
             inventory,
             keys: &self.keys,
@@ -224,7 +236,8 @@ impl Collector {
             parts: &mut memory.parts,
             jobs: &memory.jobs,
             events: &self.events.read,
-            events_from: memory.next_event.map_or(now, |next| next.min(now)) - OVERLAP,
+            engine_time,
+            set_back,
             events_failed: failed.first(),
         };
         for source in &mut self.sources {

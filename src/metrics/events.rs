@@ -2,7 +2,7 @@
 //!
 //! Each read costs a message of 4 MiB inside libdcgm, so XID errors and clock events share one group and one field group.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::watches::{FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
@@ -13,6 +13,9 @@ use std::rc::Rc;
 /// errors from the kernel's log are stored up to a second late under the kernel's time; 5 s lost none of 36.
 pub const OVERLAP: i64 = 5_000_000;
 
+/// How far the kernel's time may be ahead of the wall clock: 50 ppm over two weeks.
+const CLOCK_DRIFT: i64 = 60_000_000;
+
 /// A sample of an event field. The same one comes again within [`OVERLAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
@@ -21,6 +24,16 @@ pub struct Event {
     /// Microseconds since 1970.
     pub time: i64,
     pub value: i64,
+    /// It is stamped ahead of the engine's clock: it happened before that was set back, and was read then.
+    pub is_old: bool,
+}
+
+/// Where reading goes on. Outlives sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    /// The engine's time of the last read, in microseconds since 1970.
+    pub next: i64,
+    read: Instant,
 }
 
 /// What the sources want to be read.
@@ -72,36 +85,38 @@ impl Events {
         Ok((Events { watches, window: wanted.window, read: Vec::new() }, refused))
     }
 
-    /// Reads what is new since `next`, which moves on unless something could not be read.
+    /// Reads what is new since the last read, from where the cursor moves on unless something could not be read. After
+    /// the engine's clock was set back, the time at which the last read was on the clock of today.
     ///
     /// Errors: only a lost connection; others go to `failed`.
-    pub fn collect(&mut self, now: i64, next: &mut Option<i64>, failed: &mut Vec<Error>) -> Result<()> {
+    pub fn collect(&mut self, now: i64, cursor: &mut Option<Cursor>, failed: &mut Vec<Error>) -> Result<Option<i64>> {
         self.read.clear();
         if self.watches.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        // A clock that was set back must not hide events for as long as the step.
-        let since = next.map_or(now - self.window.as_micros() as i64, |next| next.min(now) - OVERLAP);
-        let mut reached: Option<i64> = None;
+        let read = Instant::now();
+        let since = cursor.map_or(now - self.window.as_micros() as i64, |cursor| cursor.next - OVERLAP);
+        let (mut reached, mut set_back): (Option<i64>, Option<i64>) = (None, None);
         for watch in &self.watches {
-            let read = &mut self.read;
-            let result = watch.since(since, &mut |entity, reading| {
-                if let (0, Value::Int(value)) = (reading.status, &reading.value) {
-                    read.push(Event { entity, field: reading.field, time: reading.timestamp, value: *value });
+            let start = self.read.len();
+            let mut after = read_since(watch, since, &mut self.read, failed)?;
+            match (after, *cursor) {
+                (Some(now), Some(cursor)) if now < cursor.next => {
+                    // What was just read happened before the clock was set back. The rest is stamped by the clock of
+                    // today, and comes together with what was read long ago.
+                    let last_read = now - cursor.read.elapsed().as_micros() as i64;
+                    set_back = Some(last_read);
+                    let start = self.read.len();
+                    after = read_since(watch, last_read - OVERLAP, &mut self.read, failed)?.or(after);
+                    mark_old(&mut self.read[start..], after);
                 }
-            });
-            let after = match result {
-                Ok(after) => after,
-                Err(error) if error.is_connection_lost() => return Err(error),
-                Err(error) => {
-                    failed.push(error);
-                    next.unwrap_or(since)
-                }
-            };
+                _ => mark_old(&mut self.read[start..], after),
+            }
+            let after = after.or(cursor.map(|cursor| cursor.next)).unwrap_or(since);
             reached = Some(reached.map_or(after, |reached| reached.min(after)));
         }
-        *next = reached;
-        Ok(())
+        *cursor = reached.map(|next| Cursor { next, read });
+        Ok(set_back)
     }
 
     /// Changes the interval of the watches in place; to be called after the plain watches have theirs, see [`Events::new`].
@@ -109,6 +124,30 @@ impl Events {
         let interval = super::watches::of_collections(interval);
         self.watches.iter().try_for_each(|watch| watch.set_interval(interval))
     }
+}
+
+/// Appends all samples since a time. Returns the engine's time; `None` if the read failed.
+///
+/// Errors: only a lost connection; others go to `failed`.
+fn read_since(watch: &Watch, since: i64, read: &mut Vec<Event>, failed: &mut Vec<Error>) -> Result<Option<i64>> {
+    let after = watch.since(since, &mut |entity, reading| {
+        if let (0, Value::Int(value)) = (reading.status, &reading.value) {
+            read.push(Event { entity, field: reading.field, time: reading.timestamp, value: *value, is_old: false });
+        }
+    });
+    match after {
+        Ok(after) => Ok(Some(after)),
+        Err(error) if error.is_connection_lost() => Err(error),
+        Err(error) => {
+            failed.push(error);
+            Ok(None)
+        }
+    }
+}
+
+fn mark_old(events: &mut [Event], engine_time: Option<i64>) {
+    let Some(engine_time) = engine_time else { return };
+    events.iter_mut().for_each(|event| event.is_old = event.time > engine_time + CLOCK_DRIFT);
 }
 
 /// How long the engine keeps events for us: long enough for a few missed collections.

@@ -56,6 +56,11 @@ impl JobTimeline {
         self.at(time, key)
     }
 
+    /// The clock was set back: what came later than this by the clock of before was then.
+    pub fn set_back(&mut self, to: i64) {
+        self.changes.values_mut().flatten().for_each(|(since, _)| *since = to.min(*since));
+    }
+
     pub fn forget(&mut self, key: Key) {
         self.changes.remove(&key);
     }

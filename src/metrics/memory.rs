@@ -8,6 +8,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::events::Cursor;
 use super::identity::{Identities, Key};
 use super::job_timeline::JobTimeline;
 use crate::inventory::{Entity, Inventory};
@@ -37,8 +38,8 @@ pub struct Memory {
     pub windows: Windows,
     pub parts: Parts,
     pub jobs: JobTimeline,
-    /// Where reading of events goes on, in microseconds since 1970.
-    pub next_event: Option<i64>,
+    /// Where reading of events goes on.
+    pub next_event: Option<Cursor>,
     identities: Identities,
 }
 

@@ -66,8 +66,10 @@ pub struct Context<'a> {
     pub jobs: &'a JobTimeline,
     /// What happened since the last collection, and [`OVERLAP`](super::events::OVERLAP) before it.
     pub events: &'a [Event],
-    /// From where on events may come again, in microseconds since 1970.
-    pub events_from: i64,
+    /// The engine's time of the last read of events, in microseconds since 1970.
+    pub engine_time: i64,
+    /// The engine's clock was set back since the last read, which was at this time of its clock of today.
+    pub set_back: Option<i64>,
     /// Why some events could not be read.
     pub events_failed: Option<&'a Error>,
 }
@@ -116,8 +118,10 @@ pub mod tests {
     pub struct Node {
         pub memory: Memory,
         pub inventory: Inventory,
-        /// Of [`Context::events_from`].
-        pub events_from: i64,
+        /// Of [`Context::engine_time`]; `None` for that of the collection.
+        pub engine_time: Option<i64>,
+        /// Of [`Context::set_back`].
+        pub set_back: Option<i64>,
     }
 
     impl Node {
@@ -127,7 +131,8 @@ pub mod tests {
             Node {
                 memory: Memory::new(0, Windows { xid: window, clock_events: window }),
                 inventory: Inventory { entities, ..Inventory::default() },
-                events_from: 0,
+                engine_time: None,
+                set_back: None,
             }
         }
 
@@ -147,7 +152,8 @@ pub mod tests {
                 parts: &mut self.memory.parts,
                 jobs: &self.memory.jobs,
                 events,
-                events_from: self.events_from,
+                engine_time: self.engine_time.unwrap_or(now),
+                set_back: self.set_back,
                 events_failed: None,
             };
             source.collect(&mut context, &mut samples).unwrap();

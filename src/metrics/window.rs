@@ -94,6 +94,11 @@ impl Window {
         counts.into_iter().flatten()
     }
 
+    /// The clock was set back: what came later than this by the clock of before was then.
+    pub fn set_back(&mut self, to: i64) {
+        self.recent.values_mut().flat_map(|recent| &mut recent.events).for_each(|(time, _)| *time = to.min(*time));
+    }
+
     pub fn forget(&mut self, key: Key) {
         if let Some(recent) = self.recent.remove(&key) {
             self.events -= recent.events.len();

@@ -332,7 +332,15 @@ impl Watcher {
     }
 
     fn end_session(&mut self, run: Option<SessionRun>) -> Event {
-        if let Some(run) = run {
+        if let Some(mut run) = run {
+            if matches!(self.phase, Phase::Restarting(_) | Phase::Releasing)
+                && let Some(watches) = &mut run.watches
+            {
+                let ActiveWatches { collector, inventory, .. } = watches;
+                if let Err(error) = collector.take_in_last_events(inventory, &mut self.memory, microseconds()) {
+                    log::debug!("the last events could not be read: {error}");
+                }
+            }
             self.back_off.session_lasted(run.started.elapsed());
         }
         Event::SessionEnded
@@ -432,7 +440,8 @@ impl Watcher {
 
     /// Looks for entities again; keeps what is watched if they are the same.
     fn look_again(&mut self, run: &mut SessionRun) -> Result<(), Event> {
-        let should_rewatch = std::mem::take(&mut run.should_rewatch) && run.fatal_xid.is_empty();
+        let has_stopped = std::mem::take(&mut run.should_rewatch) && run.fatal_xid.is_empty();
+        let should_rewatch = has_stopped || run.should_try_room(self.config.interval);
         let inventory = self.discover(run)?;
         if !should_rewatch && run.watches.as_ref().is_some_and(|watches| watches.inventory == inventory) {
             return Ok(());

@@ -125,7 +125,8 @@ impl ClockSteps {
     /// Smaller steps back cost less time than a new engine does.
     const BACK: Duration = Duration::from_secs(1);
     /// A step forward is harmless to DCGM; after a large one, such as a suspended machine, windows of events are empty.
-    const FORWARD: Duration = Duration::from_secs(3600);
+    /// A second less than an hour: the two clocks are not read at the same moment.
+    const FORWARD: Duration = Duration::from_secs(3599);
 
     pub fn new(wall: SystemTime, monotonic: Instant) -> ClockSteps {
         ClockSteps { looked: (wall, monotonic) }
@@ -252,6 +253,9 @@ mod tests {
         assert_eq!(back.unwrap().to_string(), "the clock was set back by 59m 59s");
         assert_eq!(clock.look(wall - SECOND * 3490, monotonic + SECOND * 110), None, "once");
         assert_eq!(clock.look(wall + SECOND * 60, monotonic + SECOND * 120), None, "forward by less than an hour");
+        let hour = wall + SECOND * 3660 - SECOND / 1000;
+        assert!(matches!(clock.look(hour, monotonic + SECOND * 120), Some(Step::Forward(_))), "an hour, read late");
+        assert!(clock.look(wall + SECOND * 60, monotonic + SECOND * 120).is_some());
         assert_eq!(
             clock.look(wall + SECOND * 86_520, monotonic + SECOND * 180),
             Some(Step::Forward(SECOND * 86_400)),

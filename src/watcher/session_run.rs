@@ -18,6 +18,11 @@ use crate::metrics::{Grouping, Memory};
 const LOOK_AGAIN_COLLECTIONS: u32 = 10;
 const LOOK_AGAIN_SOONEST: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(30);
+/// Where the engine had no room for all groups, they are tried again after so many collections, within these limits:
+/// other clients may have given theirs back. Watches that are made anew miss one sample of profiling fields.
+const TRY_ROOM_COLLECTIONS: u32 = 20;
+const TRY_ROOM_SOONEST: Duration = Duration::from_secs(10);
+const TRY_ROOM_LATEST: Duration = Duration::from_secs(300);
 /// While a GPU is missing.
 const LOOK_FOR_MISSING: Duration = Duration::from_secs(5);
 
@@ -36,6 +41,8 @@ pub struct SessionRun {
     pub has_failed: bool,
     /// Entities were last looked for.
     pub looked: Instant,
+    /// What is watched now was last watched anew.
+    watched: Instant,
     /// The next collection.
     pub due: Instant,
     /// The last collection of what is watched now began.
@@ -75,6 +82,7 @@ impl SessionRun {
             should_split: false,
             has_failed: false,
             looked: now,
+            watched: now,
             due: now,
             collected: None,
             collections: 0,
@@ -101,7 +109,7 @@ impl SessionRun {
         period: Duration,
     ) -> Result<&mut ActiveWatches> {
         (self.collected, self.collections, self.due) = (None, 0, Instant::now());
-        (self.should_rewatch, self.answered) = (false, Vec::new());
+        (self.should_rewatch, self.answered, self.watched) = (false, Vec::new(), Instant::now());
         if let Some(old) = self.watches.take() {
             for entity in old.inventory.entities.iter().filter(|entity| !inventory.entities.contains(entity)) {
                 self.freshness.forget(entity.id);
@@ -111,6 +119,13 @@ impl SessionRun {
         }
         let watches = ActiveWatches::new(&self.session, counters, inventory, memory, period, self.grouping)?;
         Ok(self.watches.insert(watches))
+    }
+
+    /// Whether watches that the engine had no room for are to be tried again.
+    pub fn should_try_room(&self, interval: Duration) -> bool {
+        let is_missing_some = self.watches.as_ref().is_some_and(|watches| !watches.collector.no_room.is_empty());
+        let pause = (interval * TRY_ROOM_COLLECTIONS).clamp(TRY_ROOM_SOONEST, TRY_ROOM_LATEST);
+        is_missing_some && self.watched.elapsed() >= pause
     }
 
     /// Takes in which GPUs and instances answer now. One that did and no longer does is looked for soon.

@@ -363,10 +363,19 @@ pub struct HostEngine {
 impl HostEngine {
     /// Starts one on `listen` (`--listen` or `--socket` with its value) and waits until it listens.
     pub fn start(listen: [&str; 2], scenario: &Path) -> HostEngine {
+        HostEngine::start_with(listen, scenario, &[])
+    }
+
+    pub fn start_with(listen: [&str; 2], scenario: &Path, environment: &[(&str, String)]) -> HostEngine {
         simulator();
         let program = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).with_file_name("dcgm-simulator-hostengine");
-        let mut child =
-            Command::new(program).args(listen).arg("--scenario").arg(scenario).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(listen)
+            .arg("--scenario")
+            .arg(scenario)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("listening on"), "{line}");

@@ -36,8 +36,6 @@ const EVENTS: [(i64, &str); 9] = [
 
 /// An event counts as lasting between two samples at most this many intervals apart. Nothing is known of a longer gap.
 const LONGEST_GAP: u32 = 3;
-/// How far a sample's time may be ahead of ours before it is taken for one of a clock that has been set back since.
-const CLOCK_SKEW: i64 = 60_000_000;
 
 /// Clock events since the exporter started.
 pub struct Counted {
@@ -99,11 +97,13 @@ impl ClockEvents {
     /// sample in which the bit is gone.
     fn take_in(&mut self, event: &Event, context: &mut Context<'_>) {
         let Some(key) = self.entities.get(&event.entity).and_then(|index| context.keys[*index]) else { return };
-        let &Event { time, value: mask, .. } = event;
-        let started = context.parts.started;
+        let &Event { time, value: mask, is_old, .. } = event;
+        let (started, engine_time) = (context.parts.started, context.engine_time);
         let counted = context.parts.of::<Counted>();
-        let before = counted.last.get(&key).copied().filter(|(last, _)| *last <= context.now + CLOCK_SKEW);
-        if before.is_some_and(|(last, _)| time <= last) {
+        let before = counted.last.get(&key).copied();
+        // The last sample may be of a time that the clock has not reached again since it was set back.
+        let is_set_back = before.is_some_and(|(last, _)| last > engine_time && time <= engine_time);
+        if is_old || before.is_some_and(|(last, _)| time <= last) && !is_set_back {
             return;
         }
         counted.last.insert(key, (time, mask));
@@ -137,6 +137,9 @@ impl Source for ClockEvents {
     }
 
     fn collect(&mut self, context: &mut Context<'_>, samples: &mut Samples) -> Result<()> {
+        if let Some(to) = context.set_back {
+            context.parts.of::<Counted>().recent.set_back(to);
+        }
         let events = context.events;
         for event in events.iter().filter(|event| event.field == FIELD) {
             self.take_in(event, context);
@@ -204,6 +207,7 @@ mod tests {
             field: FIELD,
             time: time * SECOND,
             value,
+            is_old: false,
         };
         let events: Vec<Event> = samples.iter().map(event).collect();
         node.collect(source, events.last().map_or(0, |event| event.time), &events, &ALL)
@@ -250,11 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_stops_nothing() {
+    fn a_clock_that_is_set_back_stops_nothing_and_begins_nothing_anew() {
         let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
         let mut source = source(&node);
         collect(&mut node, &mut source, &[(90_000, 0), (90_001, 4)]);
-        let samples = collect(&mut node, &mut source, &[(80_000, 0), (80_001, 4), (80_002, 4)]);
-        assert_eq!(numbers(&samples, "power_cap")[1..], [Number::Int(2), Number::Double(1.0)]);
+        let samples = collect(&mut node, &mut source, &[(80_001, 4), (80_002, 4)]);
+        assert_eq!(numbers(&samples, "power_cap")[1..], [Number::Int(1), Number::Double(1.0)]);
+        let samples = collect(&mut node, &mut source, &[(80_001, 4), (80_002, 4), (80_003, 0), (80_004, 4)]);
+        assert_eq!(numbers(&samples, "power_cap")[1..], [Number::Int(2), Number::Double(2.0)]);
     }
 }

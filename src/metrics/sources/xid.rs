@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use crate::dcgm::{EntityGroup, EntityId, Result};
 use crate::inventory::{Inventory, Kind};
-use crate::metrics::events::{Event, OVERLAP};
+use crate::metrics::events::Event;
 use crate::metrics::identity::Key;
 use crate::metrics::memory::{Part, Windows};
 use crate::metrics::number::Number;
@@ -42,14 +42,28 @@ pub fn text(code: i64) -> &'static str {
     usize::try_from(code).ok().and_then(|code| texts.get(code).copied()).unwrap_or("Unknown Error")
 }
 
+/// Errors that were read are remembered for as long as the engine keeps them, in microseconds: a clock that is set back
+/// by minutes brings them all again.
+const REMEMBERED: i64 = 660_000_000;
+/// As many at most, the latest of them.
+const MOST_REMEMBERED: usize = 100_000;
+
 /// XID errors since the exporter started.
 pub struct Xids {
     recent: Window,
     totals: Tally<i64>,
     /// Time and code of the last one.
     last: HashMap<Key, (i64, i64)>,
-    /// Errors that the next read may bring again, by time.
+    /// Errors that a later read may bring again, by time.
     seen: BTreeSet<(i64, Key, EntityId, i64)>,
+}
+
+impl Xids {
+    /// The clock was set back; `seen` keeps the times by which the engine knows its samples.
+    fn set_back(&mut self, to: i64) {
+        self.recent.set_back(to);
+        self.last.values_mut().for_each(|(time, _)| *time = to.min(*time));
+    }
 }
 
 impl Part for Xids {
@@ -110,9 +124,11 @@ impl XidErrors {
         let &Event { entity, time, value: code, .. } = event;
         let started = context.parts.started;
         let xids = context.parts.of::<Xids>();
-        if !xids.seen.insert((time, key, entity, code)) {
+        // An old one is remembered: the clock will reach its time, and then it looks like any other.
+        if !xids.seen.insert((time, key, entity, code)) || event.is_old {
             return;
         }
+        let time = context.set_back.filter(|_| time > context.engine_time).unwrap_or(time);
         xids.recent.put(context.now, key, time, code);
         // 0 is no error.
         if code == 0 {
@@ -135,13 +151,16 @@ impl Source for XidErrors {
     }
 
     fn collect(&mut self, context: &mut Context<'_>, samples: &mut Samples) -> Result<()> {
+        if let Some(to) = context.set_back {
+            context.parts.of::<Xids>().set_back(to);
+        }
         let events = context.events;
         for event in events.iter().filter(|event| event.field == FIELD) {
             self.take_in(event, context);
         }
-        let oldest = context.events_from - OVERLAP;
+        let oldest = context.engine_time - REMEMBERED;
         let xids = context.parts.of::<Xids>();
-        while xids.seen.first().is_some_and(|(time, ..)| *time < oldest) {
+        while xids.seen.len() > MOST_REMEMBERED || xids.seen.first().is_some_and(|(time, ..)| *time < oldest) {
             xids.seen.pop_first();
         }
         let width = xids.recent.width().as_millis().to_string();
@@ -196,7 +215,7 @@ mod tests {
     }
 
     fn on(group: EntityGroup, id: u32, time: i64, value: i64) -> Event {
-        Event { entity: EntityId::new(group, id), field: FIELD, time, value }
+        Event { entity: EntityId::new(group, id), field: FIELD, time, value, is_old: false }
     }
 
     fn on_gpu(time: i64, code: i64) -> Event {
@@ -222,7 +241,6 @@ mod tests {
         for now in 10..60 {
             let late = if now % 3 == 0 { SECOND } else { 0 };
             all.push(on_gpu(now * SECOND - late, 79));
-            node.events_from = (now - 5) * SECOND;
             let read: Vec<Event> = all.iter().copied().filter(|event| event.time >= (now - 6) * SECOND).collect();
             // The engine is lost and found again in between.
             if now == 30 {
@@ -236,7 +254,10 @@ mod tests {
         let distinct: BTreeSet<i64> = all.iter().map(|event| event.time).collect();
         assert_eq!(counted, Number::Int(distinct.len() as i64));
         let seen = &node.memory.parts.of::<Xids>().seen;
-        assert!(seen.len() <= 12, "what cannot come again is forgotten: {}", seen.len());
+        assert_eq!(seen.len(), distinct.len());
+        node.collect(&mut source(&node), 60 * SECOND + REMEMBERED, &[], &ALL);
+        let seen = &node.memory.parts.of::<Xids>().seen;
+        assert!(seen.is_empty(), "what cannot come again is forgotten: {}", seen.len());
     }
 
     #[test]
@@ -292,17 +313,30 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_hides_no_error() {
+    fn a_clock_that_is_set_back_hides_no_error_and_repeats_none() {
         let mut node = Node::new(vec![gpu(0, Kind::Gpu)]);
         let hour = 3600 * SECOND;
-        for now in [20 * hour, 19 * hour, 43 * hour, 19 * hour] {
-            let before = number(&node.collect(&mut source(&node), now, &[], &ALL), TOTAL, 0, "79");
-            node.events_from = now - 5 * SECOND;
-            let event =
-                on_gpu(now + if now == 19 * hour { node.memory.parts.of::<Xids>().seen.len() as i64 } else { 0 }, 79);
-            let samples = node.collect(&mut source(&node), now, &[event], &ALL);
-            let Number::Int(before) = before else { panic!("{before:?}") };
-            assert_eq!(number(&samples, TOTAL, 0, "79"), Number::Int(before + 1));
-        }
+        let counted = |samples: &Samples| {
+            (number(samples, TOTAL, 0, "79"), number(samples, COUNT, 0, "79"), number(samples, LAST, 0, ""))
+        };
+        let before = on_gpu(20 * hour - SECOND, 79);
+        let samples = node.collect(&mut source(&node), 20 * hour, &[before], &ALL);
+        assert_eq!(counted(&samples).0, Number::Int(1));
+        // Back by an hour: one that had not been read, one of the new time, and a new engine reads the log again.
+        (node.set_back, node.engine_time) = (Some(19 * hour), Some(19 * hour + 2 * SECOND));
+        let events = [
+            on_gpu(20 * hour + SECOND, 79),
+            on_gpu(19 * hour + SECOND, 79),
+            before,
+            Event { is_old: true, ..on_gpu(20 * hour - 1800 * SECOND, 79) },
+        ];
+        let samples = node.collect(&mut source(&node), 19 * hour + 2 * SECOND, &events, &ALL);
+        let last = Number::Double((19 * hour + SECOND) as f64 / 1e6);
+        assert_eq!(counted(&samples), (Number::Int(3), Number::Int(3), last));
+        // The clock comes to the time at which it was set back.
+        (node.set_back, node.engine_time) = (None, None);
+        let events = events.map(|event| Event { is_old: false, ..event });
+        let samples = node.collect(&mut source(&node), 20 * hour + 2 * SECOND, &events, &ALL);
+        assert_eq!(counted(&samples), (Number::Int(3), Number::Blank, last));
     }
 }

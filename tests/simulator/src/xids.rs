@@ -120,9 +120,12 @@ impl Engine {
         for _ in self.xids.played[index]..reached {
             let pair = &mut self.pairs.all[at];
             // Several events of one fetch have a time each, in order.
-            let after = pair.history.back().map_or(i64::MIN, |last| last.timestamp + 1);
+            let mut timestamp = stamp;
+            while pair.history.iter().rev().any(|kept| kept.timestamp == timestamp) {
+                timestamp += 1;
+            }
             let value = Value::Int(events.value);
-            pair.store(Sample { timestamp: stamp.max(after), status: 0, kind: b'i', value }, true);
+            pair.store(Sample { timestamp, status: 0, kind: b'i', value }, true);
         }
         self.xids.played[index] = self.xids.played[index].max(reached);
     }

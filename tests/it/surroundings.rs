@@ -1,0 +1,121 @@
+//! What changes around the exporter: the node's name, and engines of another release than the library.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::common::*;
+use crate::node::*;
+
+#[test]
+fn a_node_that_gets_its_name_later() {
+    let unshare = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--uts", "--"]).args(arguments);
+        command
+    };
+    let may = unshare(&["hostname", "localhost"]).output().is_ok_and(|output| output.status.success());
+    if !may {
+        eprintln!("skipped: this machine does not let a test have a host name of its own");
+        return;
+    }
+    let node = Node::new(scenario(&[0]));
+    let plain = node.exporter(GPU_TEMP);
+    let program = plain.get_program().to_str().unwrap().to_owned();
+    let arguments: Vec<&str> = plain.get_args().map(|argument| argument.to_str().unwrap()).collect();
+    let mut command = unshare(&["sh", "-c", "hostname localhost && exec \"$0\" \"$@\"", &program]);
+    command.args(&arguments).env_remove("NODE_NAME");
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut exporter = Exporter::start(&mut command);
+    exporter.page_with("it has the first name", |page| page.contains("hostname=\"localhost\""));
+    let renamed = Command::new("nsenter")
+        .args([
+            "--target",
+            &exporter.pid().to_string(),
+            "--user",
+            "--uts",
+            "--preserve-credentials",
+            "hostname",
+            "node7",
+        ])
+        .output()
+        .unwrap();
+    assert!(renamed.status.success(), "{}", String::from_utf8_lossy(&renamed.stderr));
+    let page = exporter.page_with("it has the new name", |page| page.contains("hostname=\"node7\""));
+    assert!(temperatures(&page) == 1 && !page.contains("hostname=\"localhost\""), "{page}");
+}
+
+#[test]
+fn an_engine_of_another_line() {
+    for (library, engine) in [("4.6.0", "3.3.9"), ("3.3.9", "4.6.0")] {
+        let mut node = Node::new(scenario(&[0]));
+        node.plan["version"] = library.into();
+        let own = node.scratch.write("own.json", node.plan.to_string());
+        node.plan["engine_version"] = engine.into();
+        node.play();
+        let (_engine, address) = node.host_engine();
+
+        // Whoever names the engine gets a reason.
+        let mut command = node.exporter(GPU_TEMP);
+        let mut exporter = Exporter::start(command.args(["-r", &address]).env("DCGM_SIMULATOR_SCENARIO", &own));
+        let health = health_with(&mut exporter, "both versions are named", |health| {
+            health.body.contains(&format!("libdcgm {library}")) && health.body.contains(&format!("DCGM {engine}"))
+        });
+        assert!(health.status == 503 && health.body.contains("datacenter-gpu-manager"), "{}", health.body);
+        std::thread::sleep(Duration::from_secs(4));
+        let log = exporter.log();
+        let said = log.lines().filter(|line| line.contains("level=ERROR") || line.contains("level=WARN"));
+        let said: Vec<&str> = said.filter(|line| !line.contains("state: connecting")).collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(!log.contains("GPUs are gone") && !log.contains("profiling"), "{log}");
+
+        // With auto an embedded engine takes its place.
+        let mut command = node.exporter(GPU_TEMP);
+        command.args(["-r", &format!("auto,{address}")]).env("DCGM_SIMULATOR_SCENARIO", &own);
+        let mut exporter = Exporter::start(&mut command);
+        let page = exporter.page_with("the embedded engine answers", |page| temperatures(page) == 1);
+        assert!(page.contains("engine_info{mode=\"embedded\""), "{page}");
+        std::thread::sleep(Duration::from_secs(7));
+        let page = after_collections(&mut exporter, 3);
+        assert!(all_restarts(&page) == 0.0 && is_in_state(&page, "running"), "{page}");
+        let log = exporter.log();
+        let said: Vec<&str> =
+            log.lines().filter(|line| line.contains("level=ERROR") || line.contains("level=WARN")).collect();
+        assert!(said.len() == 1 && said[0].contains(library) && said[0].contains(engine), "{said:?}");
+    }
+}
+
+/// Errors of the kernel's log, 1.3 s apart, which DCGM stores up to a second late under the kernel's time.
+fn late_errors(count: u32) {
+    let mut running = Vec::new();
+    for interval in ["250", "1s"] {
+        let mut node = Node::new(scenario(&[0]));
+        node.plan["events"] = json!([{
+            "entity": "GPU", "id": 0, "field_id": 230, "value": 79, "count": count, "every_ms": 1300,
+            "after_ms": 1500, "from": "kernel_log", "late_ms": 900,
+        }]);
+        node.play();
+        let mut command = node.exporter("DCGM_EXP_XID_ERRORS_TOTAL, counter, x\n");
+        running.push((Exporter::start(command.args(["-c", interval])), node));
+    }
+    std::thread::sleep(Duration::from_millis(1300) * count);
+    for (exporter, _) in &mut running {
+        let total = |page: &str| value(page, &["DCGM_EXP_XID_ERRORS_TOTAL{", "xid=\"79\""]).unwrap_or(0.0);
+        exporter.page_with("all are counted", |page| total(page) >= f64::from(count));
+        let page = after_collections(exporter, 7);
+        assert_eq!(total(&page), f64::from(count));
+    }
+}
+
+#[test]
+fn errors_that_are_stored_late_are_all_counted() {
+    late_errors(12);
+}
+
+/// As many as were measured on the real library.
+#[test]
+#[ignore = "50 s"]
+fn errors_that_are_stored_late_are_all_counted_at_length() {
+    late_errors(36);
+}
