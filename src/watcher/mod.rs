@@ -210,7 +210,8 @@ impl Watcher {
         let (after, actions) = std::mem::take(&mut self.phase).next(event);
         if after != before || after == Phase::Starting {
             self.report.state = after.name();
-            self.publisher.published().set_status(after.to_string(), after.is_well());
+            let lacks_gpus = self.config.health_requires_gpus && matches!(after, Phase::WaitingForGpus { .. });
+            self.publisher.published().set_status(after.to_string(), after.is_well() && !lacks_gpus);
             systemd::status(&after.to_string());
             if after == Phase::Stopping {
                 systemd::stopping();

@@ -236,11 +236,12 @@ fn host_engines_that_answer_and_that_do_not() {
     let plan = scratch.write("other.json", other.to_string());
     let address = format!("127.0.0.1:{}", free_port());
     let engine = HostEngine::start(["--listen", &address], &plan);
-    let ask = |address: &str| Checked::run(check(&scratch, &node()).args(["-r", address]));
+    let ask =
+        |address: &str| Checked::run(check(&scratch, &node()).env("NODE_NAME", "localhost").args(["-r", address]));
     let checked = ask(&address);
     checked.says("engine", "ok", &address);
     checked.says("engine version", "warn", "the engine is DCGM 4.5.3-simulated, the library 4.6.0");
-    checked.says("hostname label", "warn", "hostname=\"127.0.0.1\", the same on every node");
+    checked.says("hostname label", "warn", "hostname=\"localhost\", the same on every node");
     ask(&format!("auto,{address}")).says("engine", "ok", &address);
     // Stopped, it still listens.
     signal_to(engine.pid(), Signal::STOP);

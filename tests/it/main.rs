@@ -9,6 +9,7 @@ mod install;
 mod inventory;
 mod jobs;
 mod library;
+mod newest;
 mod refusals;
 mod resilience;
 mod scripts;

@@ -144,9 +144,12 @@ fn addresses_that_are_none() {
     {
         refuses(exporter().args(["-a", address, "-f"]).arg(counters(&scratch)), &[address, part]);
     }
-    for (remote, part) in
-        [("host:port", "'port' is not a port"), ("unix://relative", "absolute"), ("vsock://3:1", "unix:///PATH")]
-    {
+    for (remote, part) in [
+        ("host:port", "'port' is not a port"),
+        ("unix://relative", "absolute"),
+        ("vsock://3:1", "VSOCK"),
+        ("tcp://", "HOST:PORT"),
+    ] {
         refuses(
             exporter().args(["-r", remote, "-f"]).arg(counters(&scratch)),
             &["--remote-hostengine-info", remote, part],
@@ -178,9 +181,36 @@ fn flags_that_are_none() {
         &["DCGM_EXPORTER_STALE_AFTER", "'10s'", "which is 10s"],
     );
     refuses(exporter().args(["--min-collect-interval", "10"]), &["--min-collect-interval", "'10'", "100ms to 24h"]);
+    refuses(exporter().args(["--config-file", "/etc/x.yaml"]), &["--config-file", "YAML", "--collectors"]);
+    refuses(exporter().env("DCGM_EXPORTER_CONFIG_FILE", "/x"), &["DCGM_EXPORTER_CONFIG_FILE", "YAML"]);
+    refuses(exporter().arg("--container-labels"), &["--container-labels", "label container", "leave the flag out"]);
     refuses(exporter().arg("-k"), &["--kubernetes", "bare metal"]);
     refuses(exporter().env("KUBERNETES_VIRTUAL_GPUS", "true"), &["KUBERNETES_VIRTUAL_GPUS", "bare metal"]);
     refuses(exporter().arg("--web-systemd-socket").args(["-f", "/dev/null"]), &["/dev/null"]);
+}
+
+#[test]
+fn values_in_variables() {
+    for (variable, value, part) in [
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "zzz", "10m"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "-1s", "10m"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "600", "10m"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", "-1", "from 0"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", "2147483648", "2147483647"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "0s", "--watch-max-keep-samples"),
+        ("DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", "abc", "above 0"),
+        ("DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", "0", "above 0"),
+        ("DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", "maybe", "true or false"),
+        ("DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", "maybe", "true or false"),
+        ("DCGM_EXPORTER_CONTAINER_LABELS", "maybe", "true or false"),
+        ("DCGM_EXPORTER_CONTAINER_LABELS", "true", "label container"),
+    ] {
+        refuses(exporter().env(variable, value), &[variable, part]);
+    }
+    refuses(
+        exporter().args(["--watch-max-keep-age=0s", "--watch-max-keep-samples=0"]),
+        &["--watch-max-keep-samples", "--watch-max-keep-age", "both be 0"],
+    );
 }
 
 #[test]
