@@ -65,3 +65,40 @@ fn health_may_require_a_gpu() {
     exporter.page();
     assert_eq!(exporter.get("/health").status, 200);
 }
+
+#[test]
+fn a_bad_row_costs_itself_and_is_an_error_of_the_check_alone() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["latest_values"][0]["fields"]["100"] = serde_json::json!({ "type": "int64", "value": "1980" });
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let rows = "DCGM_FI_DEV_GPU_TEMP, untyped, t\nDCGM_FI_DEV_NAME, gauge, n\nDCGM_FI_DEV_VGPU_UTILIZATIONS, gauge, v\n\
+                DCGM_FI_DEV_SM_CLOCK, histogram, c\nDCGM_FI_NOPE, gauge, n\n";
+    let counters = scratch.write("counters.csv", rows);
+    let mut command = exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", plan).arg("-f").arg(&counters);
+    let mut exporter = Exporter::start(&mut command);
+    let page = exporter.page();
+    for line in ["# TYPE DCGM_FI_DEV_GPU_TEMP untyped\n", "# TYPE DCGM_FI_DEV_SM_CLOCK histogram\n"] {
+        assert!(page.contains(line), "{page}");
+    }
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{") && !page.contains("DCGM_FI_DEV_NAME{"), "{page}");
+    assert!(page.contains("dcgm_exporter_counters_skipped 3\n"), "{page}");
+    let log = exporter.log();
+    for (line, part) in [(2, "type label"), (3, "binary field"), (4, "no buckets"), (5, "no DCGM field")] {
+        let note = log.lines().find(|text| text.contains(&format!("counters.csv:{line}: ")));
+        assert!(note.is_some_and(|text| text.contains("level=WARN") && text.contains(part)), "{part}: {log}");
+    }
+    let output = bare_exporter().arg("--check-counters").arg("-f").arg(&counters).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [":2: error: ", ":3: error: ", ":4: warning: ", ":5: error: "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.ends_with("2 rows can be used\n"), "{said}");
+    // With the file made empty, the rows of before stay.
+    scratch.write("counters.csv", "# nothing\n");
+    exporter.page_with("it is refused", |page| {
+        page.contains("reloads_total{outcome=\"refused\"} 1\n") && page.contains("DCGM_FI_DEV_GPU_TEMP{")
+    });
+}

@@ -111,14 +111,21 @@ fn bad_rows_all_at_once() {
             "three",
         ],
     );
-    assert_eq!(message.lines().filter(|line| line.contains("level=ERROR")).count(), 4, "{message}");
+    assert_eq!(message.lines().filter(|line| line.contains("level=ERROR")).count(), 5, "{message}");
+    refuses(
+        exporter().arg("-f").arg(scratch.write("none.csv", "# none\n")),
+        &["none.csv", "no row", "NAME, TYPE, HELP"],
+    );
 }
 
 #[test]
 fn a_profiling_row_with_a_bad_type_where_profiling_works() {
     let scratch = Scratch::new();
     let file = scratch.write("bad.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, nonsense, g\n");
-    refuses(exporter().arg("-f").arg(&file), &["bad.csv:2: ", "'nonsense'"]);
+    let mut with = Exporter::start(exporter().arg("-f").arg(&file));
+    assert!(with.page().contains("DCGM_FI_DEV_GPU_TEMP{") && !with.page().contains("GR_ENGINE"));
+    let log = with.log();
+    assert!(log.contains("bad.csv:2: ") && log.contains("'nonsense'") && log.contains("is left out"), "{log}");
     let without = scratch.write("scenario.json", scenario(&[0]).to_string());
     let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", without).arg("-f").arg(file));
     assert!(exporter.page().contains("DCGM_FI_DEV_GPU_TEMP{"));
