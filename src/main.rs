@@ -19,7 +19,7 @@ use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
-use dcgm_exporter::watcher::{self, Ended, Watcher};
+use dcgm_exporter::watcher::{self, Watcher};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -107,7 +107,8 @@ fn check(format: CheckFormat) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`.
+/// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`. A row that is left out is an error,
+/// also where the exporter would start with the others.
 fn check_counters(config: &Config) -> ExitCode {
     let file = config.collectors.display();
     match Counters::read(&config.collectors, &sources::names()) {
@@ -116,9 +117,14 @@ fn check_counters(config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(counters) => {
+            let errors = counters.errors.iter().map(|(line, what)| (*line, format!("error: {what}")));
             let warnings =
-                types::warnings(&counters).into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n"));
-            print(&format!("{}{file}: {} rows can be used\n", warnings.collect::<String>(), counters.rows.len()))
+                types::warnings(&counters).into_iter().map(|(line, what)| (line, format!("warning: {what}")));
+            let mut all: Vec<(u64, String)> = errors.chain(warnings).collect();
+            all.sort();
+            let lines: String = all.into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n")).collect();
+            let printed = print(&format!("{lines}{file}: {} rows can be used\n", counters.rows.len()));
+            if counters.errors.is_empty() { printed } else { ExitCode::FAILURE }
         }
     }
 }
@@ -131,9 +137,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
     let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    for (line, warning) in &counters.warnings {
-        log::warn!("{}:{line}: {warning}", config.collectors.display());
-    }
+    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
     let web = Web::open(config.web_config.as_deref())?;
@@ -167,7 +171,8 @@ fn run(config: Config) -> Result<ExitCode, String> {
             move || {
                 usage::own_this_thread("watching");
                 // The main thread may have left already.
-                let _ = ended.send(watcher.run());
+                watcher.run();
+                let _ = ended.send(());
                 signals.close();
                 Ok(())
             }
@@ -191,7 +196,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
     let ended = match end.recv_timeout(CONNECT_LIMIT) {
         // While it only tries to connect there is nothing to give back, and it may try for seconds.
         Err(RecvTimeoutError::Timeout) if inflight::current().is_some_and(|(call, _)| call == "dcgmConnect_v2") => {
-            Ok(Ended::Stopped)
+            Ok(())
         }
         Err(RecvTimeoutError::Timeout) => wait_for_end(&end),
         ended => ended,
@@ -202,11 +207,10 @@ fn run(config: Config) -> Result<ExitCode, String> {
         process::exit_at_once(EX_SOFTWARE);
     }
     match ended {
-        Ok(Ended::Stopped) => {
+        Ok(()) => {
             log::info!("Shutdown complete");
             process::exit_at_once(0)
         }
-        Ok(Ended::Failed(why)) => Err(why),
         Err(error) => {
             let call = inflight::current().map_or("no DCGM call", |(call, _)| call);
             log::error!(call = call, error = error.to_string(); "DCGM did not stop in time; exiting anyway");
@@ -216,7 +220,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
 }
 
 /// Waits until the watcher has ended: as long as an engine may take to stop, but not for a driver that hangs.
-fn wait_for_end(end: &Receiver<Ended>) -> Result<Ended, RecvTimeoutError> {
+fn wait_for_end(end: &Receiver<()>) -> Result<(), RecvTimeoutError> {
     const LOOK: Duration = Duration::from_millis(100);
     let until = Instant::now() + STOP_LIMIT;
     loop {

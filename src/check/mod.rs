@@ -105,6 +105,13 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
     match Counters::read(&config.collectors, &sources::names()) {
         Ok(counters) => {
             answers.ok(QUESTION, format!("{file}, {} rows", counters.rows.len()));
+            for (line, what) in &counters.errors {
+                answers.warn(
+                    QUESTION,
+                    format!("{file}:{line}: {what}; the row is left out"),
+                    "correct it; dcgm-exporter --check-counters checks this file alone",
+                );
+            }
             for (line, what) in types::warnings(&counters) {
                 answers.ok(QUESTION, format!("{file}:{line}: {what}"));
             }

@@ -31,8 +31,15 @@ fn address(text: &str) -> Result<Address, Refusal> {
             false => Err(Refusal::Value(format!("a socket's path is absolute; {FORMS}"))),
         };
     }
+    if text.starts_with("vsock://") {
+        return Err(Refusal::Value(
+            "libdcgm is not known to connect over VSOCK; make the host engine listen on TCP or a Unix socket, and give \
+             HOST:PORT or unix:///PATH"
+                .to_owned(),
+        ));
+    }
     let text = text.strip_prefix("tcp://").unwrap_or(text);
-    if text.contains("://") {
+    if text.is_empty() || text.contains("://") {
         return Err(Refusal::Value(FORMS.to_owned()));
     }
     // A bare IPv6 address means DCGM's own port; libdcgm would take its last group for one.

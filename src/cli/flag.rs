@@ -38,6 +38,8 @@ pub enum Effect {
     None(&'static str),
     /// For Kubernetes: refused when it differs from its default.
     Kubernetes,
+    /// Not here yet: refused when it differs from its default; the reason, and what to use instead.
+    Refused(&'static str),
 }
 
 /// Why a value was not taken.
@@ -87,7 +89,8 @@ mod tests {
     fn the_table_is_whole() {
         for (index, flag) in all().enumerate() {
             assert!(!flag.long.is_empty() && !flag.variable.is_empty());
-            assert!(!flag.help.is_empty() || matches!(flag.effect, Effect::Kubernetes), "--{} has no help", flag.long);
+            let is_refused = matches!(flag.effect, Effect::Kubernetes | Effect::Refused(_));
+            assert!(!flag.help.is_empty() || is_refused, "--{} has no help", flag.long);
             assert!(!flag.help.ends_with('.'), "--{}", flag.long);
             let mut config = Config::default();
             (flag.apply)(&mut config, flag.default).unwrap_or_else(|_| panic!("--{} refuses its default", flag.long));

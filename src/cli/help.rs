@@ -47,6 +47,13 @@ pub fn help_inherited() -> String {
             wrap(&mut text, INDENT, why);
         }
     }
+    text.push_str("\nRefused when given:\n");
+    for flag in inherited::FLAGS {
+        if let Effect::Refused(why) = flag.effect {
+            head(&mut text, flag);
+            wrap(&mut text, INDENT, why);
+        }
+    }
     text.push_str("\nRefused when switched on, because they are for Kubernetes:\n");
     for flag in inherited::FLAGS.iter().filter(|flag| matches!(flag.effect, Effect::Kubernetes)) {
         head(&mut text, flag);

@@ -1,11 +1,23 @@
-//! Flags of dcgm-exporter that have no effect here: accepted, so that its command lines work, or refused, because they
-//! are for Kubernetes.
+//! Flags of dcgm-exporter that have no effect here: accepted, so that its command lines work, or refused, because what
+//! they ask for is not here and somebody would miss it.
+
+use std::time::Duration;
 
 use super::flag::{Effect, FLAG, Flag, Kind, Refusal};
 use super::values;
-use crate::config::Config;
+use crate::config::duration::parse_go;
+use crate::config::{Config, Retention};
 
 const KUBERNETES: Flag = Flag { effect: Effect::Kubernetes, apply: kubernetes_switch, ..FLAG };
+
+/// Longest time and most samples that DCGM can be told to keep.
+const MOST_KEPT: u64 = i32::MAX as u64;
+
+const NO_RETENTION: &str = "every collection takes the newest sample, and DCGM keeps as many as the windows of XIDs and \
+                            clock events need";
+const NO_YAML: &str = "is for a YAML file, which this exporter does not read: give flags or variables instead, such as \
+                       --collectors and --collect-interval, and leave the flag out";
+const NO_CONTAINERS: &str = "is for the label container, which this exporter does not have: leave the flag out";
 
 const NO_DUMP: Flag = Flag {
     help: "Accepted; nothing is dumped",
@@ -47,6 +59,95 @@ pub static FLAGS: &[Flag] = &[
         variable: "DCGM_EXPORTER_ENABLE_PPROF",
         help: "Accepted; there are no Go profiles",
         effect: Effect::None("the exporter is not a Go program and has no Go profiles"),
+        ..FLAG
+    },
+    Flag {
+        long: "watch-max-keep-age",
+        variable: "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE",
+        kind: Kind::Value("TIME"),
+        default: "10m0s",
+        help: "Accepted; DCGM keeps what the exporter needs",
+        effect: Effect::None(NO_RETENTION),
+        apply: |config, value| {
+            let age = parse_go(value).ok_or("expected a time with its unit, such as 10m or 0s".to_owned())?;
+            if age.as_secs() > MOST_KEPT {
+                return Err(Refusal::Value(format!("expected at most {MOST_KEPT}s")));
+            }
+            config.retention.age = age;
+            Ok(())
+        },
+        check: |config| match config.retention {
+            Retention { age: Duration::ZERO, samples: 0 } => Err(Refusal::Value(
+                "--watch-max-keep-age and --watch-max-keep-samples cannot both be 0; expected one of them above 0"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "watch-max-keep-samples",
+        variable: "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES",
+        kind: Kind::Value("NUMBER"),
+        default: "0",
+        help: "Accepted; DCGM keeps what the exporter needs",
+        effect: Effect::None(NO_RETENTION),
+        apply: |config, value| {
+            let samples = value.parse().ok().filter(|samples| *samples <= MOST_KEPT);
+            config.retention.samples = samples.ok_or_else(|| format!("expected a number from 0 to {MOST_KEPT}"))?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "max-concurrent-scrapes",
+        variable: "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES",
+        kind: Kind::Value("NUMBER"),
+        default: "16",
+        help: "Accepted; scrapes need no such limit",
+        effect: Effect::None(
+            "a scrape sends the page that is there and starts no work; at most 256 connections are open at a time",
+        ),
+        apply: |_, value| match value.parse::<i64>() {
+            Ok(1..) => Ok(()),
+            _ => Err(Refusal::Value("expected a number above 0".to_owned())),
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "enable-exporter-metrics",
+        variable: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS",
+        help: "Accepted; they are on by default",
+        effect: Effect::None(
+            "the exporter's own metrics (dcgm_exporter_*, process_*) are on by default, and --disable-exporter-metrics \
+             leaves them out; there are no go_* and promhttp_*",
+        ),
+        ..FLAG
+    },
+    Flag {
+        long: "config-file",
+        variable: "DCGM_EXPORTER_CONFIG_FILE",
+        kind: Kind::Value("FILE"),
+        default: "",
+        effect: Effect::Refused(NO_YAML),
+        apply: |_, value| refuse_unless(value.is_empty(), NO_YAML),
+        ..FLAG
+    },
+    Flag {
+        long: "container-labels",
+        variable: "DCGM_EXPORTER_CONTAINER_LABELS",
+        effect: Effect::Refused(NO_CONTAINERS),
+        apply: |_, value| refuse_unless(!values::boolean(value)?, NO_CONTAINERS),
+        ..FLAG
+    },
+    Flag {
+        long: "container-runtime-socket",
+        variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
+        kind: Kind::Value("PATH"),
+        default: "",
+        help: "Accepted; it is read with --container-labels alone",
+        effect: Effect::None("it belongs to --container-labels, which is not available"),
+        apply: |_, _| Ok(()),
         ..FLAG
     },
     Flag { long: "kubernetes", short: Some("k"), variable: "DCGM_EXPORTER_KUBERNETES", ..KUBERNETES },
@@ -106,6 +207,10 @@ fn kubernetes_switch(_: &mut Config, value: &str) -> Result<(), Refusal> {
 /// Refuses any value but the default.
 fn kubernetes_default(value: &str, default: &str) -> Result<(), Refusal> {
     if value == default { Ok(()) } else { Err(refuse_kubernetes()) }
+}
+
+fn refuse_unless(is_default: bool, why: &str) -> Result<(), Refusal> {
+    if is_default { Ok(()) } else { Err(Refusal::Flag(why.to_owned())) }
 }
 
 fn refuse_kubernetes() -> Refusal {

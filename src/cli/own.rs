@@ -128,8 +128,8 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_HOSTNAME",
         kind: Kind::Value("NAME"),
         default: "",
-        help: "Value of the hostname label. Without it: the host of the engine's address for a host engine over TCP, else \
-               the node's name",
+        help: "Value of the hostname label. Without it: the host of the engine's address for a host engine on another \
+               node, else this node's name",
         apply: |config, value| {
             config.hostname = (!value.is_empty()).then(|| value.to_owned());
             Ok(())
@@ -308,6 +308,13 @@ const SERVE: &[Flag] = &[
             config.timeouts.write = values::web_timeout(value)?;
             Ok(())
         },
+        ..FLAG
+    },
+    Flag {
+        long: "health-require-gpus",
+        variable: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS",
+        help: "Answer 503 on /health while DCGM has no GPU. Without it, a node that never had a GPU is healthy",
+        apply: switch!(health_requires_gpus),
         ..FLAG
     },
 ];

@@ -63,6 +63,10 @@ pub struct Config {
     pub job_map: Option<PathBuf>,
     pub job_labels: JobLabels,
     pub exporter_metrics: bool,
+    /// `/health` is 503 while the engine has no GPU, also where there never was one.
+    pub health_requires_gpus: bool,
+    /// Only checked: nothing depends on it.
+    pub retention: Retention,
     /// Print what is wrong with the counters file and exit.
     pub check_counters: bool,
     /// Print what is wrong on this node and exit.
@@ -106,11 +110,21 @@ impl Default for Config {
             job_map: None,
             job_labels: JobLabels::OnSamples,
             exporter_metrics: true,
+            health_requires_gpus: false,
+            retention: Retention::default(),
             check_counters: false,
             check: None,
             warnings: Vec::new(),
         }
     }
+}
+
+/// How much dcgm-exporter would tell DCGM to keep of each field.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    pub age: Duration,
+    /// 0 for no limit.
+    pub samples: u64,
 }
 
 /// Where the job map shows.

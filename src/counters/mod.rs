@@ -45,10 +45,10 @@ pub enum MetricType {
     Counter,
     Histogram,
     Summary,
+    Untyped,
     /// Not a metric: a label on all samples of the same entity.
     Label,
-    /// Anything else. Computed metrics are not checked by dcgm-exporter, nor are profiling fields that the hardware
-    /// does not have; whoever uses the row decides.
+    /// Anything else, which only computed metrics may have: dcgm-exporter does not check their types.
     Other(String),
 }
 
@@ -59,6 +59,7 @@ impl MetricType {
             "counter" => MetricType::Counter,
             "histogram" => MetricType::Histogram,
             "summary" => MetricType::Summary,
+            "untyped" => MetricType::Untyped,
             "label" => MetricType::Label,
             other => MetricType::Other(other.to_owned()),
         }
@@ -71,25 +72,35 @@ impl MetricType {
             MetricType::Counter => "counter",
             MetricType::Histogram => "histogram",
             MetricType::Summary => "summary",
+            MetricType::Untyped => "untyped",
             MetricType::Label => "label",
             MetricType::Other(other) => other,
         }
     }
 }
 
-/// A counters file without errors.
+/// A counters file of which something can be used.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counters {
     pub rows: Vec<Row>,
+    /// Rows that are left out because they are wrong: line, what is wrong and what would be right.
+    pub errors: Vec<(u64, String)>,
     /// Harmless but surely not meant, each with its line.
     pub warnings: Vec<(u64, String)>,
 }
 
-/// What is wrong with a counters file: all of it.
+/// Why a counters file cannot be used at all.
 #[derive(Debug)]
 pub enum Error {
-    Unreadable { file: PathBuf, reason: String },
-    Rows { file: PathBuf, errors: Vec<(u64, String)> },
+    Unreadable {
+        file: PathBuf,
+        reason: String,
+    },
+    /// None of its rows can be used; what is wrong with each.
+    NoRows {
+        file: PathBuf,
+        errors: Vec<(u64, String)>,
+    },
 }
 
 impl fmt::Display for Error {
@@ -98,12 +109,12 @@ impl fmt::Display for Error {
             Error::Unreadable { file, reason } => {
                 write!(f, "cannot read counters file {}: {reason}. Give another with --collectors", file.display())
             }
-            Error::Rows { file, errors } => {
-                for (index, (line, what)) in errors.iter().enumerate() {
-                    let separator = if index == 0 { "" } else { "\n" };
-                    write!(f, "{separator}{}:{line}: {what}", file.display())?;
+            Error::NoRows { file, errors } => {
+                for (line, what) in errors {
+                    writeln!(f, "{}:{line}: {what}", file.display())?;
                 }
-                Ok(())
+                let file = file.display();
+                write!(f, "counters file {file} has no row that can be used; a row is written NAME, TYPE, HELP")
             }
         }
     }
@@ -114,7 +125,7 @@ impl std::error::Error for Error {}
 impl Counters {
     /// Reads a file. `computed` are the names of the metrics that are not fields.
     ///
-    /// Errors: the file cannot be read, or all its bad rows at once.
+    /// Errors: the file cannot be read, or none of its rows can be used.
     pub fn read(file: &Path, computed: &[&'static str]) -> Result<Counters, Error> {
         let unreadable = |reason: String| Error::Unreadable { file: file.to_owned(), reason };
         let metadata = std::fs::metadata(file).map_err(|error| unreadable(error.to_string()))?;
@@ -125,12 +136,12 @@ impl Counters {
             return Err(unreadable(format!("{} bytes are too many for a counters file", metadata.len())));
         }
         let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
-        Counters::parse(&bytes, computed).map_err(|errors| Error::Rows { file: file.to_owned(), errors })
+        Counters::parse(&bytes, computed).map_err(|errors| Error::NoRows { file: file.to_owned(), errors })
     }
 
-    /// Parses a file's content, `computed` as for [`Counters::read`].
+    /// Parses a file's content, `computed` as for [`Counters::read`]. A bad row costs only itself.
     ///
-    /// Errors: every bad row, as (line, what is wrong and what would be right).
+    /// Errors: no row can be used; what is wrong with each, by line.
     pub fn parse(bytes: &[u8], computed: &[&'static str]) -> Result<Counters, Vec<(u64, String)>> {
         let text::Records { records, mut errors } = text::records(bytes);
         let mut counters = Counters::default();
@@ -141,7 +152,20 @@ impl Counters {
             }
         }
         errors.sort_by_key(|(line, _)| *line);
-        if errors.is_empty() { Ok(counters) } else { Err(errors) }
+        if counters.rows.is_empty() {
+            return Err(errors);
+        }
+        counters.errors = errors;
+        Ok(counters)
+    }
+
+    /// A line for the log on everything that is wrong or odd: `FILE:LINE: what`.
+    pub fn notes(&self, file: &Path) -> Vec<String> {
+        let left_out = self.errors.iter().map(|(line, what)| (*line, format!("{what}; the row is left out")));
+        let mut notes: Vec<(u64, String)> =
+            left_out.chain(self.warnings.iter().cloned()).chain(types::conflicts(self)).collect();
+        notes.sort();
+        notes.into_iter().map(|(line, what)| format!("{}:{line}: {what}", file.display())).collect()
     }
 
     /// Whether a row asks for this computed metric.
@@ -156,9 +180,19 @@ impl Counters {
                 self.warnings.push((row.line, warning));
             }
             None => {
-                if let (Source::Computed(_), MetricType::Other(kind)) = (row.source, &row.kind) {
-                    let warning = format!("'{kind}' is no metric type; {} is exported as untyped", row.name);
-                    self.warnings.push((row.line, warning));
+                match &row.kind {
+                    MetricType::Other(kind) => {
+                        let warning = format!("'{kind}' is no metric type; {} is exported as untyped", row.name);
+                        self.warnings.push((row.line, warning));
+                    }
+                    kind @ (MetricType::Histogram | MetricType::Summary) => {
+                        let (kind, name) = (kind.as_str(), &row.name);
+                        let warning = format!(
+                            "{name} is typed {kind}, but has one number and no buckets or quantiles; use gauge or counter"
+                        );
+                        self.warnings.push((row.line, warning));
+                    }
+                    _ => {}
                 }
                 self.rows.push(row);
             }
@@ -196,7 +230,6 @@ fn row(line: u64, fields: &[String], computed: &[&'static str]) -> Result<Row, S
 fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {
     match kind {
         MetricType::Label => Ok(()),
-        MetricType::Other(_) if PROFILING.contains(&field.id) => Ok(()),
         MetricType::Other(kind) => Err(bad_type(field.name, kind)),
         _ if matches!(field.value_type, ValueType::Text | ValueType::Binary) => Err(format!(
             "{} is a {} field and cannot be a {}: its value is no number. {}",
@@ -209,9 +242,8 @@ fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {
     }
 }
 
-/// What is wrong with a type, for rows that are judged later, too.
-pub fn bad_type(name: &str, kind: &str) -> String {
-    format!("type '{kind}' of {name} is not known; use gauge, counter, histogram, summary or label, in lower case")
+fn bad_type(name: &str, kind: &str) -> String {
+    format!("type '{kind}' of {name} is not known; use gauge, counter, untyped or label, in lower case")
 }
 
 fn unknown_name(name: &str, computed: &[&'static str]) -> String {
@@ -226,8 +258,9 @@ fn unknown_name(name: &str, computed: &[&'static str]) -> String {
 mod tests {
     use super::*;
 
-    /// Files that dcgm-exporter refuses for things that harm nobody.
-    const HARMLESS: [&str; 7] = [
+    /// Files that dcgm-exporter refuses for things that harm nobody, or that 4.8.3 takes.
+    const HARMLESS: [&str; 8] = [
+        "type-untyped",
         "whitespace-only-line-between",
         "whitespace-only-line-first",
         "comment-with-leading-space",
@@ -272,8 +305,15 @@ mod tests {
         for case in cases {
             let name = case["name"].as_str().unwrap();
             let parsed = parse(case["csv"].as_str().unwrap());
+            // The peer serves an empty page for a file without a row; here that ends the start.
+            if matches!(name, "empty-file" | "only-comments") {
+                assert_eq!(parsed, Err(Vec::new()), "{name}");
+                continue;
+            }
+            // Of a bad file the other rows are used.
             if case["result"] == "error" {
-                assert_eq!(parsed.is_ok(), HARMLESS.contains(&name), "{name}: {parsed:?}");
+                let is_clean = parsed.as_ref().is_ok_and(|counters| counters.errors.is_empty());
+                assert_eq!(is_clean, HARMLESS.contains(&name), "{name}: {parsed:?}");
                 continue;
             }
             let supported = case["supported_profiling_fields"].as_array().unwrap();
@@ -297,11 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_at_once_each_with_its_line() {
+    fn every_error_with_its_line_and_the_other_rows() {
         let file = "# counters\nDCGM_FI_DEV_GPU_TMP, gauge, t\n\nDCGM_FI_DEV_GPU_TEMP, number, t\nDCGM_FI_DEV_NAME, gauge, n\n\
                     DCGM_FI_DEV_SM_CLOCK, gauge\nDCGM_FI_DEV_FB_USED, gauge, a \"b\" c\nDCGM_FI_DEV_FB_FREE,gauge,\"open\n\
                     DCGM_FI_DEV_SUPPORTED_CLOCKS, counter, c\nDCGM_FI_DEV_POWER_USAGE, gauge, a, b\n";
-        let errors = parse(file).unwrap_err();
+        let counters = parse(&format!("{file}DCGM_FI_DEV_MEM_CLOCK, untyped, m\n")).unwrap();
+        assert_eq!((counters.rows.len(), counters.rows[0].line), (1, 11));
+        assert_eq!(parse(file).unwrap_err(), counters.errors);
+        let errors = counters.errors;
         let lines: Vec<u64> = errors.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 4, 5, 6, 7, 8, 9, 10], "{errors:#?}");
         for (index, part) in
@@ -323,14 +366,85 @@ mod tests {
         assert_eq!(counters.warnings[0].0, 2);
     }
 
+    /// All computed metrics that a shipped file may ask for.
+    const SHIPPED: [&str; 9] = [
+        "DCGM_EXP_XID_ERRORS_COUNT",
+        "DCGM_EXP_CLOCK_EVENTS_COUNT",
+        "DCGM_EXP_GPU_HEALTH_STATUS",
+        "DCGM_EXP_P2P_STATUS",
+        "DCGM_EXP_XID_ERRORS_TOTAL",
+        "DCGM_EXP_LAST_XID_TIMESTAMP_SECONDS",
+        "DCGM_EXP_CLOCK_EVENTS_TOTAL",
+        "DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL",
+        "DCGM_EXP_NVLINK_LINKS",
+    ];
+
+    fn shipped(file: &str) -> String {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("counters").join(file)).unwrap()
+    }
+
     #[test]
     fn shipped_files_are_clean() {
-        for file in ["default-counters.csv", "dcp-metrics-included.csv", "1.x-compatibility-metrics.csv"] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters").join(file);
-            let counters = Counters::read(&path, &COMPUTED).unwrap_or_else(|error| panic!("{error}"));
-            assert!(counters.warnings.is_empty(), "{file}: {:?}", counters.warnings);
-            let expected = if file.starts_with('1') { 20 } else { 26 };
-            assert_eq!(counters.rows.len(), expected, "{file}");
+        let mut files = 0;
+        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("counters")).unwrap() {
+            let file = entry.unwrap().file_name().into_string().unwrap();
+            let counters = Counters::parse(shipped(&file).as_bytes(), &SHIPPED).unwrap();
+            assert!(counters.errors.is_empty() && counters.notes(Path::new(&file)).is_empty(), "{file}: {counters:?}");
+            // Three files keep types that old dashboards know.
+            let rows = match file.as_str() {
+                "default-counters.csv" | "dcp-metrics-included.csv" => 26,
+                "1.x-compatibility-metrics.csv" => 20,
+                "base-units.csv" => 27,
+                _ => {
+                    assert!(counters.rows.len() > 30, "{file}: {}", counters.rows.len());
+                    assert_eq!(types::warnings(&counters), [], "{file}");
+                    counters.rows.len()
+                }
+            };
+            assert_eq!(counters.rows.len(), rows, "{file}");
+            files += 1;
         }
+        assert_eq!(files, 8);
+    }
+
+    #[test]
+    fn rows_that_are_commented_out_are_as_good() {
+        let is_row = |line: &&str| line.starts_with("# DCGM_") && line.contains(", ");
+        let on: String = shipped("default-counters.csv")
+            .lines()
+            .filter(is_row)
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
+        let counters = Counters::parse(on.as_bytes(), &SHIPPED).unwrap();
+        assert!(counters.rows.len() > 200 && counters.errors.is_empty(), "{:?}", counters.errors);
+        assert!(counters.warnings.is_empty(), "{:?}", counters.warnings);
+        let warnings = types::warnings(&counters);
+        assert!(warnings.iter().all(|(_, warning)| warning.contains("on GB200")), "{warnings:?}");
+    }
+
+    #[test]
+    fn every_field_of_a_link_is_offered() {
+        let offered: Vec<u16> = shipped("default-counters.csv")
+            .lines()
+            .filter_map(|line| fields::by_name(line.trim_start_matches("# ").split(',').next()?))
+            .map(|field| field.id)
+            .collect();
+        let table = include_str!("../dcgm/fields.csv");
+        let links = table.lines().filter(|line| line.contains(",link,"));
+        for link in links {
+            let id: u16 = link.split(',').nth(1).unwrap().parse().unwrap();
+            assert!(offered.contains(&id), "{link}");
+        }
+    }
+
+    #[test]
+    fn fields_that_spoil_each_other_are_named_with_their_line() {
+        let file = "DCGM_FI_DEV_NVLINK_RX_ERROR_TOTAL, counter, n\nDCGM_FI_DEV_ECC_SBE_VOL_TOTAL, counter, e\n";
+        let notes = parse(file).unwrap().notes(Path::new("f.csv"));
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        for part in ["f.csv:2: ", "ECC_SBE_VOL_TOTAL", "NVLINK_RX_ERROR_TOTAL", "GB200"] {
+            assert!(notes[0].contains(part), "{notes:?}");
+        }
+        assert!(parse("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL, counter, e\n").unwrap().notes(Path::new("f")).is_empty());
     }
 }

@@ -54,9 +54,27 @@ fn warning(row: &Row) -> Option<String> {
 /// Everything odd about a counters file that can be used, by line.
 pub fn warnings(counters: &Counters) -> Vec<(u64, String)> {
     let of_rows = counters.rows.iter().filter_map(|row| Some((row.line, warning(row)?)));
-    let mut warnings: Vec<(u64, String)> = of_rows.chain(counters.warnings.iter().cloned()).collect();
+    let of_file = counters.warnings.iter().cloned().chain(conflicts(counters));
+    let mut warnings: Vec<(u64, String)> = of_rows.chain(of_file).collect();
     warnings.sort();
     warnings
+}
+
+/// Fields that spoil each other on known hardware: both ranges in one file, and what happens.
+const CONFLICTS: &[(RangeInclusive<u16>, RangeInclusive<u16>, &str)] = &[(
+    310..=310,
+    1200..=1219,
+    "on GB200 both lose their values where both are watched (DCGM 4.4.1); leave one of them out there",
+)];
+
+/// A warning for each pair of fields that spoil each other, at the line of the row that completes it.
+pub fn conflicts(counters: &Counters) -> Vec<(u64, String)> {
+    let first = |ids: &RangeInclusive<u16>| {
+        counters.rows.iter().find(|row| matches!(row.source, Source::Field(field) if ids.contains(&field.id)))
+    };
+    let both = CONFLICTS.iter().filter_map(|(one, other, what)| Some((first(one)?, first(other)?, what)));
+    both.map(|(one, other, what)| (one.line.max(other.line), format!("{} and {}: {what}", one.name, other.name)))
+        .collect()
 }
 
 #[cfg(test)]

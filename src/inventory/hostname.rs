@@ -1,5 +1,7 @@
 //! The value of the hostname label, which follows from where the engine is.
 
+use std::net::IpAddr;
+
 use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection};
 use crate::system;
@@ -13,15 +15,21 @@ pub fn of(config: &Config) -> String {
     }
 }
 
-/// The node's name for samples of an engine on this node (embedded, behind a Unix socket, or whichever of them `auto`
-/// finds); for a remote engine the host part of its address, as dcgm-exporter has it. `NODE_NAME`, if set, wins locally.
+/// The node's name for samples of an engine on this node: embedded, behind a Unix socket or a loopback address, or
+/// whichever of them `auto` finds. For an engine elsewhere the host part of its address. As dcgm-exporter has it from
+/// 4.8.3 on; until then it said `localhost`. `NODE_NAME`, if set, wins locally.
 fn resolve(engine: &EngineSelection, node_name: Option<String>) -> String {
     match engine {
-        EngineSelection::Remote(Address::Tcp(address)) => host_of(address),
-        EngineSelection::Remote(Address::Unix(_)) | EngineSelection::Embedded | EngineSelection::Auto(_) => {
+        EngineSelection::Remote(Address::Tcp(address)) if !is_loopback(&host_of(address)) => host_of(address),
+        EngineSelection::Remote(_) | EngineSelection::Embedded | EngineSelection::Auto(_) => {
             node_name.filter(|name| !name.is_empty()).unwrap_or_else(system::node_name)
         }
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The part before the port, or the whole text if it cannot be told apart.
@@ -64,6 +72,11 @@ mod tests {
             (EngineSelection::Remote(Address::Unix("/run/x".into())), "node7"),
             (EngineSelection::Auto(vec![tcp.clone()]), "node7"),
             (EngineSelection::Remote(tcp), "gpu1"),
+            (EngineSelection::Remote(Address::Tcp("localhost:5555".into())), "node7"),
+            (EngineSelection::Remote(Address::Tcp("127.9.0.1".into())), "node7"),
+            (EngineSelection::Remote(Address::Tcp("[::1]:5555".into())), "node7"),
+            (EngineSelection::Remote(Address::Tcp("[2001:db8::1]:5555".into())), "2001:db8::1"),
+            (EngineSelection::Remote(Address::Tcp("128.0.0.1:5555".into())), "128.0.0.1"),
         ] {
             assert_eq!(resolve(&engine, Some("node7".into())), name, "{engine:?}");
         }

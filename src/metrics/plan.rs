@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::number::Number;
 pub use super::sources::xid::FIELD as FIELD_XID;
 use super::sources::{self, ComputedMetric};
-use crate::counters::{Counters, MetricType, PROFILING, Row, Source, bad_type};
+use crate::counters::{Counters, MetricType, PROFILING, Row, Source};
 use crate::dcgm::Library;
 use crate::dcgm::applies::targets;
 use crate::dcgm::fields::{Field, ValueType};
@@ -97,8 +97,6 @@ pub struct Plan {
     pub fields: Vec<KindFields>,
     /// Rows that come to nothing here: name and reason.
     pub skipped: Vec<(String, String)>,
-    /// Rows that are wrong, found only now: line and what is wrong.
-    pub errors: Vec<(u64, String)>,
     profiling: HashMap<u32, Vec<u16>>,
 }
 
@@ -159,10 +157,6 @@ impl Plan {
                     field: asked,
                     kinds: kinds_of(asked.id, level, true),
                 });
-                return Ok(());
-            }
-            MetricType::Other(other) => {
-                self.errors.push((row.line, bad_type(&row.name, other)));
                 return Ok(());
             }
             known => type_line(known),
@@ -275,7 +269,7 @@ fn type_line(kind: &MetricType) -> &'static str {
         MetricType::Counter => "counter",
         MetricType::Histogram => "histogram",
         MetricType::Summary => "summary",
-        MetricType::Label | MetricType::Other(_) => "untyped",
+        MetricType::Untyped | MetricType::Label | MetricType::Other(_) => "untyped",
     }
 }
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::engine::{Address, EngineSelection, usual_places};
 use crate::config::{Config, JobLabels};
-use crate::counters::{self, Counters};
+use crate::counters::Counters;
 use crate::dcgm::release::Release;
 use crate::dcgm::{Error, Library, Major, Session, abi, hostengine};
 use crate::exposition::OwnMetrics;
@@ -69,15 +69,6 @@ const KEEP_MEMORY_BELOW: Duration = Duration::from_secs(5);
 /// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
 pub const STATES: [&str; 10] = Phase::NAMES;
 
-/// Why the watcher ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It was told to; watches are released and the engine is stopped.
-    Stopped,
-    /// It cannot do what it was started for; the text says why.
-    Failed(String),
-}
-
 pub struct Watcher {
     config: Config,
     library: Arc<Library>,
@@ -109,8 +100,6 @@ pub struct Watcher {
     collected: Option<Instant>,
     /// It has been logged whether there is another engine on the node.
     neighbour_logged: bool,
-    /// Why the watcher cannot go on.
-    failure: Option<String>,
 }
 
 impl Watcher {
@@ -158,7 +147,6 @@ impl Watcher {
             text: String::new(),
             collected: None,
             neighbour_logged: false,
-            failure: None,
             config,
             library,
             other_library: None,
@@ -168,8 +156,8 @@ impl Watcher {
         Ok((watcher, handle))
     }
 
-    /// Runs until told to stop.
-    pub fn run(mut self) -> Ended {
+    /// Runs until told to stop; then the watches are released and the engine is stopped.
+    pub fn run(mut self) {
         self.read_jobs();
         // Not a member: it holds what may not be sent to another thread.
         let mut run: Option<SessionRun> = None;
@@ -178,7 +166,7 @@ impl Watcher {
             let mut next = None;
             for action in self.advance(event) {
                 next = match action {
-                    Action::Leave => return self.failure.map_or(Ended::Stopped, Ended::Failed),
+                    Action::Leave => return,
                     Action::Connect => Some(self.connect(&mut run)),
                     Action::RunSession => Some(self.run_session(run.as_mut().expect("a session was begun"))),
                     Action::EndSession => Some(self.end_session(run.take())),
@@ -210,7 +198,8 @@ impl Watcher {
         let (after, actions) = std::mem::take(&mut self.phase).next(event);
         if after != before || after == Phase::Starting {
             self.report.state = after.name();
-            self.publisher.published().set_status(after.to_string(), after.is_well());
+            let lacks_gpus = self.config.health_requires_gpus && matches!(after, Phase::WaitingForGpus { .. });
+            self.publisher.published().set_status(after.to_string(), after.is_well() && !lacks_gpus);
             systemd::status(&after.to_string());
             if after == Phase::Stopping {
                 systemd::stopping();
@@ -511,11 +500,6 @@ impl Watcher {
         let period = self.period(run).min(FIRST_PERIOD);
         let watched = run.watch(&self.counters, inventory, &mut self.memory, period);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
-        if !watches.plan.errors.is_empty() && self.collected.is_none() {
-            let (file, errors) = (self.config.collectors.clone(), watches.plan.errors.clone());
-            self.failure = Some(counters::Error::Rows { file, errors }.to_string());
-            return Err(Event::Stop);
-        }
         self.report_plan(watches);
         self.relabel(run);
         Ok(())
@@ -700,8 +684,8 @@ impl Watcher {
         }
     }
 
-    /// Reads the counters file again. Returns whether there is something new to watch. If the file is wrong, the log says
-    /// why, and the rows that there were stay.
+    /// Reads the counters file again. Returns whether there is something new to watch. If none of its rows can be used, the
+    /// log says why, and the rows that there were stay.
     fn reload(&mut self) -> bool {
         let file = self.config.collectors.display().to_string();
         match Counters::read(&self.config.collectors, &sources::names()) {
@@ -715,9 +699,7 @@ impl Watcher {
             }
             Ok(counters) => {
                 self.report.reloads[0] += 1;
-                for (line, warning) in &counters.warnings {
-                    log::warn!("{file}:{line}: {warning}");
-                }
+                counters.notes(&self.config.collectors).iter().for_each(|note| log::warn!("{note}"));
                 let is_new = counters != self.counters;
                 log::info!(file = file, rows = counters.rows.len(), changed = is_new; "the counters file was read again");
                 self.counters = counters;
@@ -796,9 +778,6 @@ impl Watcher {
         if let Some(error) = profiling_refusal {
             log::info!("Not collecting DCP metrics: {error}");
         }
-        for (line, what) in &plan.errors {
-            log::warn!("{}:{line}: {what}; skipped", self.config.collectors.display());
-        }
         for (name, reason) in &plan.skipped {
             log::warn!("Skipping '{name}': metric not enabled; {reason}");
         }
@@ -811,8 +790,9 @@ impl Watcher {
             self.report.count_error(ErrorKind::Watch);
             log::warn!("{problem}");
         }
-        self.report.counters_skipped = plan.skipped.len() + plan.errors.len() + collector.refused.len();
-        self.report.counters = self.counters.rows.len().saturating_sub(self.report.counters_skipped);
+        let not_watched = plan.skipped.len() + collector.refused.len();
+        self.report.counters_skipped = self.counters.errors.len() + not_watched;
+        self.report.counters = self.counters.rows.len().saturating_sub(not_watched);
     }
 }
 

@@ -91,7 +91,7 @@ fn settings_and_files_that_are_wrong() {
     checked.says("settings", "fail", "--collect-interval");
     assert_eq!(checked.status, 2);
     let bad = scratch.write("bad.csv", "DCGM_FI_NOPE, gauge, x\nDCGM_FI_DEV_GPU_TEMP, gauge, t\n");
-    Checked::run(exporter().arg("-f").arg(bad)).says("counters file", "fail", "bad.csv:1: ");
+    Checked::run(exporter().arg("-f").arg(bad)).says("counters file", "warn", "bad.csv:1: ");
     let text = scratch.write("libdcgm.txt", "not a library");
     let mut command = bare_exporter();
     command.arg("-f").arg(scratch.write("counters.csv", GPU_TEMP)).arg("--libdcgm").arg(text);
@@ -236,11 +236,12 @@ fn host_engines_that_answer_and_that_do_not() {
     let plan = scratch.write("other.json", other.to_string());
     let address = format!("127.0.0.1:{}", free_port());
     let engine = HostEngine::start(["--listen", &address], &plan);
-    let ask = |address: &str| Checked::run(check(&scratch, &node()).args(["-r", address]));
+    let ask =
+        |address: &str| Checked::run(check(&scratch, &node()).env("NODE_NAME", "localhost").args(["-r", address]));
     let checked = ask(&address);
     checked.says("engine", "ok", &address);
     checked.says("engine version", "warn", "the engine is DCGM 4.5.3-simulated, the library 4.6.0");
-    checked.says("hostname label", "warn", "hostname=\"127.0.0.1\", the same on every node");
+    checked.says("hostname label", "warn", "hostname=\"localhost\", the same on every node");
     ask(&format!("auto,{address}")).says("engine", "ok", &address);
     // Stopped, it still listens.
     signal_to(engine.pid(), Signal::STOP);

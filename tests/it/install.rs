@@ -44,11 +44,16 @@ fn names(image: &Path) -> Vec<(String, u32)> {
 
 const LINK: &str = "etc/systemd/system/multi-user.target.wants/dcgm-exporter.service";
 
-const INSTALLED: [(&str, u32); 16] = [
+const INSTALLED: [(&str, u32); 21] = [
     ("etc/dcgm-exporter/1.x-compatibility-metrics.csv", 0o644),
+    ("etc/dcgm-exporter/base-units.csv", 0o644),
+    ("etc/dcgm-exporter/blackwell.csv", 0o644),
+    ("etc/dcgm-exporter/datadog.csv", 0o644),
     ("etc/dcgm-exporter/dcp-metrics-included.csv", 0o644),
     ("etc/dcgm-exporter/default-counters.csv", 0o644),
     ("etc/dcgm-exporter/environment", 0o644),
+    ("etc/dcgm-exporter/fleet-health.csv", 0o644),
+    ("etc/dcgm-exporter/hpc.csv", 0o644),
     ("etc/systemd/system/dcgm-exporter.service", 0o644),
     ("etc/systemd/system/dcgm-exporter.socket", 0o644),
     (LINK, 0),

@@ -12,6 +12,7 @@ mod install;
 mod inventory;
 mod jobs;
 mod library;
+mod newest;
 mod node;
 mod pace;
 mod refusals;

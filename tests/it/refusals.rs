@@ -111,14 +111,21 @@ fn bad_rows_all_at_once() {
             "three",
         ],
     );
-    assert_eq!(message.lines().filter(|line| line.contains("level=ERROR")).count(), 4, "{message}");
+    assert_eq!(message.lines().filter(|line| line.contains("level=ERROR")).count(), 5, "{message}");
+    refuses(
+        exporter().arg("-f").arg(scratch.write("none.csv", "# none\n")),
+        &["none.csv", "no row", "NAME, TYPE, HELP"],
+    );
 }
 
 #[test]
 fn a_profiling_row_with_a_bad_type_where_profiling_works() {
     let scratch = Scratch::new();
     let file = scratch.write("bad.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, nonsense, g\n");
-    refuses(exporter().arg("-f").arg(&file), &["bad.csv:2: ", "'nonsense'"]);
+    let mut with = Exporter::start(exporter().arg("-f").arg(&file));
+    assert!(with.page().contains("DCGM_FI_DEV_GPU_TEMP{") && !with.page().contains("GR_ENGINE"));
+    let log = with.log();
+    assert!(log.contains("bad.csv:2: ") && log.contains("'nonsense'") && log.contains("is left out"), "{log}");
     let without = scratch.write("scenario.json", scenario(&[0]).to_string());
     let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", without).arg("-f").arg(file));
     assert!(exporter.page().contains("DCGM_FI_DEV_GPU_TEMP{"));
@@ -144,9 +151,12 @@ fn addresses_that_are_none() {
     {
         refuses(exporter().args(["-a", address, "-f"]).arg(counters(&scratch)), &[address, part]);
     }
-    for (remote, part) in
-        [("host:port", "'port' is not a port"), ("unix://relative", "absolute"), ("vsock://3:1", "unix:///PATH")]
-    {
+    for (remote, part) in [
+        ("host:port", "'port' is not a port"),
+        ("unix://relative", "absolute"),
+        ("vsock://3:1", "VSOCK"),
+        ("tcp://", "HOST:PORT"),
+    ] {
         refuses(
             exporter().args(["-r", remote, "-f"]).arg(counters(&scratch)),
             &["--remote-hostengine-info", remote, part],
@@ -178,9 +188,36 @@ fn flags_that_are_none() {
         &["DCGM_EXPORTER_STALE_AFTER", "'10s'", "which is 10s"],
     );
     refuses(exporter().args(["--min-collect-interval", "10"]), &["--min-collect-interval", "'10'", "100ms to 24h"]);
+    refuses(exporter().args(["--config-file", "/etc/x.yaml"]), &["--config-file", "YAML", "--collectors"]);
+    refuses(exporter().env("DCGM_EXPORTER_CONFIG_FILE", "/x"), &["DCGM_EXPORTER_CONFIG_FILE", "YAML"]);
+    refuses(exporter().arg("--container-labels"), &["--container-labels", "label container", "leave the flag out"]);
     refuses(exporter().arg("-k"), &["--kubernetes", "bare metal"]);
     refuses(exporter().env("KUBERNETES_VIRTUAL_GPUS", "true"), &["KUBERNETES_VIRTUAL_GPUS", "bare metal"]);
     refuses(exporter().arg("--web-systemd-socket").args(["-f", "/dev/null"]), &["/dev/null"]);
+}
+
+#[test]
+fn values_in_variables() {
+    for (variable, value, part) in [
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "zzz", "10m"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "-1s", "10m"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "600", "10m"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", "-1", "from 0"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", "2147483648", "2147483647"),
+        ("DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", "0s", "--watch-max-keep-samples"),
+        ("DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", "abc", "above 0"),
+        ("DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", "0", "above 0"),
+        ("DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", "maybe", "true or false"),
+        ("DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", "maybe", "true or false"),
+        ("DCGM_EXPORTER_CONTAINER_LABELS", "maybe", "true or false"),
+        ("DCGM_EXPORTER_CONTAINER_LABELS", "true", "label container"),
+    ] {
+        refuses(exporter().env(variable, value), &[variable, part]);
+    }
+    refuses(
+        exporter().args(["--watch-max-keep-age=0s", "--watch-max-keep-samples=0"]),
+        &["--watch-max-keep-samples", "--watch-max-keep-age", "both be 0"],
+    );
 }
 
 #[test]
