@@ -200,6 +200,8 @@ impl Collector {
         }
         // From the last: a watch that is split moves those behind it.
         for at in unread.into_iter().rev() {
+            let (kind, watch) = &self.watches[at];
+            log::warn!("a group of {} ({}) cannot be read; reading it in halves", watch.entities().len(), kind.name());
             self.split(at, &mut outcome)?;
         }
         if !self.sources.is_empty() {
@@ -218,7 +220,6 @@ impl Collector {
         }
         let (kind, watch) = self.watches.remove(at);
         let (fields, entities) = (watch.fields().clone(), watch.entities().to_vec());
-        log::warn!("{} of {} cannot be read together; reading them in smaller groups", entities.len(), kind.name());
         // Before new ones are made: of two watches on the same field of an entity the first to be dropped ends both.
         drop(watch);
         let numbering = fields.ids().first().map_or(Numbering::Index, |field| self.session.link_numbering(*field));

@@ -17,5 +17,6 @@ mod sharing;
 mod slurm;
 mod sources;
 mod supervision;
+mod switches;
 mod tls;
 mod users;
