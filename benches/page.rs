@@ -20,7 +20,7 @@ use dcgm_exporter::exposition::Exposition;
 use dcgm_exporter::inventory::{self, Inventory, Known, Naming, Scope};
 use dcgm_exporter::jobs;
 use dcgm_exporter::metrics::plan::Plan;
-use dcgm_exporter::metrics::{Collector, Grouping, Memory, Windows, profiling_support, sources};
+use dcgm_exporter::metrics::{Collector, Memory, Windows, profiling_support, sources};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::server::{self, Web, listen};
 use dcgm_exporter::system::threads::Supervisor;
@@ -110,9 +110,7 @@ impl Node {
         let plan = Plan::new(&counters, &library, profiling);
         let window = Duration::from_secs(300);
         let mut memory = Memory::new(NOW, Windows { xid: window, clock_events: window });
-        let mut collector =
-            Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &mut memory, Grouping::Together)
-                .unwrap();
+        let mut collector = Collector::new(&session, &plan, &inventory, Duration::from_millis(1), &mut memory).unwrap();
         collector.collect(&inventory, &mut memory, NOW).unwrap();
         let mut node =
             Node { exposition: Exposition::new(&plan, &inventory), inventory, collector, memory, text: String::new() };

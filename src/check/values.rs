@@ -17,7 +17,7 @@ use crate::metrics::freshness::is_evidence;
 use crate::metrics::number::Number;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
 use crate::metrics::table::Table;
-use crate::metrics::{Collector, Grouping, Memory, Windows, profiling_support};
+use crate::metrics::{Collector, Memory, Windows, profiling_support};
 use crate::watcher::microseconds;
 
 /// Time between the two readings that show whether values change.
@@ -69,7 +69,7 @@ impl Asker {
         let plan = Plan::new(&self.counters, session.library(), HashMap::new());
         let windows = Windows { xid: self.config.xid_window, clock_events: self.config.clock_events_window };
         let mut memory = Memory::new(microseconds(), windows);
-        let collector = Collector::new(session, &plan, inventory, PACE, &mut memory, Grouping::Together);
+        let collector = Collector::new(session, &plan, inventory, PACE, &mut memory);
         let mut collector = match collector {
             Ok(collector) => collector,
             Err(error) => {

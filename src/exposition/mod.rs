@@ -192,6 +192,17 @@ impl Exposition {
         }
     }
 
+    /// Appends `dcgm_exporter_entity_stale`: one sample for each entity whose last values are shown although they have
+    /// stopped moving, `stale` being by entity.
+    pub fn render_stale(&self, stale: &[bool], out: &mut String) {
+        let help = "1 for a switch, link, CPU or ConnectX adapter whose values are old: DCGM has no newer ones";
+        let mut family = Family::new("dcgm_exporter_entity_stale", "gauge", help);
+        let stale = self.entities.iter().zip(stale).filter(|(_, stale)| **stale);
+        for (entity, _) in stale {
+            family.sample(out, &entity.identity, [], END, Number::Int(1));
+        }
+    }
+
     fn refresh_labels(&mut self, table: &mut Table) {
         for (index, entity) in self.entities.iter_mut().enumerate() {
             if !table.take_relabelled(index) {

@@ -54,6 +54,7 @@ pub(super) fn survey(
         }
     }
     let present: Vec<MigInstance> = present.into_iter().map(|(_, instance)| instance).collect();
+    inventory.instances.clone_from(&present);
     let is_here = |instance: u32| present.iter().any(|present| present.entity == instance);
     inventory.compute_instances = compute_instances.into_iter().filter(|compute| is_here(compute.instance)).collect();
     Ok(present)

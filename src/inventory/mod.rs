@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 use crate::config::devices::{DeviceSelection, Selection};
 use crate::dcgm::applies::Target;
-pub use crate::dcgm::query::ComputeInstance;
+pub use crate::dcgm::query::{ComputeInstance, MigInstance};
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session};
 use crate::jobs::gpu_name::GpuName;
 pub use architecture::oldest_architecture;
@@ -132,6 +132,8 @@ pub struct Inventory {
     pub entities: Vec<Entity>,
     /// Whole GPUs behind those entities, selected or not, by DCGM id.
     pub gpus: Vec<u32>,
+    /// Instances of all GPUs, selected or not: where a GPU is reported as a whole, their XIDs are its own.
+    pub instances: Vec<MigInstance>,
     /// Compute instances of all GPUs, selected or not. They are not reported, but XIDs of programs are stored under them.
     pub compute_instances: Vec<ComputeInstance>,
     /// Kinds of which nothing can be shown, with the reason.

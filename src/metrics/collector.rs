@@ -16,9 +16,11 @@ use super::plan::Plan;
 use super::sample::Samples;
 use super::source::{Context, Setup, Source};
 use super::sources::SOURCES;
+use super::switch_fields::{Change, SwitchFields};
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
-use crate::dcgm::watch::Keep;
+use crate::dcgm::links::Numbering;
+use crate::dcgm::watch::{Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 use crate::inventory::{Inventory, Kind};
 
@@ -31,7 +33,12 @@ pub struct Collector {
     pub problems: Vec<String>,
     /// One for each watch that is missing because the engine has no room: its other clients hold the groups.
     pub no_room: Vec<Error>,
-    watches: Vec<Watch>,
+    /// Each with the kind of its entities.
+    watches: Vec<(Kind, Watch)>,
+    field_groups: FieldGroups,
+    switch_fields: SwitchFields,
+    /// Time between two collections.
+    interval: Duration,
     sources: Vec<Box<dyn Source>>,
     events: Events,
     fatal_xid: FatalXid,
@@ -42,27 +49,8 @@ pub struct Collector {
     session: Rc<Session>,
 }
 
-/// How entities share groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Grouping {
-    /// As many as there are: one read for all.
-    #[default]
-    Together,
-    /// As few as the engine's room for groups allows, because a group could not be read.
-    Apart,
-}
-
-impl Grouping {
-    /// An engine has room for 62 groups, and others want some.
-    const MOST_GROUPS: usize = 40;
-
-    fn most_together(self, entities: usize) -> usize {
-        match self {
-            Grouping::Together => usize::MAX,
-            Grouping::Apart => entities.div_ceil(Grouping::MOST_GROUPS).max(1),
-        }
-    }
-}
+/// An engine has room for 62 groups, and others want some: beyond this many, groups are not split.
+const MOST_WATCHES: usize = 40;
 
 /// What one collection met.
 #[derive(Debug, Default)]
@@ -71,8 +59,6 @@ pub struct Outcome {
     pub errors: Vec<Error>,
     /// What else is to be logged.
     pub problems: Vec<String>,
-    /// A whole group could not be read; smaller groups may save what the culprit does not own.
-    pub isolate: bool,
     /// How each source did.
     pub sources: Vec<SourceRun>,
     /// Series that could not be counted for want of room, since the exporter started.
@@ -107,13 +93,17 @@ impl Collector {
         inventory: &Inventory,
         interval: Duration,
         memory: &mut Memory,
-        grouping: Grouping,
     ) -> Result<Collector> {
         let table = Table::new(plan, inventory);
         let mut field_groups = FieldGroups::default();
-        let mut watcher = Watcher::new(session, interval, Keep::Latest, &mut field_groups);
-        watch_fields(&mut watcher, plan, inventory, grouping)?;
-        let Watcher { watches, mut refused, mut no_room, .. } = watcher;
+        let (mut watches, mut refused, mut no_room) = (Vec::new(), Vec::new(), Vec::new());
+        for fields in &plan.fields {
+            let mut watcher = Watcher::new(session, interval, Keep::Latest, &mut field_groups);
+            watch_fields(&mut watcher, plan, inventory, fields.kind, &fields.ids)?;
+            watches.extend(watcher.watches.into_iter().map(|watch| (fields.kind, watch)));
+            refused.extend(watcher.refused);
+            no_room.extend(watcher.no_room);
+        }
         let keys: Vec<Option<Key>> = inventory.entities.iter().map(|entity| memory.key(entity)).collect();
         let (wanted, shown): (Vec<_>, Vec<_>) = (plan.computed().collect(), plan.shown().collect());
         let mut wanted_events = Wanted::default();
@@ -153,6 +143,9 @@ impl Collector {
             problems,
             no_room,
             watches,
+            field_groups,
+            switch_fields: SwitchFields::default(),
+            interval,
             sources,
             events,
             fatal_xid,
@@ -166,8 +159,9 @@ impl Collector {
     ///
     /// Errors: the first one; the watches after it keep their interval.
     pub fn set_interval(&mut self, interval: Duration) -> Result<()> {
+        self.interval = interval;
         let of_watches = watches::of_collections(interval);
-        self.watches.iter().try_for_each(|watch| watch.set_interval(of_watches))?;
+        self.watches.iter().try_for_each(|(_, watch)| watch.set_interval(of_watches))?;
         self.sources.iter_mut().try_for_each(|source| source.set_interval(interval))?;
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
         self.events.set_interval(interval)?;
@@ -195,11 +189,20 @@ impl Collector {
         let mut outcome = Outcome::default();
         outcome.note(self.session.update_all_fields())?;
         self.table.clear();
+        let mut unread = Vec::new();
         let table = &mut self.table;
-        for watch in &self.watches {
+        for (at, (_, watch)) in self.watches.iter().enumerate() {
             let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
-            outcome.isolate |= read.is_err();
+            if read.is_err() && watch.entities().len() > 1 {
+                unread.push(at);
+            }
             outcome.note(read)?;
+        }
+        // From the last: a watch that is split moves those behind it.
+        for at in unread.into_iter().rev() {
+            let (kind, watch) = &self.watches[at];
+            log::warn!("a group of {} ({}) cannot be read; reading it in halves", watch.entities().len(), kind.name());
+            self.split(at, &mut outcome)?;
         }
         if !self.sources.is_empty() {
             self.ask_sources(inventory, memory, now, &mut outcome)?;
@@ -212,6 +215,68 @@ impl Collector {
     /// Errors: as [`Collector::collect`].
     pub fn take_in_last_events(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
         if self.sources.is_empty() { Ok(()) } else { self.ask_sources(inventory, memory, now, &mut Outcome::default()) }
+    }
+
+    /// A group that cannot be read as a whole is split in halves and read again, until the entity at fault is alone: its
+    /// own samples are missing, and a group of N costs about log2(N) more.
+    ///
+    /// Errors: only a lost connection.
+    fn split(&mut self, at: usize, outcome: &mut Outcome) -> Result<()> {
+        if self.watches.len() >= MOST_WATCHES {
+            return Ok(());
+        }
+        let (kind, watch) = self.watches.remove(at);
+        let (fields, entities) = (watch.fields().clone(), watch.entities().to_vec());
+        // Before new ones are made: of two watches on the same field of an entity the first to be dropped ends both.
+        drop(watch);
+        let numbering = fields.ids().first().map_or(Numbering::Index, |field| self.session.link_numbering(*field));
+        let (left, right) = entities.split_at(entities.len().div_ceil(2));
+        for half in [left, right].into_iter().filter(|half| !half.is_empty()) {
+            let made = Group::numbered(&self.session, half, numbering, |_, _| {}).and_then(|group| {
+                Watch::new(&Rc::new(group), &fields, watches::of_collections(self.interval), Keep::Latest)
+            });
+            let watch = match made {
+                Err(error) => {
+                    outcome.note(Err(error))?;
+                    continue;
+                }
+                Ok(watch) => watch,
+            };
+            let table = &mut self.table;
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+            let should_split = read.is_err() && half.len() > 1;
+            outcome.note(read)?;
+            self.watches.push((kind, watch));
+            if should_split {
+                self.split(self.watches.len() - 1, outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops watching fields of the switch module that nothing here has a sample of; see [`SwitchFields`]. To be called
+    /// after every collection.
+    ///
+    /// Errors: only a lost connection.
+    pub fn settle_switch_fields(&mut self, plan: &Plan, inventory: &Inventory) -> Result<Change> {
+        let change = self.switch_fields.collected(&plan.fields, &self.table, inventory);
+        for &kind in &change.rewatch {
+            let Some(fields) = plan.fields.iter().find(|fields| fields.kind == kind) else { continue };
+            // Before new ones are made: of two watches on the same field of an entity the first to be dropped ends both.
+            self.watches.retain(|(watched, _)| *watched != kind);
+            let ids: Vec<u16> =
+                fields.ids.iter().copied().filter(|field| !self.switch_fields.leaves_out((kind, *field))).collect();
+            let mut watcher = Watcher::new(&self.session, self.interval, Keep::Latest, &mut self.field_groups);
+            watch_fields(&mut watcher, plan, inventory, kind, &ids)?;
+            self.watches.extend(watcher.watches.into_iter().map(|watch| (kind, watch)));
+            self.no_room.extend(watcher.no_room);
+        }
+        Ok(change)
+    }
+
+    /// Fields that no entity here has a sample of, and that are not watched for that reason.
+    pub fn skipped_switch_fields(&self, plan: &Plan) -> Vec<u16> {
+        self.switch_fields.skipped(&plan.fields)
     }
 
     fn ask_sources(
@@ -265,29 +330,27 @@ impl Collector {
     }
 }
 
-fn watch_fields(watcher: &mut Watcher<'_>, plan: &Plan, inventory: &Inventory, grouping: Grouping) -> Result<()> {
-    let together = grouping.most_together(inventory.entities.len());
-    for fields in &plan.fields {
-        let of_kind = inventory.entities.iter().filter(|entity| entity.kind == fields.kind);
-        // GPUs of different models support different profiling fields; each asks what it can answer.
-        let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
-        for entity in of_kind {
-            let asked = match (fields.kind, entity.gpu) {
-                (Kind::Gpu | Kind::WholeGpu, Some(gpu)) => plan.supported_by(gpu, &fields.ids),
-                _ => fields.ids.clone(),
-            };
-            match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {
-                Some((_, entities)) => entities.push(entity.id),
-                None => by_fields.push((asked, vec![entity.id])),
-            }
-        }
-        for (ids, entities) in by_fields {
-            for entities in entities.chunks(together) {
-                watcher.watch(entities, &ids)?;
-            }
+/// Watches these fields of all entities of a kind.
+fn watch_fields(
+    watcher: &mut Watcher<'_>,
+    plan: &Plan,
+    inventory: &Inventory,
+    kind: Kind,
+    fields: &[u16],
+) -> Result<()> {
+    // GPUs of different models support different profiling fields; each asks what it can answer.
+    let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
+    for entity in inventory.entities.iter().filter(|entity| entity.kind == kind) {
+        let asked = match (kind, entity.gpu) {
+            (Kind::Gpu | Kind::WholeGpu, Some(gpu)) => plan.supported_by(gpu, fields),
+            _ => fields.to_vec(),
+        };
+        match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {
+            Some((_, entities)) => entities.push(entity.id),
+            None => by_fields.push((asked, vec![entity.id])),
         }
     }
-    Ok(())
+    by_fields.into_iter().try_for_each(|(ids, entities)| watcher.watch(&entities, &ids))
 }
 
 /// Profiling fields by GPU. A GPU without profiling has none, for the reason handed to `refused`.

@@ -32,6 +32,20 @@ pub struct Look {
     pub interval: Duration,
 }
 
+/// Modules with clocks of their own are not expected to bring values oftener than this, whatever their watches say.
+const SHORTEST_OF_MODULES: Duration = Duration::from_secs(1);
+
+impl Look {
+    fn at_pace_of(self, kind: Kind) -> Look {
+        match kind {
+            Kind::Gpu | Kind::WholeGpu | Kind::GpuLink => self,
+            Kind::Switch | Kind::SwitchLink | Kind::ConnectX | Kind::Cpu | Kind::Core => {
+                Look { interval: self.interval.max(SHORTEST_OF_MODULES), ..self }
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Stamp {
     newest: i64,
@@ -141,7 +155,7 @@ impl Freshness {
             if entity.kind == Kind::Gpu {
                 (gpus_asked, gpus_answer) = (gpus_asked | asked, gpus_answer | answers);
             }
-            let is_frozen = stamp.is_frozen(look);
+            let is_frozen = stamp.is_frozen(look.at_pace_of(entity.kind));
             let has_answered = self.answered.entry(entity.id).or_insert_with(|| answered.contains(entity));
             if answers && !std::mem::replace(has_answered, true) {
                 answered.insert(entity);

@@ -7,6 +7,7 @@
 //! - [`source`], [`sample`], [`tally`], [`window`], [`events`]: what the sources have in common.
 //! - [`memory`], by [`identity`], with the [`job_timeline`]: what outlives sessions and inventories.
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
+//! - [`switch_fields`]: fields of switches and their links that the hardware lacks.
 //! - [`fatal_xid`]: the error after which DCGM answers for no GPU.
 //! - [`freshness`]: values that have stopped moving.
 //! - [`exporter`]: the exporter's account of itself.
@@ -25,10 +26,11 @@ pub mod plan;
 pub mod sample;
 pub mod source;
 pub mod sources;
+pub mod switch_fields;
 pub mod table;
 pub mod tally;
 pub mod watches;
 pub mod window;
 
-pub use collector::{Collector, Grouping, Outcome, profiling_support};
+pub use collector::{Collector, Outcome, profiling_support};
 pub use memory::{Memory, Windows};

@@ -12,7 +12,7 @@ use crate::inventory::{self, Inventory, Kind, Known, Naming, Scope};
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
 use crate::metrics::sources::health;
-use crate::metrics::{Collector, Grouping, Memory, profiling_support};
+use crate::metrics::{Collector, Memory, profiling_support};
 
 pub struct ActiveWatches {
     pub inventory: Inventory,
@@ -35,12 +35,11 @@ impl ActiveWatches {
         inventory: Inventory,
         memory: &mut Memory,
         period: Duration,
-        grouping: Grouping,
     ) -> Result<ActiveWatches> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
         let plan = Plan::new(counters, session.library(), profiling);
-        let collector = Collector::new(session, &plan, &inventory, period, memory, grouping)?;
+        let collector = Collector::new(session, &plan, &inventory, period, memory)?;
         let exposition = Exposition::new(&plan, &inventory);
         Ok(ActiveWatches { inventory, plan, collector, exposition, judgement: Judgement::default(), profiling_refusal })
     }

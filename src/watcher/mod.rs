@@ -34,7 +34,8 @@ use crate::inventory::{self, Inventory, Kind, Known};
 use crate::jobs::{self, JobMap};
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::freshness::{Answered, Look};
-use crate::metrics::{Collector, Grouping, Memory, Windows, sources};
+use crate::metrics::switch_fields::Change;
+use crate::metrics::{Collector, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
@@ -512,7 +513,6 @@ impl Watcher {
         let collected = watches.collector.collect(&watches.inventory, &mut self.memory, microseconds());
         let outcome = collected.map_err(|error| self.lost(None, &error))?;
         run.has_failed |= !outcome.errors.is_empty();
-        run.should_split = outcome.isolate && run.grouping == Grouping::Together;
         let (table, judgement) = (&mut watches.collector.table, &mut watches.judgement);
         table.settle_labels();
         let look = Look { now: start, interval };
@@ -558,7 +558,13 @@ impl Watcher {
         if run.collections == SessionRun::FIRST_COLLECTIONS {
             self.set_period(run)?;
         }
-        if let Some(watches) = &run.watches {
+        if let Some(watches) = &mut run.watches {
+            let settled = watches.collector.settle_switch_fields(&watches.plan, &watches.inventory);
+            let change = settled.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            if change != Change::default() {
+                notices::switch_fields(&change, &watches.plan);
+                self.count_skipped(&*watches);
+            }
             let up = watches.judgement.up.clone();
             run.note_answers(&up);
         }
@@ -600,15 +606,11 @@ impl Watcher {
     /// Watches again where the last collection showed that it is worth it.
     fn watch_anew_if_needed(&mut self, run: &mut SessionRun) -> Result<(), Event> {
         let Some(watches) = &run.watches else { return Ok(()) };
-        if run.should_split {
-            (run.should_split, run.grouping) = (false, Grouping::Apart);
-            log::warn!("a group of entities could not be read; reading them in smaller groups");
-        } else if watches.judgement.rewatch {
-            self.report.profiling_rewatches += 1;
-            log::warn!("profiling fields have gone silent; watching them anew");
-        } else {
+        if !watches.judgement.rewatch {
             return Ok(());
         }
+        self.report.profiling_rewatches += 1;
+        log::warn!("profiling fields have gone silent; watching them anew");
         let inventory = watches.inventory.clone();
         self.watch(run, inventory)
     }
@@ -625,6 +627,7 @@ impl Watcher {
         self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
             watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
+            watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
             watches.exposition.render_jobs(&mut self.text);
             self.render_report();
         }
@@ -790,7 +793,13 @@ impl Watcher {
             self.report.count_error(ErrorKind::Watch);
             log::warn!("{problem}");
         }
-        let not_watched = plan.skipped.len() + collector.refused.len();
+        self.count_skipped(watches);
+    }
+
+    fn count_skipped(&mut self, watches: &ActiveWatches) {
+        let ActiveWatches { plan, collector, .. } = watches;
+        let of_switches = collector.skipped_switch_fields(plan).len();
+        let not_watched = plan.skipped.len() + collector.refused.len() + of_switches;
         self.report.counters_skipped = self.counters.errors.len() + not_watched;
         self.report.counters = self.counters.rows.len().saturating_sub(not_watched);
     }

@@ -8,6 +8,8 @@ use crate::config::engine::Address;
 use crate::dcgm::Error;
 use crate::inventory::architecture::Architecture;
 use crate::inventory::{Entity, Inventory, Kind};
+use crate::metrics::plan::Plan;
+use crate::metrics::switch_fields::Change;
 use crate::system::logging::Throttle;
 
 pub fn job_map(directory: &Path) {
@@ -108,6 +110,17 @@ pub fn unmatched(name: &str) {
         "the HPC job map names a GPU that is not reported, so no sample gets the job's label; a GPU that is divided into MIG \
          instances needs names such as 0.7 or MIG-...; see also DCGM_JOB_MAP_GRES in the prolog"
     );
+}
+
+/// Fields of the switch module that are no longer watched, and one that is again.
+pub fn switch_fields(change: &Change, plan: &Plan) {
+    let names = |field: u16| plan.names_of(field).collect::<Vec<&str>>().join("', '");
+    for &(kind, field) in &change.dropped {
+        log::warn!("Skipping '{}': no {} here has a sample of it", names(field), kind.name());
+    }
+    if let Some((kind, field)) = change.kept {
+        log::info!("no longer skipping '{}' of {}: it has samples now", names(field), kind.name());
+    }
 }
 
 /// Why DCGM answers for no GPU, if this one had XID 119.

@@ -10,8 +10,9 @@ use super::restart::{ClockSteps, Step};
 use crate::counters::Counters;
 use crate::dcgm::{Mode, Result, Session};
 use crate::inventory::Inventory;
+use crate::metrics::Memory;
 use crate::metrics::freshness::Freshness;
-use crate::metrics::{Grouping, Memory};
+use crate::metrics::switch_fields;
 
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
@@ -34,9 +35,6 @@ pub struct SessionRun {
     /// Modules that the embedded engine was told not to load.
     pub denied_modules: Vec<u32>,
     pub freshness: Freshness,
-    pub grouping: Grouping,
-    /// A group could not be read, and its entities have not been tried in smaller groups.
-    pub should_split: bool,
     /// Something failed since entities were last looked for.
     pub has_failed: bool,
     /// Entities were last looked for.
@@ -63,7 +61,7 @@ pub struct SessionRun {
 
 impl SessionRun {
     /// Collections until profiling fields, and all others that are differences, have a value.
-    pub const FIRST_COLLECTIONS: u32 = 2;
+    pub const FIRST_COLLECTIONS: u32 = switch_fields::FIRST;
 
     /// Whether not everything that is watched has a value yet.
     pub fn is_new(&self) -> bool {
@@ -78,8 +76,6 @@ impl SessionRun {
             started: now,
             denied_modules,
             freshness: Freshness::default(),
-            grouping: Grouping::default(),
-            should_split: false,
             has_failed: false,
             looked: now,
             watched: now,
@@ -117,7 +113,7 @@ impl SessionRun {
             // Dropped before new ones are made: an engine has room for few groups, and of two watches on the same field
             // of an entity the first to be dropped ends both.
         }
-        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, period, self.grouping)?;
+        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, period)?;
         Ok(self.watches.insert(watches))
     }
 

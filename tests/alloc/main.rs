@@ -18,7 +18,7 @@ use dcgm_exporter::inventory::{self, Known, Naming, Scope};
 use dcgm_exporter::metrics::exporter::Report;
 use dcgm_exporter::metrics::freshness::{Answered, Freshness, Judgement, Look};
 use dcgm_exporter::metrics::plan::Plan;
-use dcgm_exporter::metrics::{Collector, Grouping, Memory, Windows, profiling_support, sources};
+use dcgm_exporter::metrics::{Collector, Memory, Windows, profiling_support, sources};
 use dcgm_exporter::publish::{PublishedPage, Publisher};
 use dcgm_exporter::system::process::usage;
 
@@ -83,7 +83,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let window = Duration::from_secs(300);
     let mut memory = Memory::new(0, Windows { xid: window, clock_events: window });
     let interval = Duration::from_millis(1);
-    let mut collector = Collector::new(&session, &plan, &inventory, interval, &mut memory, Grouping::Together).unwrap();
+    let mut collector = Collector::new(&session, &plan, &inventory, interval, &mut memory).unwrap();
     let mut exposition = Exposition::new(&plan, &inventory);
     let published = Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None));
     published.want_gzip();

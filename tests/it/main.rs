@@ -25,6 +25,7 @@ mod slurm;
 mod sources;
 mod supervision;
 mod surroundings;
+mod switches;
 mod tls;
 mod users;
 mod xid119;

@@ -1,6 +1,7 @@
 //! A long life in a short time: collections, scrapes, jobs and reloads without a pause. Run by `make soak`.
 //!
-//! `SOAK_MINUTES` (2 by default) says how long. Memory, threads, files and CPU are printed at start, middle and end.
+//! `SOAK_MINUTES` says how long: 2 by default with the default file, 30 with everything on. Memory, threads, files and CPU
+//! are printed on the way.
 
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
@@ -10,10 +11,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use common::{Exporter, Scratch, Signal, exporter, request};
 
 /// Growth that is noise: pages of the allocator and of the kernel's own accounting.
 const NOISE_KIB: u64 = 256;
+
+fn minutes(default: f64) -> f64 {
+    std::env::var("SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
 
 struct Use {
     resident_kib: u64,
@@ -44,7 +51,7 @@ fn print(when: &str, scrapes: u64, usage: &Use) {
 #[test]
 #[ignore = "takes minutes: make soak"]
 fn memory_threads_and_files_stay_as_they_are() {
-    let minutes: f64 = std::env::var("SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
+    let minutes = minutes(2.0);
     let scratch = Scratch::new();
     let shipped = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/default-counters.csv")).unwrap();
     let counters = scratch.write("counters/counters.csv", &shipped);
@@ -93,4 +100,112 @@ fn memory_threads_and_files_stay_as_they_are() {
         assert_eq!(at_end.threads, at_start.threads);
         assert!(at_end.files <= at_start.files + 3, "files are left open");
     });
+}
+
+/// Windows of the event metrics in the soak with everything on, which the keep ages of the engine follow.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Four GPUs with seven instances each, four whole ones, switches, links of both, CPUs and adapters. The rounds differ in
+/// clock events and in what health says.
+fn everything(round: u64) -> Value {
+    let ids: Vec<u32> = (0..8).collect();
+    let mut plan = common::scenario(&ids);
+    plan["replay"] = true.into();
+    plan["switch_module"] = "nvsdm".into();
+    plan["supported_profiling_fields"] = Value::Null;
+    let instance = |id: u32| json!({ "parent_gpu": id / 7, "entity_id": id, "nvml_gpu_instance_id": 7 + id % 7, "profile": "1g.18gb", "uuid": format!("MIG-{id}") });
+    plan["system"]["gpu_instances"] = (0..28).map(instance).collect();
+    plan["system"]["switches"] = json!([0, 1, 2, 3]);
+    let links = |parent: &'static str, count: u32| {
+        (0..count).map(move |id| json!({ "parent": parent, "parent_id": id, "states": vec![3; 18] }))
+    };
+    plan["system"]["links"] = links("GPU", 8).chain(links("SWITCH", 4)).collect();
+    plan["system"]["cpus"] = json!([{ "id": 0, "cores": [0, 1, 2, 3] }, { "id": 1, "cores": [4, 5, 6, 7] }]);
+    plan["system"]["connectx"] = json!([0, 1]);
+    let mask = |entity: &str, id: u32| json!({ "entity": entity, "id": id, "fields": { "112": { "type": "int64", "value": (1 << ((round + u64::from(id)) % 9)).to_string() } } });
+    plan["latest_values"] = (4..8).map(|gpu| mask("GPU", gpu)).chain((0..28).map(|id| mask("GPU_I", id))).collect();
+    let event = |entity: &str, id: u32, code: u32| json!({ "entity": entity, "id": id, "field_id": 230, "value": code, "count": 1_000_000_000, "every_ms": 200 });
+    plan["events"] = json!([event("GPU", 0, 94), event("GPU", 7, 31), event("GPU_I", 3, 43), event("GPU_CI", 5, 13)]);
+    plan["health_incidents"] = json!([{ "gpu": round % 8, "system": 16, "health": 20, "error_code": 95 }]);
+    plan
+}
+
+/// Every field and every computed metric that a gauge can be made of.
+fn every_row() -> String {
+    let mut rows = String::from("DCGM_FI_DRIVER_VERSION, label, d\n");
+    let mut seen = std::collections::HashSet::new();
+    for line in include_str!("../../src/dcgm/fields.csv").lines().skip(1) {
+        let columns: Vec<&str> = line.split(',').collect();
+        if matches!(columns[2], "int64" | "double") && seen.insert(columns[1]) {
+            rows.push_str(&format!("{}, gauge, h\n", columns[0]));
+        }
+    }
+    rows.extend(dcgm_exporter::metrics::sources::names().iter().map(|name| format!("{name}, gauge, h\n")));
+    rows
+}
+
+/// MIG, switches, every field, every computed metric and jobs, at 100 ms. The simulator lives in the same process; what it
+/// keeps is bounded by the keep ages and printed beside.
+#[test]
+#[ignore = "takes half an hour: make soak"]
+fn everything_at_once_stays_flat() {
+    let minutes = minutes(30.0);
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", everything(0).to_string());
+    let counters = scratch.write("counters.csv", every_row());
+    std::fs::create_dir(scratch.path("jobs")).unwrap();
+    let window = WINDOW.as_millis().to_string();
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", &plan)
+            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+            .args(["-c", "100", "--xid-count-window-size", &window, "--clock-events-count-window-size", &window])
+            .arg("--hpc-job-mapping-dir")
+            .arg(scratch.path("jobs"))
+            .arg("-f")
+            .arg(&counters),
+    );
+    println!("page: {} bytes", exporter.page().len());
+    let kept = || -> u64 {
+        let stats = std::fs::read(scratch.path("stats.json")).unwrap();
+        serde_json::from_slice::<Value>(&stats).unwrap()["kept_samples"].as_u64().unwrap()
+    };
+    let (mut round, mut scrapes) = (0u64, 0u64);
+    // The highest of a while: the allocator gives memory back at times of its own.
+    let mut peak_until = |end: Instant| {
+        let mut peak = 0;
+        while Instant::now() < end {
+            round += 1;
+            // Twenty jobs that come again, so that the totals by job are bounded.
+            std::fs::write(scratch.path("jobs").join((round % 8).to_string()), format!("{}\n", round % 20)).unwrap();
+            std::fs::write(scratch.path("jobs").join(format!("0.{}", 7 + round % 7)), "17\n").unwrap();
+            if round.is_multiple_of(20) {
+                scratch.write("scenario.json", everything(round / 20).to_string());
+            }
+            let answer = exporter.get("/metrics");
+            assert!(answer.status == 200 && answer.body.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"7\""), "{}", answer.head);
+            scrapes += 1;
+            peak = peak.max(exporter.resident_kib());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let usage = usage(&exporter);
+        print(&format!("peak {peak} KiB, {} samples kept by the simulator", kept()), scrapes, &usage);
+        (peak, usage)
+    };
+    // The windows are full, each job has had each GPU, and every buffer has its size.
+    let filled = WINDOW * 2 + Duration::from_secs(30);
+    peak_until(Instant::now() + filled);
+    let eighth = Duration::from_secs_f64(minutes * 60.0 / 8.0);
+    let (at_start, first) = peak_until(Instant::now() + eighth);
+    let mut peaks = Vec::new();
+    let mut last = first.threads;
+    for _ in 1..8 {
+        let (peak, usage) = peak_until(Instant::now() + eighth);
+        peaks.push(peak);
+        last = usage.threads;
+        assert!(usage.files <= first.files + 3, "files are left open");
+    }
+    assert_eq!(last, first.threads);
+    let at_end = peaks[peaks.len() - 1];
+    assert!(at_end <= at_start + NOISE_KIB, "memory grows: {at_start} KiB, then {peaks:?}");
 }

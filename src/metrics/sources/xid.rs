@@ -2,7 +2,8 @@
 //!
 //! DCGM stores an error under what NVML names: the GPU, a MIG instance, or, as for most faults of a program on MIG, a
 //! compute instance. Nothing is copied upward, so all three are watched. A compute instance's error is shown as its
-//! instance's; a GPU's as the whole GPU's, also where only its instances are reported.
+//! instance's; a GPU's as the whole GPU's, also where only its instances are reported. Where a GPU is reported as a whole
+//! although it is sliced, errors of its instances that are not reported are shown as the GPU's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
@@ -109,6 +110,13 @@ fn shown_on(inventory: &Inventory) -> HashMap<EntityId, usize> {
     let entities = inventory.entities.iter().enumerate();
     let gpus = entities.filter(|(_, entity)| matches!(entity.kind, Kind::Gpu | Kind::WholeGpu));
     let mut shown_on: HashMap<EntityId, usize> = gpus.map(|(index, entity)| (entity.id, index)).collect();
+    for instance in &inventory.instances {
+        let gpu = shown_on.get(&EntityId::new(EntityGroup::Gpu, instance.gpu)).copied();
+        let gpu = gpu.filter(|index| inventory.entities[*index].kind == Kind::Gpu);
+        if let Some(gpu) = gpu {
+            shown_on.entry(EntityId::new(EntityGroup::Instance, instance.entity)).or_insert(gpu);
+        }
+    }
     for compute_instance in &inventory.compute_instances {
         if let Some(index) = shown_on.get(&EntityId::new(EntityGroup::Instance, compute_instance.instance)) {
             shown_on.insert(EntityId::new(EntityGroup::ComputeInstance, compute_instance.entity), *index);

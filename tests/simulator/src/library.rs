@@ -155,6 +155,7 @@ pub fn write_stats(library: &Library) {
         "groups": engines().map(|engine| engine.groups.len()).sum::<usize>(),
         "field_groups": engines().map(|engine| engine.field_groups.len()).sum::<usize>(),
         "watches": engines().map(|engine| engine.pairs.watched()).sum::<usize>(),
+        "kept_samples": engines().map(|engine| engine.pairs.kept()).sum::<usize>(),
         "polls": polls,
         "calls": library.calls,
         "violations": library.violations,

@@ -112,6 +112,11 @@ impl Pairs {
         at
     }
 
+    /// Samples that keep ages hold.
+    pub fn kept(&self) -> usize {
+        self.all.iter().map(|pair| pair.history.len()).sum()
+    }
+
     pub fn watched(&self) -> usize {
         self.all.iter().filter(|pair| pair.watch.is_some()).count()
     }
