@@ -101,7 +101,7 @@ fn events_over_steps(is_remote: bool) {
         node.set_clock(step);
         // Counted from when the watches were made. A host engine that has to catch up still stores errors.
         let mut begun = begun;
-        if !is_remote && (step < 0 || step >= HOUR) {
+        if !is_remote && !(0..HOUR).contains(&step) {
             exporter.page_with("the step is seen", |page| restarts(page, "clock_step") == 1.0);
             begun = Instant::now();
         }
