@@ -290,7 +290,7 @@ fn the_port_and_the_exporter_behind_it() {
     scratch.write("scenario.json", node.to_string());
     exporter.until("it is degraded", |exporter| exporter.get("/health").body.contains("stopped moving").then_some(()));
     ask(&scratch, exporter.port).says("running exporter", "warn", "its values have stopped moving");
-    node["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 0 }, { "entity": "GPU", "id": 1 }]);
+    node["faults"]["frozen"] = [0, 1, 2].map(|gpu| json!({ "entity": "GPU", "id": gpu })).to_vec().into();
     scratch.write("scenario.json", node.to_string());
     exporter.until("no GPU answers", |exporter| (exporter.get("/health").status == 503).then_some(()));
     ask(&scratch, exporter.port).says("running exporter", "fail", "no GPU answers");
