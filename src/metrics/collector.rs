@@ -210,10 +210,12 @@ impl Collector {
         Ok(outcome)
     }
 
-    /// Takes in the events that no collection will see, because the session is about to end.
+    /// Takes in the events that no collection will see, because the session is about to end. The driver may be the reason
+    /// for that, so nothing is asked that could wait for it.
     ///
     /// Errors: as [`Collector::collect`].
     pub fn take_in_last_events(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
+        self.sources.retain(|source| source.is_of_events());
         if self.sources.is_empty() { Ok(()) } else { self.ask_sources(inventory, memory, now, &mut Outcome::default()) }
     }
 

@@ -22,6 +22,11 @@ pub trait Source {
     /// Errors: -21 ends the collection. Any other one is counted and costs what was not added.
     fn collect(&mut self, context: &mut Context<'_>, samples: &mut Samples) -> Result<()>;
 
+    /// Whether it works with events alone, and so calls nothing that could ask the driver.
+    fn is_of_events(&self) -> bool {
+        false
+    }
+
     /// The time between two collections has changed.
     fn set_interval(&mut self, _interval: Duration) -> Result<()> {
         Ok(())

@@ -10,6 +10,15 @@ pub fn gpus() -> Option<BTreeSet<String>> {
     Some(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
+/// Whether the node has the driver's device file, as a container has that does not see the driver's files in `/proc`.
+pub fn has_device() -> bool {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("DCGM_EXPORTER_TEST_DRIVER").is_some() {
+        return directory().join("nvidiactl").exists();
+    }
+    PathBuf::from("/dev/nvidiactl").exists()
+}
+
 fn directory() -> PathBuf {
     // So that tests can load a driver.
     #[cfg(debug_assertions)]

@@ -323,7 +323,7 @@ impl Watcher {
 
     fn end_session(&mut self, run: Option<SessionRun>) -> Event {
         if let Some(mut run) = run {
-            if matches!(self.phase, Phase::Restarting(_) | Phase::Releasing)
+            if matches!(self.phase, Phase::Restarting { .. } | Phase::Releasing)
                 && let Some(watches) = &mut run.watches
             {
                 let ActiveWatches { collector, inventory, .. } = watches;
@@ -337,7 +337,7 @@ impl Watcher {
     }
 
     fn count_restart(&mut self) {
-        if let Phase::Restarting(reason) = self.phase {
+        if let Phase::Restarting { reason, .. } = self.phase {
             let counts = self.report.restarts.iter_mut().filter(|(name, _)| *name == reason.name());
             counts.for_each(|(_, count)| *count += 1);
         }
@@ -415,7 +415,12 @@ impl Watcher {
             return None;
         }
         let in_engine = run.watches.as_ref().map_or(0, |watches| watches.inventory.gpus.len());
-        let has_more = self.driver_gpus.has_more(driver::gpus().as_ref(), in_engine, run.started.elapsed());
+        let driver = driver::gpus();
+        // Each start of an engine costs memory that libdcgm does not give back: none without a driver.
+        if driver.is_none() && !driver::has_device() {
+            return None;
+        }
+        let has_more = self.driver_gpus.has_more(driver.as_ref(), in_engine, run.started.elapsed());
         has_more.then_some(RestartReason::GpusAppeared)
     }
 
@@ -729,7 +734,7 @@ impl Watcher {
     /// Waits between two attempts to reach an engine. Ends early on a command, and when somebody answers at its address.
     fn pause(&mut self) -> Event {
         let restart = match self.phase {
-            Phase::Restarting(reason) => Some(reason),
+            Phase::Restarting { reason, .. } => Some(reason),
             _ => None,
         };
         let until = Instant::now() + self.back_off.next(restart);

@@ -31,7 +31,11 @@ pub enum Phase {
         had_some: bool,
     },
     /// The engine is being started again, or another one is taken. The last samples stay on the page, and age.
-    Restarting(RestartReason),
+    Restarting {
+        reason: RestartReason,
+        /// What the phase before was: a new engine is no reason to believe that GPUs answer.
+        was_well: bool,
+    },
     /// The engine has gone and has not been reached again.
     Lost {
         why: String,
@@ -115,16 +119,18 @@ impl Phase {
             (_, Event::Collected(running)) => (Phase::Running(running), &[Publish]),
             (_, Event::NoGpus { had_some }) => (Phase::WaitingForGpus { had_some }, &[Publish]),
             (_, Event::SessionLost(why)) => (Phase::Lost { why }, &[PublishWithoutSamples, EndSession]),
-            (_, Event::Restart(reason)) => (Phase::Restarting(reason), &[CountRestart, EndSession]),
+            (phase, Event::Restart(reason)) => {
+                (Phase::Restarting { reason, was_well: phase.is_well() }, &[CountRestart, EndSession])
+            }
 
             (phase @ Phase::Lost { .. }, Event::Connected) => (phase, &[CountReconnect, RunSession]),
-            (phase @ (Phase::Connecting { .. } | Phase::Restarting(_)), Event::Connected) => (phase, &[RunSession]),
+            (phase @ (Phase::Connecting { .. } | Phase::Restarting { .. }), Event::Connected) => (phase, &[RunSession]),
             (Phase::Connecting { .. }, Event::ConnectFailed(why)) => (Phase::Connecting { why: Some(why) }, &[Pause]),
-            (Phase::Restarting(_) | Phase::Lost { .. }, Event::ConnectFailed(why)) => {
+            (Phase::Restarting { .. } | Phase::Lost { .. }, Event::ConnectFailed(why)) => {
                 (Phase::Lost { why }, &[PublishWithoutSamples, Pause])
             }
-            (phase @ (Phase::Lost { .. } | Phase::Restarting(_)), Event::SessionEnded) => (phase, &[Pause]),
-            (phase @ (Phase::Connecting { .. } | Phase::Restarting(_) | Phase::Lost { .. }), Event::PauseOver) => {
+            (phase @ (Phase::Lost { .. } | Phase::Restarting { .. }), Event::SessionEnded) => (phase, &[Pause]),
+            (phase @ (Phase::Connecting { .. } | Phase::Restarting { .. } | Phase::Lost { .. }), Event::PauseOver) => {
                 (phase, &[Connect])
             }
             (phase, _) => (phase, &[]),
@@ -152,7 +158,7 @@ impl Phase {
             Phase::Running(Running { reasons, .. }) if reasons.is_empty() => "running",
             Phase::Running(_) => "degraded",
             Phase::WaitingForGpus { .. } => "waiting_for_gpus",
-            Phase::Restarting(_) => "restarting",
+            Phase::Restarting { .. } => "restarting",
             Phase::Lost { .. } => "lost",
             Phase::Releasing => "releasing",
             Phase::Released => "released",
@@ -169,7 +175,8 @@ impl Phase {
             Phase::WaitingForGpus { had_some } => !had_some,
             // Before the first samples and after a resume there is no page, or one that ages.
             Phase::Connecting { why } => why.is_none(),
-            Phase::Restarting(_) | Phase::Releasing | Phase::Released => true,
+            Phase::Restarting { was_well, .. } => *was_well,
+            Phase::Releasing | Phase::Released => true,
         }
     }
 
@@ -198,7 +205,7 @@ impl fmt::Display for Phase {
             }
             Phase::WaitingForGpus { had_some: false } => f.write_str(": no GPU is found; looking again"),
             Phase::WaitingForGpus { had_some: true } => f.write_str(": all GPUs are gone; looking again"),
-            Phase::Restarting(reason) => write!(f, ": {reason}"),
+            Phase::Restarting { reason, .. } => write!(f, ": {reason}"),
             Phase::Releasing => f.write_str(": the GPUs are being released"),
             Phase::Released => f.write_str(": the GPUs were released by SIGUSR1; send SIGUSR2 to go on"),
             Phase::Stopping => Ok(()),
@@ -230,7 +237,7 @@ mod tests {
             Phase::Connecting { why: None },
             Phase::Running(Running::default()),
             Phase::WaitingForGpus { had_some: false },
-            Phase::Restarting(RestartReason::ClockStep),
+            Phase::Restarting { reason: RestartReason::ClockStep, was_well: true },
             Phase::Lost { why: "gone".into() },
             Phase::Releasing,
             Phase::Released,
@@ -354,6 +361,8 @@ mod tests {
             (Phase::Connecting { why: Some("refused".into()) }, false, "connecting: refused"),
         ] {
             assert_eq!((phase.is_well(), phase.to_string().as_str()), (is_well, text));
+            let (restarting, _) = phase.next(Event::Restart(RestartReason::GpusSilent));
+            assert_eq!((restarting.name(), restarting.is_well()), ("restarting", is_well), "{text}");
         }
     }
 }

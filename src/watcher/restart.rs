@@ -182,8 +182,8 @@ impl Silence {
 /// Which GPUs the driver has, compared with what the engine has.
 ///
 /// A driver that is loaded after the engine was started, or a GPU that is bound later, may never be seen by it. Where
-/// the driver's list cannot be read (a container without `/proc/driver/nvidia`), an engine without GPUs is started again
-/// after a pause.
+/// the driver's list cannot be read but its device file is there (a container without `/proc/driver/nvidia`), an engine
+/// without GPUs is started again after a pause.
 #[derive(Debug)]
 pub struct DriverGpus {
     /// What the driver had when an engine was last started for it.

@@ -97,7 +97,13 @@ fn gpus_that_are_all_silent_get_a_new_engine_and_then_rarely() {
     node.plan["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 0 }, { "entity": "GPU", "id": 1 }]);
     node.play();
     let start = Instant::now();
-    let page = exporter.page_with("a new engine is tried", |page| restarts(page, "gpus_silent") == 1.0);
+    health_with(&mut exporter, "it is said", |health| health.status == 503);
+    let page = exporter.until("a new engine is tried", |exporter| {
+        // Also while the engine is being started again.
+        let health = exporter.get("/health");
+        assert_eq!(health.status, 503, "{}", health.body);
+        Some(exporter.get("/metrics").body).filter(|page| restarts(page, "gpus_silent") == 1.0)
+    });
     assert!(start.elapsed() >= Duration::from_secs(8), "{:?}", start.elapsed());
     assert_eq!(temperatures(&page), 0);
     assert_eq!(exporter.get("/health").status, 503);
@@ -158,4 +164,20 @@ fn gpus_that_the_driver_gains() {
     node.plan = scenario(&[0, 1]);
     node.play();
     exporter.page_with("both are here", |page| temperatures(page) == 2);
+}
+
+/// Every start of an engine costs memory for good.
+#[test]
+fn a_node_without_a_driver_starts_one_engine() {
+    let node = Node::new(scenario(&[]));
+    let driver = node.scratch.path("driver");
+    let mut exporter = Exporter::start(node.exporter(GPU_TEMP).env("DCGM_EXPORTER_TEST_DRIVER", &driver));
+    exporter.page_with("it waits", |page| is_in_state(page, "waiting_for_gpus"));
+    for_a_while(&mut exporter, Duration::from_secs(8), |page, health| {
+        assert_eq!((all_restarts(&page.body), health.status), (0.0, 200), "{}", page.body);
+    });
+    // A driver whose list is not visible, as in a container.
+    std::fs::create_dir(&driver).unwrap();
+    std::fs::write(driver.join("nvidiactl"), "").unwrap();
+    exporter.page_with("a new engine is tried", |page| restarts(page, "gpus_appeared") == 1.0);
 }

@@ -138,12 +138,19 @@ fn a_gpu_that_falls_off_the_bus() {
 #[test]
 fn a_driver_that_comes_after_the_exporter() {
     let scratch = Scratch::new();
-    let mut exporter = start(&scratch, &scenario(&[]), GPU_TEMP, &[]);
+    let plan = scratch.write("scenario.json", scenario(&[]).to_string());
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let mut command = exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", plan).env("DCGM_EXPORTER_TEST_DRIVER", scratch.path("driver"));
+    let mut exporter = Exporter::start(command.args(FAST).arg("-f").arg(counters));
     let page = exporter.page();
     assert!(!page.contains("DCGM_FI_") && state(&page, "waiting_for_gpus"), "{page}");
     let health = exporter.get("/health");
     assert!(health.body.contains("no GPU is found; looking again"), "{}", health.body);
     scratch.write("scenario.json", scenario(&[0, 1]).to_string());
+    for gpu in ["0000:01:00.0", "0000:02:00.0"] {
+        std::fs::create_dir_all(scratch.path(&format!("driver/gpus/{gpu}"))).unwrap();
+    }
     let page = exporter.page_with("GPUs are found", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
     assert!(state(&page, "running"), "{page}");
 }

@@ -219,15 +219,19 @@ fn the_last_events_before_a_release_are_counted() {
     let mut node = Node::new(scenario(&[0]));
     node.plan["events"] = json!([{ "entity": "GPU", "id": 0, "field_id": 230, "value": 79, "count": 2, "every_ms": 1, "after_ms": 2500 }]);
     node.play();
-    let mut command = node.exporter("DCGM_EXP_XID_ERRORS_TOTAL, counter, x\n");
-    let mut exporter = Exporter::start(command.args(["-c", "1h"]));
+    let counters = "DCGM_EXP_XID_ERRORS_TOTAL, counter, x\nDCGM_EXP_GPU_HEALTH_STATUS, gauge, h\n";
+    let mut exporter = Exporter::start(node.exporter(counters).args(["-c", "1h"]));
     let total = |page: &str| value(page, &["DCGM_EXP_XID_ERRORS_TOTAL{", "xid=\"79\""]);
     let page = exporter.page_with("the first collections are over", |page| collections(page) >= 2.0);
     assert_eq!(total(&page), Some(0.0));
     std::thread::sleep(Duration::from_millis(4000));
+    // Nothing is asked that may wait for the driver, which may be why it is released.
+    node.plan["faults"]["hang_ms"]["dcgmHealthCheck"] = 600_000.into();
+    node.play();
     exporter.signal(Signal::USR1);
     exporter.page_with("released", |page| is_in_state(page, "released"));
     node.plan["events"] = json!([]);
+    node.plan["faults"] = json!({});
     node.play();
     exporter.signal(Signal::USR2);
     exporter.page_with("they are counted", |page| total(page) == Some(2.0));

@@ -19,6 +19,8 @@ fn xids(page: &str) -> Option<f64> {
 fn stays_so(exporter: &mut Exporter, counted: f64) {
     let health = health_with(exporter, "the reason is given", |health| health.body.contains("XID 119"));
     assert!(health.status == 503 && health.body.contains(SENTENCE), "{}", health.body);
+    // The state is set a moment before the page is published.
+    exporter.page_with("samples are gone", |page| temperatures(page) == 0);
     let log = exporter.log();
     for_a_while(exporter, Duration::from_secs(20), |page, health| {
         assert!(health.status == 503 && health.body.contains(SENTENCE), "{}", health.body);

@@ -131,6 +131,10 @@ impl Source for ClockEvents {
         "clock_events"
     }
 
+    fn is_of_events(&self) -> bool {
+        true
+    }
+
     fn set_interval(&mut self, interval: Duration) -> Result<()> {
         self.interval = interval;
         Ok(())

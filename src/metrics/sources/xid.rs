@@ -158,6 +158,10 @@ impl Source for XidErrors {
         "xid"
     }
 
+    fn is_of_events(&self) -> bool {
+        true
+    }
+
     fn collect(&mut self, context: &mut Context<'_>, samples: &mut Samples) -> Result<()> {
         if let Some(to) = context.set_back {
             context.parts.of::<Xids>().set_back(to);
