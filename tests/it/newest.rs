@@ -294,3 +294,79 @@ fn base_units_are_converted_for_libraries_that_lack_them() {
         assert!(sample.is_some_and(|sample| sample.ends_with(&format!(" {value}"))), "{name}: {page}");
     }
 }
+
+#[test]
+fn once_prints_the_page_and_leaves() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0, 1]).to_string());
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let mut command = bare_exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", plan).arg("--libdcgm").arg(simulator()).arg("-f").arg(counters);
+    // An address that cannot be had does no harm: nothing is served.
+    let output = command.args(["--once", "-a", "192.0.2.1:1"]).output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{page}");
+    check_page(&page).unwrap();
+    for gpu in ["gpu=\"0\"", "gpu=\"1\""] {
+        assert!(page.contains(&format!("DCGM_FI_DEV_GPU_TEMP{{{gpu}")), "{page}");
+    }
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(!log.contains("level=INFO"), "{log}");
+}
+
+#[test]
+fn once_waits_for_profiling_values() {
+    let file = project("counters/default-counters.csv");
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", gpu_with(&file).to_string());
+    let mut command = bare_exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", plan).arg("--libdcgm").arg(simulator()).arg("-f").arg(file);
+    let output = command.arg("--once").output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains("DCGM_FI_PROF_GR_ENGINE_ACTIVE{"), "{page}");
+}
+
+#[test]
+fn once_says_why_there_is_no_page() {
+    let scratch = Scratch::new();
+    let mut command = bare_exporter();
+    command.arg("--libdcgm").arg(simulator()).arg("-f").arg(scratch.write("counters.csv", GPU_TEMP));
+    let address = format!("127.0.0.1:{}", free_port());
+    let output = command.args(["--once=300ms", "-r", &address]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+    assert!(said.contains("no page within 300ms: ") && said.contains("connecting"), "{said}");
+}
+
+#[test]
+fn fields_are_listed() {
+    let listed = |arguments: &[&str]| {
+        let output = bare_exporter().args(arguments).arg("--libdcgm").arg(simulator()).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let columns = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.map(|line| line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>().join(" "))
+    };
+    let all = listed(&["--list-fields"]);
+    for (name, expected) in [
+        ("DCGM_FI_DEV_GPU_TEMP", "150 int64 Celsius gpu yes"),
+        ("DCGM_FI_DEV_FB_USED_BYTES", "1627 int64 B compute_instance converted"),
+        ("DCGM_FI_DEV_NVLINK_GET_STATE", "1508 int64 - link yes"),
+        ("DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", "1648 int64 B/s gpu no"),
+    ] {
+        assert_eq!(columns(&all, name).as_deref(), Some(expected), "{name}");
+    }
+    for arguments in [&["--list-fields", "gpu_temp"][..], &["--list-fields=*gpu_temp*"]] {
+        let some = listed(arguments);
+        assert!(
+            some.lines().count() > 2 && some.lines().skip(1).all(|line| line.to_uppercase().contains("GPU_TEMP")),
+            "{some}"
+        );
+    }
+    let output = bare_exporter().args(["--list-fields", "gpu_temp", "--libdcgm", "/nowhere.so"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && columns(&text, "DCGM_FI_DEV_GPU_TEMP").unwrap().ends_with('?'), "{text}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere.so"));
+}
