@@ -61,6 +61,7 @@ fn the_peers_defaults_are_no_warning() {
 fn health_may_require_a_gpu() {
     let scratch = Scratch::new();
     let health = |exporter: &mut Exporter| {
+        exporter.page();
         exporter.until("the engine is asked", |exporter| {
             Some(exporter.get("/health")).filter(|answer| answer.body.contains("waiting_for_gpus: no GPU"))
         })
