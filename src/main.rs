@@ -14,7 +14,7 @@ use dcgm_exporter::config::{CheckFormat, Config};
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::metrics::sources;
-use dcgm_exporter::publish::{PublishedPage, Publisher};
+use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
@@ -55,7 +55,11 @@ fn main() -> ExitCode {
     if let Some(format) = config.check {
         return check(format);
     }
-    if config.dcgm_log && !matches!(config.engine, EngineSelection::Remote(_)) {
+    if let Some(pattern) = &config.list_fields {
+        return list_fields(pattern, &config);
+    }
+    // Standard output is the page's.
+    if config.once.is_none() && config.dcgm_log && !matches!(config.engine, EngineSelection::Remote(_)) {
         process::log_to_stdout(config.dcgm_log_level);
     }
     if config.keep_reading_after_xid119 {
@@ -63,6 +67,12 @@ fn main() -> ExitCode {
     }
     dcgm_exporter::system::logging::start(config.log_format, config.debug);
     log_panics();
+    if let Some(limit) = config.once {
+        return once(config, limit).unwrap_or_else(|error| {
+            eprintln!("dcgm-exporter: {error}");
+            process::exit_at_once(1)
+        });
+    }
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
     match run(config) {
         Ok(code) => code,
@@ -127,6 +137,75 @@ fn check_counters(config: &Config) -> ExitCode {
             if counters.errors.is_empty() { printed } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Prints the fields that a counters file may have. Without a library it is not known which of them this node has.
+fn list_fields(pattern: &str, config: &Config) -> ExitCode {
+    let library = Library::open(config.libdcgm.as_deref());
+    if let Err(error) = &library {
+        eprintln!("dcgm-exporter: {error}");
+    }
+    print(&check::fields::list(pattern, library.as_ref().ok()))
+}
+
+/// Collects, prints the page and leaves.
+///
+/// Errors: there is no page within the limit, and why.
+fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
+    const LOOK: Duration = Duration::from_millis(20);
+    // Whoever reads the page of a cron job wants to hear of trouble alone.
+    if !config.debug {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    let end = Instant::now() + limit;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let collections = if counters.need_two_samples() { 2 } else { 1 };
+    let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
+    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
+        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let (ended, end_of_watcher) = channel();
+    std::thread::Builder::new()
+        .name("watcher".to_owned())
+        .stack_size(process::STACK)
+        .spawn(move || {
+            watcher.run();
+            let _ = ended.send(());
+        })
+        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let (mut seen, mut newest) = (0, None);
+    let page = loop {
+        match published.page() {
+            Some(page) if page.taken() != newest => {
+                (seen, newest) = (seen + 1, page.taken());
+                if seen >= collections {
+                    break page;
+                }
+            }
+            _ => {}
+        }
+        if Instant::now() >= end {
+            let why = match published.health() {
+                Health::Starting(status) | Health::Present { status, .. } => status,
+                Health::Stale { why, .. } => why,
+            };
+            return Err(format!("no page within {}: {why}", humantime::format_duration(limit)));
+        }
+        match end_of_watcher.recv_timeout(LOOK) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Err("the collecting thread has ended".to_owned()),
+        }
+    };
+    let text = String::from_utf8_lossy(page.plain());
+    let is_printed = print(&text) == ExitCode::SUCCESS;
+    handle.send(watcher::Command::Stop);
+    // The page is out: an engine that does not stop is no reason to call it bad.
+    let _ = wait_for_end(&end_of_watcher);
+    process::exit_at_once(i32::from(!is_printed))
 }
 
 fn run(config: Config) -> Result<ExitCode, String> {

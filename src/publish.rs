@@ -29,6 +29,11 @@ impl Page {
         (!self.gzip.is_empty()).then_some(&self.gzip)
     }
 
+    /// When the samples were collected.
+    pub fn taken(&self) -> Option<Instant> {
+        self.taken
+    }
+
     /// How old the samples are. A page without samples does not age.
     pub fn age(&self) -> Duration {
         self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())

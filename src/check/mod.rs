@@ -11,10 +11,12 @@
 //! - [`settings`]: web configuration, job map, hostname label.
 //! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
 //!   [`gpus`] and [`values`]: what is asked of that engine.
+//! - [`fields`]: `--list-fields`, the names for a counters file.
 
 pub mod addresses;
 pub mod answers;
 pub mod engine;
+pub mod fields;
 pub mod gpus;
 pub mod node;
 pub mod settings;

@@ -28,7 +28,9 @@ pub enum Kind {
     Switch,
     /// Needs a value; the text names it in the help.
     Value(&'static str),
-    /// The same, and may be given more than once: its values reach `apply` as one text, with commas between them.
+    /// May have a value, after '=' or as the next word; the text names it in the help. `true` without one.
+    Optional(&'static str),
+    /// Needs a value, and may be given more than once: its values reach `apply` as one text, with commas between them.
     List(&'static str),
 }
 

@@ -70,6 +70,9 @@ fn head(text: &mut String, flag: &Flag) {
     if let Kind::Value(what) | Kind::List(what) = flag.kind {
         text.push_str(&format!(" {what}"));
     }
+    if let Kind::Optional(what) = flag.kind {
+        text.push_str(&format!(" [{what}]"));
+    }
     text.push_str(&format!("  [{}]", flag.variable));
     if !flag.default.is_empty() && flag.default != "false" {
         text.push_str(&format!(" (default {})", flag.default));

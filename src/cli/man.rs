@@ -25,6 +25,9 @@ pub fn page() -> String {
             if let Kind::Value(what) | Kind::List(what) = flag.kind {
                 let _ = write!(page, " \\fI{}\\fR", escaped(what));
             }
+            if let Kind::Optional(what) = flag.kind {
+                let _ = write!(page, " [\\fI{}\\fR]", escaped(what));
+            }
             let _ = write!(page, "\n{}. Variable: {}.", escaped(flag.help), flag.variable);
             if !flag.default.is_empty() && flag.default != "false" {
                 let _ = write!(page, " Default: {}.", escaped(flag.default));

@@ -444,6 +444,9 @@ const JOBS: &[Flag] = &[
     },
 ];
 
+/// How long `--once` waits for a page. An engine with eight GPUs and its modules takes 2 s to start.
+const ONCE_LIMIT: Duration = Duration::from_secs(30);
+
 const DIAGNOSE: &[Flag] = &[
     Flag {
         long: "check",
@@ -467,6 +470,36 @@ const DIAGNOSE: &[Flag] = &[
         variable: "DCGM_EXPORTER_CHECK_COUNTERS",
         help: "Read the counters file, print what is wrong or unusual about it, and exit: 1 if it cannot be used",
         apply: switch!(check_counters),
+        ..FLAG
+    },
+    Flag {
+        long: "once",
+        variable: "DCGM_EXPORTER_ONCE",
+        help: "Collect, print the page and exit: 0, or 1 if there is none within 30 s or the time given, as in --once=5s. For \
+               textfile collectors and reports. A profiling field takes a second longer. No port is opened",
+        apply: |config, value| {
+            config.once = match values::boolean(value) {
+                Ok(wanted) => wanted.then_some(ONCE_LIMIT),
+                Err(_) => Some(values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?),
+            };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "list-fields",
+        variable: "DCGM_EXPORTER_LIST_FIELDS",
+        kind: Kind::Optional("PATTERN"),
+        default: "false",
+        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm has the \
+               field, and exit. PATTERN is a part of the name, or the name with * and ?",
+        apply: |config, value| {
+            config.list_fields = match values::boolean(value) {
+                Ok(wanted) => wanted.then(String::new),
+                Err(_) => Some(value.to_owned()),
+            };
+            Ok(())
+        },
         ..FLAG
     },
     Flag { long: "debug", variable: "DCGM_EXPORTER_DEBUG", help: "Log at level debug", apply: switch!(debug), ..FLAG },

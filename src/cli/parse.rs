@@ -101,6 +101,14 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
         let (index, flag) = called.ok_or_else(|| unknown(&name, dashes))?;
         let value = match flag.kind {
             Kind::Switch => parser.optional_value().unwrap_or_else(|| OsString::from("true")),
+            Kind::Optional(_) => match parser.optional_value() {
+                Some(value) => value,
+                None => {
+                    let is_value = |word: &std::ffi::OsStr| !word.as_encoded_bytes().starts_with(b"-");
+                    let next = parser.try_raw_args().and_then(|mut words| words.next_if(is_value));
+                    next.unwrap_or_else(|| OsString::from("true"))
+                }
+            },
             Kind::Value(what) | Kind::List(what) => {
                 parser.value().map_err(|_| format!("--{} needs a value: --{} {what}", flag.long, flag.long))?
             }

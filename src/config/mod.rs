@@ -69,6 +69,10 @@ pub struct Config {
     pub retention: Retention,
     /// Print what is wrong with the counters file and exit.
     pub check_counters: bool,
+    /// Print one page and exit; wait for it at most this long.
+    pub once: Option<Duration>,
+    /// Print the fields with this in their name and exit.
+    pub list_fields: Option<String>,
     /// Print what is wrong on this node and exit.
     pub check: Option<CheckFormat>,
     /// To be logged once logging has started: flags without effect, arguments that are not used.
@@ -113,6 +117,8 @@ impl Default for Config {
             health_requires_gpus: false,
             retention: Retention::default(),
             check_counters: false,
+            once: None,
+            list_fields: None,
             check: None,
             warnings: Vec::new(),
         }

@@ -159,6 +159,16 @@ impl Counters {
         Ok(counters)
     }
 
+    /// Whether a row's values come with the second collection only: profiling fields and the utilization of CPUs are
+    /// differences of two samples.
+    pub fn need_two_samples(&self) -> bool {
+        const CPU_UTILIZATION: std::ops::RangeInclusive<u16> = 1100..=1104;
+        self.rows.iter().any(|row| match row.source {
+            Source::Field(field) => PROFILING.contains(&field.id) || CPU_UTILIZATION.contains(&field.id),
+            Source::Computed(_) => false,
+        })
+    }
+
     /// A line for the log on everything that is wrong or odd: `FILE:LINE: what`.
     pub fn notes(&self, file: &Path) -> Vec<String> {
         let left_out = self.errors.iter().map(|(line, what)| (*line, format!("{what}; the row is left out")));

@@ -64,6 +64,59 @@ pub fn by_name(name: &str) -> Option<Field> {
     base_units().chain(fields()).find(|field| field.name == name)
 }
 
+/// A known name with the kind of entity that has the field, as DCGM's headers have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    pub field: Field,
+    pub entity: &'static str,
+}
+
+/// All known names, by id.
+pub fn all() -> impl Iterator<Item = Listed> {
+    let with_entity = fields().zip(rows(FIELDS)).map(|(field, [_, _, _, entity, _])| Listed { field, entity });
+    // Of the two fields of one name, the base unit's counts: see `by_name`.
+    let with_entity = with_entity.filter(|listed| by_name(listed.field.name) == Some(listed.field));
+    with_entity.chain(base_units().map(|field| {
+        let id = field.classic.map_or(field.id, |classic| classic.id);
+        let same = fields().zip(rows(FIELDS)).find(|(field, _)| field.id == id);
+        Listed { field, entity: same.map_or("gpu", |(_, [_, _, _, entity, _])| entity) }
+    }))
+}
+
+/// The unit of a field, where a name of it or a base-unit field in its place tells.
+pub fn unit(field: &Field) -> Option<&'static str> {
+    const SUFFIXES: [(&str, &str); 11] = [
+        ("_BYTES_PER_SECOND", "B/s"),
+        ("_CELSIUS", "Celsius"),
+        ("_WATTS", "W"),
+        ("_HERTZ", "Hz"),
+        ("_JOULES_TOTAL", "J"),
+        ("_SECONDS_TOTAL", "s"),
+        ("_NS", "ns"),
+        ("_BYTES_TOTAL", "B"),
+        ("_RATIO", "0..1"),
+        ("_PERCENT", "%"),
+        ("_BYTES", "B"),
+    ];
+    const FACTORS: [(f64, &str); 5] =
+        [(1_048_576.0, "MiB"), (1_000_000.0, "MHz"), (0.001, "mJ"), (0.01, "%"), (0.000_000_001, "ns")];
+
+    let converted = base_units().find_map(|base| base.classic.filter(|classic| classic.id == field.id));
+    if let Some(classic) = converted {
+        return FACTORS.into_iter().find(|(factor, _)| *factor == classic.factor).map(|(_, unit)| unit);
+    }
+    // Profiling fields of that name are rates.
+    if (1000..1080).contains(&field.id) && field.name.ends_with("_BYTES") {
+        return Some("B/s");
+    }
+    let names = [field.name].into_iter().chain(fields().filter(|other| other.id == field.id).map(|other| other.name));
+    let units: Vec<&str> = names
+        .filter_map(|name| SUFFIXES.into_iter().find(|(suffix, _)| name.ends_with(suffix)).map(|(_, unit)| unit))
+        .collect();
+    // A name in a base unit is more exact than one in percent for the same number.
+    units.iter().find(|unit| **unit != "%").or(units.first()).copied()
+}
+
 /// The known names most like this one, best first; for error messages.
 pub fn nearest(name: &str, others: &[&'static str]) -> Vec<&'static str> {
     // Comparing is slow, and a name longer than any known one is no slip.
@@ -130,6 +183,26 @@ mod tests {
             assert_ne!(ValueType::parse(value_type), ValueType::None, "{name}");
             assert!(factor.is_empty() || factor.parse::<f64>().is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn units_of_classic_renamed_and_base_unit_names() {
+        let unit = |name: &str| unit(&by_name(name).unwrap());
+        for (name, expected) in [
+            ("DCGM_FI_DEV_FB_USED", Some("MiB")),
+            ("DCGM_FI_DEV_FB_USED_BYTES", Some("B")),
+            ("DCGM_FI_DEV_SM_CLOCK", Some("MHz")),
+            ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", Some("mJ")),
+            ("DCGM_FI_DEV_GPU_UTIL", Some("%")),
+            ("DCGM_FI_DEV_FB_USED_PERCENT", Some("0..1")),
+            ("DCGM_FI_DEV_GPU_TEMP", Some("Celsius")),
+            ("DCGM_FI_DEV_POWER_VIOLATION", Some("ns")),
+            ("DCGM_FI_PROF_PCIE_TX_BYTES", Some("B/s")),
+            ("DCGM_FI_DEV_XID_ERRORS", None),
+        ] {
+            assert_eq!(unit(name), expected, "{name}");
+        }
+        assert!(all().all(|listed| by_name(listed.field.name) == Some(listed.field)));
     }
 
     #[test]
