@@ -119,6 +119,11 @@ unsafe fn deliver(answers: &[OfEntity], callback: Callback, user: *mut c_void) {
     }
 }
 
+/// The message that the library allocates for a read; written to, as the library does, so that it is resident.
+fn message(bytes: usize) -> Vec<u8> {
+    std::hint::black_box(vec![1u8; bytes])
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dcgmGetLatestValues_v2(
     handle: usize,
@@ -132,9 +137,7 @@ pub unsafe extern "C" fn dcgmGetLatestValues_v2(
         if engine.lines == Lines::NewerLibrary {
             return Err(FUNCTION_NOT_FOUND);
         }
-        // Written to, as the library does, so that it is resident.
-        let message = vec![1u8; engine.scenario.message_bytes];
-        std::hint::black_box(&message);
+        let _message = message(engine.scenario.message_bytes);
         let answers = engine.latest(group, field_group)?;
         if let Some(code) = answers.iter().find_map(|(entity, _)| engine.failure("latest", Some(*entity), None)) {
             return Err(code);
@@ -159,6 +162,7 @@ pub unsafe extern "C" fn dcgmGetValuesSince_v2(
         if engine.lines != Lines::Same {
             return Err(VER_MISMATCH);
         }
+        let _message = message(engine.scenario.message_bytes);
         let (following, answers) = engine.since(group, field_group, since)?;
         unsafe {
             if !next.is_null() {
