@@ -50,7 +50,7 @@ fn cost_of_the_binary() {
     std::thread::sleep(Duration::from_secs(10));
     let mut page = String::new();
     let mut stream = TcpStream::connect(&address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     stream.read_to_string(&mut page).unwrap();
     exporter.kill().unwrap();
     exporter.wait().unwrap();
@@ -253,7 +253,7 @@ const PAGE: usize = 100_000;
 
 /// Asks for the page on a connection that stays open, and reads it whole.
 fn scrape(stream: &mut (impl Read + Write)) {
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = [0u8; 64 * 1024];
     let mut count = 0;
     let mut end = None;

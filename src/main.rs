@@ -239,7 +239,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
         log::info!("TLS is enabled");
     }
     systemd::ready();
-    usage::own_all_threads("serving");
+    usage::all_threads_serve();
 
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
@@ -248,7 +248,6 @@ fn run(config: Config) -> Result<ExitCode, String> {
         .spawn("watcher", process::STACK, {
             let signals = signals.handle();
             move || {
-                usage::own_this_thread("watching");
                 // The main thread may have left already.
                 watcher.run();
                 let _ = ended.send(());

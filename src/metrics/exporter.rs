@@ -78,7 +78,7 @@ impl Report {
         self.errors[kind as usize] += 1;
     }
 
-    /// Puts everything into `sink`, the process's own use of the machine included.
+    /// Puts everything into `sink`, the process's own use of the machine included. To be called on the watcher's thread.
     pub fn put(&self, sink: &mut dyn Sink) {
         let one = Number::Int(1);
         sink.metric("dcgm_exporter_build_info", "gauge", "Version of the exporter; always 1");
@@ -176,8 +176,9 @@ impl Report {
             "counter",
             "Processor time of the exporter's own threads, without libdcgm's",
         );
-        for work in process::OWN_WORK {
-            sink.sample(&[("work", work)], Number::Double(process::own_cpu_seconds(work)));
+        let works = [("serving", process::serving_cpu_seconds()), ("watching", process::this_threads_cpu_seconds())];
+        for (work, seconds) in works {
+            sink.sample(&[("work", work)], Number::Double(seconds));
         }
         put_process(sink);
     }

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -18,10 +19,36 @@ pub struct Usage {
     pub max_files: u64,
 }
 
-/// What can be read; zeroes for what cannot.
+/// What costs several files to read is read no oftener than this: a page a second would spend a third of its time there.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
+/// A number that is read again when it is older than [`READ_AGAIN`].
+struct Cached(Mutex<Option<(Instant, f64)>>);
+
+impl Cached {
+    const fn new() -> Cached {
+        Cached(Mutex::new(None))
+    }
+
+    fn get(&self, read: impl FnOnce() -> f64) -> f64 {
+        let mut cached = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match *cached {
+            Some((at, value)) if at.elapsed() < READ_AGAIN => value,
+            _ => {
+                let value = read();
+                *cached = Some((Instant::now(), value));
+                value
+            }
+        }
+    }
+}
+
+/// What can be read; zeroes for what cannot. The number of open files may be 5 s old.
 pub fn usage() -> Usage {
+    static OPEN_FILES: Cached = Cached::new();
     let mut buffer = [0u8; 2048];
-    let mut usage = Usage { open_files: open_files(), max_files: max_files(), ..Usage::default() };
+    let open_files = OPEN_FILES.get(|| open_files() as f64) as u64;
+    let mut usage = Usage { open_files, max_files: max_files(), ..Usage::default() };
     let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
     let Some(stat) = read("/proc/self/stat", &mut buffer) else { return usage };
     let field = |number| stat_field(stat, number);
@@ -66,48 +93,41 @@ fn max_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The exporter's own threads, by their work. libdcgm's threads inherit the name of the thread that starts them, so
-/// names do not tell them apart.
-static OWN_THREADS: Mutex<Vec<(&'static str, i32)>> = Mutex::new(Vec::new());
+/// The threads that serve. libdcgm's threads inherit the name of the thread that starts them, so names do not tell them
+/// apart.
+static SERVING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
-/// Kinds of work of the exporter's own threads.
-pub const OWN_WORK: [&str; 2] = ["serving", "watching"];
-
-/// Counts the calling thread as the exporter's own.
-pub fn own_this_thread(work: &'static str) {
-    own(work, rustix::thread::gettid().as_raw_nonzero().get());
-}
-
-/// Counts all present threads as the exporter's own. Call it before libdcgm starts any.
-pub fn own_all_threads(work: &'static str) {
+/// Counts all present threads as serving. Call it before libdcgm starts any.
+pub fn all_threads_serve() {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
-    for task in tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()) {
-        own(work, task);
-    }
+    let tasks = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+    SERVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(tasks.collect::<Vec<i32>>());
 }
 
-fn own(work: &'static str, thread: i32) {
-    OWN_THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((work, thread));
+/// Processor time of the threads that serve, in seconds; up to 5 s old.
+pub fn serving_cpu_seconds() -> f64 {
+    static SECONDS: Cached = Cached::new();
+    SECONDS
+        .get(|| SERVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().copied().map(cpu_seconds).sum())
 }
 
-/// Processor time of our own threads for a kind of work, in seconds.
-pub fn own_cpu_seconds(work: &str) -> f64 {
+/// Processor time of the calling thread, in seconds.
+pub fn this_threads_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Processor time of a thread of this process, in seconds; 0 if it is gone.
+fn cpu_seconds(thread: i32) -> f64 {
     use std::io::Write;
-    let ticks_per_second = rustix::param::clock_ticks_per_second().max(1) as f64;
-    let mut ticks = 0;
-    for (_, thread) in
-        OWN_THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().filter(|(w, _)| *w == work)
-    {
-        let (mut path, mut buffer) = ([0u8; 64], [0u8; 1024]);
-        let mut rest = &mut path[..];
-        let written = write!(rest, "/proc/self/task/{thread}/stat").is_ok();
-        let length = 64 - rest.len();
-        let path = std::str::from_utf8(&path[..length]).ok().filter(|_| written);
-        if let Some(stat) = path.and_then(|path| read(path, &mut buffer)) {
-            ticks += stat_field(stat, 14) + stat_field(stat, 15);
-        }
-    }
-    ticks as f64 / ticks_per_second
+    let (mut path, mut buffer) = ([0u8; 64], [0u8; 1024]);
+    let mut rest = &mut path[..];
+    let written = write!(rest, "/proc/self/task/{thread}/stat").is_ok();
+    let length = 64 - rest.len();
+    let path = std::str::from_utf8(&path[..length]).ok().filter(|_| written);
+    let ticks =
+        path.and_then(|path| read(path, &mut buffer)).map_or(0, |stat| stat_field(stat, 14) + stat_field(stat, 15));
+    ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64
 }
 
 /// A numbered field of a stat file. The second is the command in parentheses and may hold anything, so fields are
@@ -120,13 +140,21 @@ fn stat_field(stat: &str, number: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn work_of_own_threads_is_counted() {
-        super::own_this_thread("test");
-        let start = std::time::Instant::now();
-        while super::own_cpu_seconds("test") < 0.05 {
+    fn processor_time_of_threads_is_counted() {
+        let (start, before) = (std::time::Instant::now(), super::this_threads_cpu_seconds());
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        while super::cpu_seconds(thread) < 0.05 || super::this_threads_cpu_seconds() < before + 0.05 {
             assert!(start.elapsed() < std::time::Duration::from_secs(20));
         }
-        assert_eq!(super::own_cpu_seconds("another"), 0.0);
+        assert_eq!(super::cpu_seconds(-1), 0.0);
+    }
+
+    #[test]
+    fn what_is_cached_is_read_again_later() {
+        let cached = super::Cached::new();
+        assert_eq!([cached.get(|| 1.0), cached.get(|| 2.0)], [1.0, 1.0]);
+        cached.0.lock().unwrap().as_mut().unwrap().0 -= super::READ_AGAIN;
+        assert_eq!(cached.get(|| 3.0), 3.0);
     }
 
     #[test]

@@ -106,16 +106,19 @@ fn fuzz(target: &str, check: impl Fn(&[u8])) {
 
 #[test]
 fn counters_file() {
-    fuzz("counters", |input| match Counters::parse(input, &sources::names()) {
-        Ok(counters) => {
-            for (index, row) in counters.rows.iter().enumerate() {
-                assert!(counters.rows[..index].iter().all(|other| other.name != row.name && other.line < row.line));
+    fuzz("counters", |input| {
+        let lines = input.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        let are_placed =
+            |errors: &[(u64, String)]| errors.iter().all(|(line, what)| (1..=lines).contains(line) && !what.is_empty());
+        match Counters::parse(input, &sources::names()) {
+            Ok(counters) => {
+                for (index, row) in counters.rows.iter().enumerate() {
+                    assert!(counters.rows[..index].iter().all(|other| other.name != row.name && other.line < row.line));
+                }
+                assert!(!counters.rows.is_empty() && are_placed(&counters.errors), "{:?}", counters.errors);
             }
-        }
-        Err(errors) => {
-            assert!(!errors.is_empty());
-            let lines = input.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
-            assert!(errors.iter().all(|(line, what)| (1..=lines).contains(line) && !what.is_empty()), "{errors:?}");
+            // A file without any row is refused, too.
+            Err(errors) => assert!(are_placed(&errors), "{errors:?}"),
         }
     });
 }

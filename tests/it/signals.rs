@@ -42,7 +42,8 @@ fn gpus_that_go_and_come_back_ten_times() {
     }
     let page = after_collections(&mut exporter, 20);
     assert!(is_in_state(&page, "running") && all_restarts(&page) == 0.0, "{page}");
-    assert_eq!(descriptors(&exporter), before);
+    // One may be a connection that is still closing.
+    exporter.until("no descriptor is left over", |exporter| (descriptors(exporter) <= before).then_some(()));
     assert!(exporter.resident_kib() < memory + 2048, "{} KiB, {memory} before", exporter.resident_kib());
 }
 
@@ -132,11 +133,12 @@ fn storms_of_signals_leave_nothing_behind() {
         exporter.signal(Signal::USR2);
         let page = exporter.page_with("it is calm", |page| temperatures(page) == 2 && is_in_state(page, "running"));
         assert_eq!(all_restarts(&page), 0.0);
-        let now = (descriptors(&exporter), threads(&exporter));
-        if let Some(calm) = calm {
-            assert!(now.0 <= calm.0 && now.1 <= calm.1, "round {round}: {now:?}, {calm:?} before");
-        }
-        calm.get_or_insert(now);
+        // One may be a connection that is still closing.
+        exporter.until(&format!("round {round} leaves nothing behind"), |exporter| {
+            let now = (descriptors(exporter), threads(exporter));
+            let calm = *calm.get_or_insert(now);
+            (now.0 <= calm.0 && now.1 <= calm.1).then_some(())
+        });
     }
     after_collections(&mut exporter, 5);
     let stats = node.stats();
