@@ -5,14 +5,17 @@
 //! - [`session_run`]: what belongs to one session and ends with it; [`active_watches`] is what it watches now.
 //! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
 //! - [`restart`]: when an engine is to be started again, and how soon.
-//! - [`engine_selection`]: which engine to use. [`lost_entities`]: GPUs that were here.
+//! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
+//! - [`page`]: the page, rendered and published. [`lost_entities`]: GPUs that were here.
 //! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
 
 pub mod active_watches;
+mod connect;
 mod engine_selection;
 mod lost_entities;
 mod notices;
 mod pace;
+mod page;
 mod phase;
 mod restart;
 mod scrapes;
@@ -23,25 +26,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::engine::{Address, EngineSelection, usual_places};
-use crate::config::{Config, JobLabels};
+use crate::config::Config;
+use crate::config::engine::{EngineSelection, usual_places};
 use crate::counters::Counters;
-use crate::dcgm::release::Release;
-use crate::dcgm::{Error, Library, Major, Session, abi, hostengine};
-use crate::exposition::OwnMetrics;
+use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
 use crate::inventory::{self, Inventory, Kind, Known};
-use crate::jobs::{self, JobMap};
+use crate::jobs::JobMap;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::switch_fields::Change;
-use crate::metrics::{Collector, Memory, Windows, sources};
+use crate::metrics::{Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
-use crate::system::{allocator, driver, systemd};
+use crate::system::{driver, systemd};
 use active_watches::{ActiveWatches, unneeded_modules};
-use engine_selection::{EngineChooser, Next};
+use engine_selection::EngineChooser;
 use lost_entities::LostEntities;
 use pace::Pace;
 use phase::{Action, Event, Phase, Running};
@@ -64,8 +65,6 @@ const REPUBLISH: Duration = Duration::from_secs(30);
 /// The second collection of new watches comes after this: a profiling value needs two samples, and whoever waits for the
 /// page should not wait for an interval.
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
-/// Memory that libdcgm allocates for every read is kept while collections come oftener than this.
-const KEEP_MEMORY_BELOW: Duration = Duration::from_secs(5);
 
 /// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
 pub const STATES: [&str; 10] = Phase::NAMES;
@@ -209,116 +208,6 @@ impl Watcher {
         }
         self.phase = after;
         actions
-    }
-
-    fn connect(&mut self, run: &mut Option<SessionRun>) -> Event {
-        let begun = match self.engines.next(Instant::now()) {
-            Next::AwaitReturn(address) => {
-                self.set_engine("remote", address.to_string());
-                let text = "the host engine is gone; if it does not return within 5 s, an embedded one takes its place";
-                Err(Error::new("dcgmConnect_v2", abi::CONNECTION_NOT_VALID, text.to_owned()))
-            }
-            Next::Remote(address) => {
-                self.set_engine("remote", address.to_string());
-                if self.throttle.allows("connect") {
-                    notices::connecting(Some(&address));
-                }
-                match self.connect_to(&address) {
-                    Ok(session) => {
-                        self.engines.connected(&address);
-                        Ok(SessionRun::begin(session, Vec::new()))
-                    }
-                    Err(error) if self.engines.refused(Instant::now()) => {
-                        notices::refused(&address, &error);
-                        self.start_embedded()
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Next::Embedded => self.start_embedded(),
-        };
-        match begun {
-            Ok(begun) => {
-                self.report.engine_version = begun.session.engine_version();
-                log::info!(version = self.report.engine_version; "DCGM successfully initialized!");
-                allocator::keep_memory(!begun.is_embedded() && self.config.interval < KEEP_MEMORY_BELOW);
-                *run = Some(begun);
-                Event::Connected
-            }
-            Err(error) => Event::ConnectFailed(self.unreachable(&error)),
-        }
-    }
-
-    /// Connects with the library of the engine's release line: one of another line connects, and then sees nothing.
-    fn connect_to(&mut self, address: &Address) -> Result<Session, Error> {
-        let session = Session::remote(&self.library, address, CONNECT_TIMEOUT)?;
-        let Some(why) = session.line_mismatch() else {
-            self.use_library(self.library.clone());
-            return Ok(session);
-        };
-        let line = Release::parse(&session.engine_version()).and_then(Major::of);
-        drop(session);
-        let mismatch = Error::new("dcgmConnect_v2", abi::VER_MISMATCH, why);
-        // Whoever names a library wants that one.
-        let Some(line) = line.filter(|_| self.config.libdcgm.is_none()) else { return Err(mismatch) };
-        let other = match &self.other_library {
-            Some(other) if other.major() == line => other.clone(),
-            _ => match self.library.for_line(line) {
-                Ok(library) => Arc::new(library),
-                Err(error) => {
-                    log::debug!("{error}");
-                    return Err(mismatch);
-                }
-            },
-        };
-        let session = Session::remote(&other, address, CONNECT_TIMEOUT)?;
-        log::info!(path = other.path().display().to_string(), version = other.version(); "using the libdcgm of the host engine's version");
-        self.use_library(other.clone());
-        self.other_library = Some(other);
-        Ok(session)
-    }
-
-    fn use_library(&mut self, library: Arc<Library>) {
-        self.report.library_version = library.version().to_owned();
-        self.report.library_path = library.path().display().to_string();
-    }
-
-    fn start_embedded(&mut self) -> Result<SessionRun, Error> {
-        self.set_engine("embedded", String::new());
-        if self.throttle.allows("connect") {
-            notices::connecting(None);
-        }
-        self.use_library(self.library.clone());
-        self.driver_gpus.engine_starts(driver::gpus());
-        let denied = unneeded_modules(&self.counters, &self.library);
-        Session::embedded(&self.library, &denied).map(|session| SessionRun::begin(session, denied))
-    }
-
-    fn set_engine(&mut self, mode: &'static str, address: String) {
-        (self.report.engine_mode, self.report.engine_address) = (mode, address);
-    }
-
-    fn unreachable(&mut self, error: &Error) -> String {
-        self.report.count_error(ErrorKind::Connect);
-        let address = self.report.engine_address.as_str();
-        if self.throttle.allows(&format!("unreachable {error}")) {
-            notices::unreachable(address, error);
-        }
-        match address {
-            "" => format!("cannot start the embedded DCGM engine ({error})"),
-            address => format!("cannot connect to the host engine at {address} ({error})"),
-        }
-    }
-
-    fn lost(&mut self, kind: Option<ErrorKind>, error: &Error) -> Event {
-        if let Some(kind) = kind {
-            self.report.count_error(kind);
-        }
-        if self.throttle.allows("lost") {
-            notices::lost(error);
-        }
-        self.engines.lost(Instant::now());
-        Event::SessionLost(format!("the DCGM engine is gone ({error})"))
     }
 
     fn end_session(&mut self, run: Option<SessionRun>) -> Event {
@@ -620,78 +509,6 @@ impl Watcher {
         self.watch(run, inventory)
     }
 
-    /// Renders the samples that there are and publishes the page.
-    fn publish(&mut self, run: &mut SessionRun) {
-        let Some(watches) = &mut run.watches else { return };
-        self.text.clear();
-        let Collector { table, computed, .. } = &mut watches.collector;
-        let left_out = watches.exposition.render(table, computed, &mut self.text);
-        if left_out > 0 && self.throttle.allows("samples left out") {
-            log::warn!(samples = left_out; "the page is too long with all jobs of the job map; further copies are left out");
-        }
-        self.report.samples_left_out = left_out;
-        if self.config.exporter_metrics {
-            watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
-            watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
-            watches.exposition.render_jobs(&mut self.text);
-            self.render_report();
-        }
-        self.publisher.publish(&self.text, self.collected);
-    }
-
-    /// Publishes a page without samples: those that were collected no longer hold. Only after a release it does not age,
-    /// because nothing is awaited.
-    fn publish_without_samples(&mut self) {
-        self.text.clear();
-        self.report.sources.clear();
-        if self.config.exporter_metrics {
-            self.render_report();
-        }
-        let taken = match self.phase {
-            Phase::Released => None,
-            Phase::Connecting { .. } => Some(Instant::now()),
-            _ => self.collected.or_else(|| Some(Instant::now())),
-        };
-        self.publisher.publish(&self.text, taken);
-    }
-
-    fn render_report(&mut self) {
-        self.report.scrapes = self.publisher.published().scrapes();
-        self.report.http_restarts = self.publisher.published().http_restarts();
-        self.report.put(&mut OwnMetrics::new(&mut self.text));
-    }
-
-    fn relabel(&mut self, run: &mut SessionRun) {
-        let (Some(jobs), Some(watches)) = (&self.jobs, &mut run.watches) else { return };
-        watches.exposition.set_jobs(jobs, self.config.job_labels);
-        let reported = watches.inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu);
-        let unmatched = jobs.unmatched(reported.map(|entity| entity.names.as_slice()));
-        let unmatched: BTreeSet<String> = unmatched.into_iter().map(ToString::to_string).collect();
-        for name in unmatched.difference(&self.unmatched) {
-            notices::unmatched(name);
-        }
-        self.unmatched = unmatched;
-        if self.config.job_labels == JobLabels::OnSamples {
-            let now = microseconds();
-            for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
-                self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
-            }
-        }
-    }
-
-    fn read_jobs(&mut self) {
-        let Some(directory) = &self.config.job_map else { return };
-        let jobs::Scan { map, problems, left_out } = jobs::scan(directory);
-        self.jobs = Some(map);
-        self.report.job_ids_left_out = Some(left_out);
-        *self.report.job_map_errors.get_or_insert(0) += problems.len() as u64;
-        for problem in problems {
-            if self.throttle.allows(&problem) {
-                log::warn!(error = problem; "part of the HPC job map cannot be used");
-            }
-        }
-    }
-
     /// Reads the counters file again. Returns whether there is something new to watch. If none of its rows can be used, the
     /// log says why, and the rows that there were stay.
     fn reload(&mut self) -> bool {
@@ -779,34 +596,6 @@ impl Watcher {
         let found = hostengine::first_answering(&places);
         let oldest = found.and_then(|_| inventory::oldest_architecture(&run.session, &watches.inventory.gpus));
         notices::neighbour(found, &places, oldest);
-    }
-
-    fn report_plan(&mut self, watches: &ActiveWatches) {
-        let ActiveWatches { plan, collector, profiling_refusal, .. } = watches;
-        if let Some(error) = profiling_refusal {
-            log::info!("Not collecting DCP metrics: {error}");
-        }
-        for (name, reason) in &plan.skipped {
-            log::warn!("Skipping '{name}': metric not enabled; {reason}");
-        }
-        for (field, error) in &collector.refused {
-            self.report.count_error(ErrorKind::Watch);
-            let names: Vec<&str> = plan.names_of(*field).collect();
-            log::warn!("Skipping '{}': the engine does not watch field {field}; {error}", names.join("', '"));
-        }
-        for problem in &collector.problems {
-            self.report.count_error(ErrorKind::Watch);
-            log::warn!("{problem}");
-        }
-        self.count_skipped(watches);
-    }
-
-    fn count_skipped(&mut self, watches: &ActiveWatches) {
-        let ActiveWatches { plan, collector, .. } = watches;
-        let of_switches = collector.skipped_switch_fields(plan).len();
-        let not_watched = plan.skipped.len() + collector.refused.len() + of_switches;
-        self.report.counters_skipped = self.counters.errors.len() + not_watched;
-        self.report.counters = self.counters.rows.len().saturating_sub(not_watched);
     }
 }
 

@@ -1,0 +1,117 @@
+//! The page: samples, jobs and the exporter's own metrics, rendered and published.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::active_watches::ActiveWatches;
+use super::phase::Phase;
+use super::session_run::SessionRun;
+use super::{Watcher, microseconds, notices};
+use crate::config::JobLabels;
+use crate::exposition::OwnMetrics;
+use crate::inventory::Kind;
+use crate::jobs;
+use crate::metrics::Collector;
+use crate::metrics::exporter::ErrorKind;
+
+impl Watcher {
+    /// Renders the samples that there are and publishes the page.
+    pub(super) fn publish(&mut self, run: &mut SessionRun) {
+        let Some(watches) = &mut run.watches else { return };
+        self.text.clear();
+        let Collector { table, computed, .. } = &mut watches.collector;
+        let left_out = watches.exposition.render(table, computed, &mut self.text);
+        if left_out > 0 && self.throttle.allows("samples left out") {
+            log::warn!(samples = left_out; "the page is too long with all jobs of the job map; further copies are left out");
+        }
+        self.report.samples_left_out = left_out;
+        if self.config.exporter_metrics {
+            watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
+            watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
+            watches.exposition.render_jobs(&mut self.text);
+            self.render_report();
+        }
+        self.publisher.publish(&self.text, self.collected);
+    }
+
+    /// Publishes a page without samples: those that were collected no longer hold. Only after a release it does not age,
+    /// because nothing is awaited.
+    pub(super) fn publish_without_samples(&mut self) {
+        self.text.clear();
+        self.report.sources.clear();
+        if self.config.exporter_metrics {
+            self.render_report();
+        }
+        let taken = match self.phase {
+            Phase::Released => None,
+            Phase::Connecting { .. } => Some(Instant::now()),
+            _ => self.collected.or_else(|| Some(Instant::now())),
+        };
+        self.publisher.publish(&self.text, taken);
+    }
+
+    fn render_report(&mut self) {
+        self.report.scrapes = self.publisher.published().scrapes();
+        self.report.http_restarts = self.publisher.published().http_restarts();
+        self.report.put(&mut OwnMetrics::new(&mut self.text));
+    }
+
+    pub(super) fn relabel(&mut self, run: &mut SessionRun) {
+        let (Some(jobs), Some(watches)) = (&self.jobs, &mut run.watches) else { return };
+        watches.exposition.set_jobs(jobs, self.config.job_labels);
+        let reported = watches.inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu);
+        let unmatched = jobs.unmatched(reported.map(|entity| entity.names.as_slice()));
+        let unmatched: BTreeSet<String> = unmatched.into_iter().map(ToString::to_string).collect();
+        for name in unmatched.difference(&self.unmatched) {
+            notices::unmatched(name);
+        }
+        self.unmatched = unmatched;
+        if self.config.job_labels == JobLabels::OnSamples {
+            let now = microseconds();
+            for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
+                self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
+            }
+        }
+    }
+
+    pub(super) fn read_jobs(&mut self) {
+        let Some(directory) = &self.config.job_map else { return };
+        let jobs::Scan { map, problems, left_out } = jobs::scan(directory);
+        self.jobs = Some(map);
+        self.report.job_ids_left_out = Some(left_out);
+        *self.report.job_map_errors.get_or_insert(0) += problems.len() as u64;
+        for problem in problems {
+            if self.throttle.allows(&problem) {
+                log::warn!(error = problem; "part of the HPC job map cannot be used");
+            }
+        }
+    }
+
+    pub(super) fn report_plan(&mut self, watches: &ActiveWatches) {
+        let ActiveWatches { plan, collector, profiling_refusal, .. } = watches;
+        if let Some(error) = profiling_refusal {
+            log::info!("Not collecting DCP metrics: {error}");
+        }
+        for (name, reason) in &plan.skipped {
+            log::warn!("Skipping '{name}': metric not enabled; {reason}");
+        }
+        for (field, error) in &collector.refused {
+            self.report.count_error(ErrorKind::Watch);
+            let names: Vec<&str> = plan.names_of(*field).collect();
+            log::warn!("Skipping '{}': the engine does not watch field {field}; {error}", names.join("', '"));
+        }
+        for problem in &collector.problems {
+            self.report.count_error(ErrorKind::Watch);
+            log::warn!("{problem}");
+        }
+        self.count_skipped(watches);
+    }
+
+    pub(super) fn count_skipped(&mut self, watches: &ActiveWatches) {
+        let ActiveWatches { plan, collector, .. } = watches;
+        let of_switches = collector.skipped_switch_fields(plan).len();
+        let not_watched = plan.skipped.len() + collector.refused.len() + of_switches;
+        self.report.counters_skipped = self.counters.errors.len() + not_watched;
+        self.report.counters = self.counters.rows.len().saturating_sub(not_watched);
+    }
+}
