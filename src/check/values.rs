@@ -13,6 +13,7 @@ use super::gpus::models;
 use crate::counters::{Counters, MetricType, PROFILING, Source};
 use crate::dcgm::Session;
 use crate::inventory::{Inventory, Kind};
+use crate::metrics::fatal_xid;
 use crate::metrics::freshness::is_evidence;
 use crate::metrics::number::Number;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
@@ -102,6 +103,23 @@ impl Asker {
             }
             collector.table.settle_labels();
             stamps.push(newest_stamps(&collector.table, inventory));
+        }
+        match collector.gpus_with_fatal_xid() {
+            Ok(gpus) if !gpus.is_empty() && stamps[1].iter().all(|seen| !matches!(seen, Seen::At(_))) => {
+                for gpu in gpus {
+                    let found = fatal_xid::sentence(gpu, &inventory.entities);
+                    self.fail(
+                        QUESTION,
+                        found,
+                        "reset the GPU (nvidia-smi -r) or reboot the node, then restart the engine",
+                    );
+                }
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return self.fail(QUESTION, error.to_string(), "the engine ended during the check; try again");
+            }
         }
         let before = &stamps[0];
         for (index, entity) in inventory.entities.iter().enumerate().filter(|(_, entity)| entity.kind == Kind::Gpu) {

@@ -12,6 +12,7 @@ use super::sources::xid;
 use super::watches::{FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
+use crate::inventory::Entity;
 
 /// The code that DCGM treats so by default; `__DCGM_FATAL_XIDS__` in the engine's environment changes it.
 pub const CODE: i64 = 119;
@@ -67,4 +68,16 @@ impl FatalXid {
         }
         Ok(gpus.into_iter().collect())
     }
+}
+
+/// Why DCGM answers for no GPU, if this one had XID 119.
+pub fn sentence(gpu: u32, entities: &[Entity]) -> String {
+    let known = entities.iter().find(|entity| entity.gpu == Some(gpu));
+    let name = known.map_or_else(String::new, |entity| {
+        let pci = entity.labels.iter().find(|(name, _)| *name == "pci_bus_id").map(|(_, pci)| pci.as_str());
+        format!(" ({}{}{})", entity.gpu_uuid, if pci.is_some() { ", " } else { "" }, pci.unwrap_or_default())
+    });
+    format!(
+        "XID 119 on GPU {gpu}{name}: DCGM answers for no GPU until the GPU is reset and the engine is started again"
+    )
 }

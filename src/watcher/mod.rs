@@ -34,6 +34,7 @@ use crate::inventory::hostname;
 use crate::inventory::{self, Inventory, Kind, Known};
 use crate::jobs::JobMap;
 use crate::metrics::exporter::{ErrorKind, Report};
+use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::switch_fields::Change;
 use crate::metrics::{Memory, Windows, sources};
@@ -475,7 +476,7 @@ impl Watcher {
         let Some(watches) = &run.watches else { return Event::NoGpus { had_some: false } };
         if !run.fatal_xid.is_empty() {
             let entities = &watches.inventory.entities;
-            let reasons = run.fatal_xid.iter().map(|gpu| notices::fatal_xid(*gpu, entities)).collect();
+            let reasons = run.fatal_xid.iter().map(|gpu| fatal_xid::sentence(*gpu, entities)).collect();
             return Event::Collected(Running { reasons, no_gpu_answers: true });
         }
         let had_some = !self.lost.entities().is_empty();

@@ -7,7 +7,7 @@ use super::phase::Phase;
 use crate::config::engine::Address;
 use crate::dcgm::Error;
 use crate::inventory::architecture::Architecture;
-use crate::inventory::{Entity, Inventory, Kind};
+use crate::inventory::{Inventory, Kind};
 use crate::metrics::plan::Plan;
 use crate::metrics::switch_fields::Change;
 use crate::system::logging::Throttle;
@@ -121,16 +121,4 @@ pub fn switch_fields(change: &Change, plan: &Plan) {
     if let Some((kind, field)) = change.kept {
         log::info!("no longer skipping '{}' of {}: it has samples now", names(field), kind.name());
     }
-}
-
-/// Why DCGM answers for no GPU, if this one had XID 119.
-pub fn fatal_xid(gpu: u32, entities: &[Entity]) -> String {
-    let known = entities.iter().find(|entity| entity.gpu == Some(gpu));
-    let name = known.map_or_else(String::new, |entity| {
-        let pci = entity.labels.iter().find(|(name, _)| *name == "pci_bus_id").map(|(_, pci)| pci.as_str());
-        format!(" ({}{}{})", entity.gpu_uuid, if pci.is_some() { ", " } else { "" }, pci.unwrap_or_default())
-    });
-    format!(
-        "XID 119 on GPU {gpu}{name}: DCGM answers for no GPU until the GPU is reset and the engine is started again"
-    )
 }

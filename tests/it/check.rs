@@ -365,3 +365,13 @@ fn a_machine_with_driver_unit_and_settings() {
     assert_eq!(found(&answers, "counters file", "counters.csv, 1 rows"), "ok");
     assert_eq!(found(&answers, "unit", "is not enabled"), "warn");
 }
+
+#[test]
+fn xid_119_is_named() {
+    let scratch = Scratch::new();
+    let mut node = node();
+    node["kernel_log"] = json!([{ "gpu": 1, "code": 119, "age_ms": 5000 }]);
+    let checked = Checked::run(&mut check(&scratch, &node));
+    let said = checked.report.to_string();
+    assert!(said.contains("XID 119 on GPU 1"), "{:#}", checked.report);
+}
