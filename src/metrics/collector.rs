@@ -160,8 +160,7 @@ impl Collector {
     /// Errors: the first one; the watches after it keep their interval.
     pub fn set_interval(&mut self, interval: Duration) -> Result<()> {
         self.interval = interval;
-        let of_watches = watches::of_collections(interval);
-        self.watches.iter().try_for_each(|(_, watch)| watch.set_interval(of_watches))?;
+        watches::set_interval(self.watches.iter().map(|(_, watch)| watch), interval)?;
         self.sources.iter_mut().try_for_each(|source| source.set_interval(interval))?;
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
         self.events.set_interval(interval)?;

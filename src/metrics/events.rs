@@ -121,8 +121,7 @@ impl Events {
 
     /// Changes the interval of the watches in place; to be called after the plain watches have theirs, see [`Events::new`].
     pub fn set_interval(&self, interval: Duration) -> Result<()> {
-        let interval = super::watches::of_collections(interval);
-        self.watches.iter().try_for_each(|watch| watch.set_interval(interval))
+        super::watches::set_interval(&self.watches, interval)
     }
 }
 

@@ -50,8 +50,7 @@ impl FatalXid {
     }
 
     pub fn set_interval(&self, interval: Duration) -> Result<()> {
-        let interval = super::watches::of_collections(interval);
-        self.watches.iter().try_for_each(|watch| watch.set_interval(interval))
+        super::watches::set_interval(&self.watches, interval)
     }
 
     /// GPUs that have had the error, ascending.

@@ -163,11 +163,7 @@ impl Freshness {
             let is_silent = asked && *has_answered && !answers;
             if is_frozen && !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
                 judgement.stale[index] = true;
-                judgement.reasons.push(format!(
-                    "{} {}: its values have stopped moving",
-                    name(entity.id.group),
-                    entity.id.id
-                ));
+                judgement.blame(entity.id, "its values have stopped moving");
             } else if is_frozen {
                 table.blank(index);
                 judgement.fail(index, entity.kind, entity.id, "its values have stopped moving");
@@ -197,7 +193,7 @@ impl Freshness {
                 stamp.rewatched = true;
                 judgement.rewatch = true;
             }
-            judgement.reasons.push(format!("{} {}: profiling field {field} is silent", name(entity.group), entity.id));
+            judgement.blame(entity, &format!("profiling field {field} is silent"));
         }
     }
 
@@ -224,8 +220,12 @@ impl Judgement {
         self.up[index] = false;
         // A parent is not shown by itself; its instances speak for it.
         if kind != Kind::WholeGpu {
-            self.reasons.push(format!("{} {}: {why}", name(entity.group), entity.id));
+            self.blame(entity, why);
         }
+    }
+
+    fn blame(&mut self, entity: EntityId, why: &str) {
+        self.reasons.push(format!("{} {}: {why}", name(entity.group), entity.id));
     }
 }
 

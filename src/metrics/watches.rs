@@ -24,6 +24,13 @@ pub fn of_collections(interval: Duration) -> Duration {
     interval.mul_f64(WATCH_SHARE)
 }
 
+/// Changes the interval of watches in place, to once per collection.
+///
+/// Errors: the first one; the watches after it keep their interval.
+pub fn set_interval<'w>(watches: impl IntoIterator<Item = &'w Watch>, interval: Duration) -> Result<()> {
+    watches.into_iter().try_for_each(|watch| watch.set_interval(of_collections(interval)))
+}
+
 /// One field group for each list of fields, for as long as a watch uses it.
 #[derive(Default)]
 pub struct FieldGroups {

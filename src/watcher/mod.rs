@@ -460,9 +460,8 @@ impl Watcher {
                 notices::switch_fields(&change, &watches.plan);
                 self.count_skipped(&*watches);
             }
-            let up = watches.judgement.up.clone();
-            run.note_answers(&up);
         }
+        run.note_answers();
         let event = self.judge(run);
         let no_gpu_answers = matches!(&event, Event::Collected(running) if running.no_gpu_answers);
         self.advance(event);

@@ -50,7 +50,7 @@ pub struct SessionRun {
     /// GPUs with XID 119; while there is one, DCGM answers for none.
     pub fatal_xid: Vec<u32>,
     /// Which GPUs and instances answered at the last collection, by entity.
-    pub answered: Vec<bool>,
+    answered: Vec<bool>,
     /// A GPU has stopped answering, and its watches are to be made anew at the next look: after it was unbound and bound,
     /// old groups bring no values.
     pub should_rewatch: bool,
@@ -124,8 +124,10 @@ impl SessionRun {
         is_missing_some && self.watched.elapsed() >= pause
     }
 
-    /// Takes in which GPUs and instances answer now. One that did and no longer does is looked for soon.
-    pub fn note_answers(&mut self, up: &[bool]) {
+    /// Takes in what answered at this collection. What did before and no longer does is looked for soon.
+    pub fn note_answers(&mut self) {
+        let Some(watches) = &self.watches else { return };
+        let up = &watches.judgement.up;
         let has_stopped = self.answered.iter().zip(up).any(|(before, now)| *before && !now);
         if has_stopped {
             (self.has_failed, self.should_rewatch) = (true, true);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::*;
+use crate::node::*;
 
 /// An HGX board with Grace-like CPUs: GPUs sliced or whole, switches, links of both, CPUs with cores, adapters.
 fn board(gpus: u32, instances_per_gpu: u32, switches: u32, links_per_gpu: usize, cpus: u32, cores: u32) -> Value {
@@ -40,25 +41,6 @@ const EVERY_KIND: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, g\nDCGM_FI_DEV_NVSWITCH_T
 
 fn series(page: &str, metric: &str) -> usize {
     page.lines().filter(|line| line.starts_with(&format!("{metric}{{"))).count()
-}
-
-/// The value of the one sample that has all these texts.
-fn value(page: &str, parts: &[&str]) -> Option<f64> {
-    let line = page.lines().find(|line| parts.iter().all(|part| line.contains(part)))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
-fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
-    let plan = scratch.write("scenario.json", plan.to_string());
-    let counters = scratch.write("counters.csv", counters);
-    Exporter::start(
-        exporter()
-            .env("DCGM_SIMULATOR_SCENARIO", plan)
-            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
-            .args(arguments)
-            .arg("-f")
-            .arg(counters),
-    )
 }
 
 #[test]
@@ -110,7 +92,7 @@ fn a_kind_that_cannot_be_read_leaves_the_others_alone_and_is_said_once() {
 fn one_read_for_each_group_and_none_for_labels_alone() {
     let scratch = Scratch::new();
     let calls = |scratch: &Scratch| -> Value {
-        let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+        let stats = stats(scratch);
         assert_eq!(stats["violations"], json!([]));
         stats["calls"].clone()
     };

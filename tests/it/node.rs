@@ -61,10 +61,29 @@ impl Node {
         (engine, format!("unix://{socket}"))
     }
 
-    /// What the engine has counted; see the simulator's README.
+    /// What the engine has counted.
     pub fn stats(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.scratch.path("stats.json")).unwrap()).unwrap()
+        stats(&self.scratch)
     }
+}
+
+/// Starts the exporter on a scenario and a counters file, which are written into `scratch` and can be written anew.
+pub fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let counters = scratch.write("counters.csv", counters);
+    Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", plan)
+            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+            .args(arguments)
+            .arg("-f")
+            .arg(counters),
+    )
+}
+
+/// What the engine has counted; see the simulator's README.
+pub fn stats(scratch: &Scratch) -> Value {
+    serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap()
 }
 
 /// The value of the one sample that has all these texts.

@@ -7,39 +7,21 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::*;
+use crate::node::*;
 
 /// Collects ten times a second, and calls a page stale after a second.
 const FAST: [&str; 4] = ["-c", "100", "--stale-after", "1s"];
 
-fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
-    let plan = scratch.write("scenario.json", plan.to_string());
-    let counters = scratch.write("counters.csv", counters);
-    Exporter::start(
-        exporter()
-            .env("DCGM_SIMULATOR_SCENARIO", plan)
-            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
-            .args(FAST)
-            .args(arguments)
-            .arg("-f")
-            .arg(counters),
-    )
-}
-
-/// Waits for an answer of `/health` in which something is true.
-fn health_with(exporter: &mut Exporter, what: &str, is: impl Fn(&Response) -> bool) -> Response {
-    exporter.until(what, |exporter| Some(exporter.get("/health")).filter(|health| is(health)))
-}
-
-fn state(page: &str, name: &str) -> bool {
-    page.contains(&format!("dcgm_exporter_state{{state=\"{name}\"}} 1\n"))
+fn start_fast(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
+    start(scratch, plan, counters, &[&FAST, arguments].concat())
 }
 
 #[test]
 fn a_call_that_hangs_and_returns() {
     let scratch = Scratch::new();
     let mut plan = scenario(&[0]);
-    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
-    assert!(state(&exporter.page(), "running"));
+    let mut exporter = start_fast(&scratch, &plan, GPU_TEMP, &[]);
+    assert!(is_in_state(&exporter.page(), "running"));
     plan["faults"]["hang_ms"]["dcgmUpdateAllFields"] = 60_000.into();
     scratch.write("scenario.json", plan.to_string());
     let stale = exporter.until("the page is stale", |exporter| {
@@ -88,7 +70,7 @@ fn a_host_engine_that_is_restarted() {
     for round in 1..=3 {
         drop(engine);
         let page = exporter.page_with("samples are gone", |page| !page.contains("DCGM_FI_DEV_GPU_TEMP"));
-        assert!(state(&page, "lost"), "{page}");
+        assert!(is_in_state(&page, "lost"), "{page}");
         let health =
             health_with(&mut exporter, "health says so", |health| health.body.starts_with("lost: cannot connect"));
         assert!(health.status == 503 && health.body.contains(&address), "{}", health.body);
@@ -105,7 +87,7 @@ fn a_host_engine_that_is_restarted() {
 fn a_gpu_that_falls_off_the_bus() {
     let scratch = Scratch::new();
     let mut plan = scenario(&[0, 1]);
-    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    let mut exporter = start_fast(&scratch, &plan, GPU_TEMP, &[]);
     let page = exporter.page();
     assert!(page.contains("dcgm_exporter_entity_up{gpu=\"1\",UUID=\"GPU-1\""), "{page}");
     let lost = |page: &str| {
@@ -119,7 +101,7 @@ fn a_gpu_that_falls_off_the_bus() {
         page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"") && !page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""),
         "{page}"
     );
-    assert!(state(&page, "degraded"), "{page}");
+    assert!(is_in_state(&page, "degraded"), "{page}");
     let health = exporter.get("/health");
     assert!(health.status == 200 && health.body.contains("GPU 1: none of its fields has a value"), "{}", health.body);
     // It may also vanish from the engine's list.
@@ -132,7 +114,7 @@ fn a_gpu_that_falls_off_the_bus() {
     plan["system"]["gpus"].as_array_mut().unwrap().push(gpu);
     scratch.write("scenario.json", plan.to_string());
     let page = exporter.page_with("it is back", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
-    assert!(!lost(&page) && state(&page, "running"), "{page}");
+    assert!(!lost(&page) && is_in_state(&page, "running"), "{page}");
 }
 
 #[test]
@@ -144,7 +126,7 @@ fn a_driver_that_comes_after_the_exporter() {
     command.env("DCGM_SIMULATOR_SCENARIO", plan).env("DCGM_EXPORTER_TEST_DRIVER", scratch.path("driver"));
     let mut exporter = Exporter::start(command.args(FAST).arg("-f").arg(counters));
     let page = exporter.page();
-    assert!(!page.contains("DCGM_FI_") && state(&page, "waiting_for_gpus"), "{page}");
+    assert!(!page.contains("DCGM_FI_") && is_in_state(&page, "waiting_for_gpus"), "{page}");
     let health = exporter.get("/health");
     assert!(health.body.contains("no GPU is found; looking again"), "{}", health.body);
     scratch.write("scenario.json", scenario(&[0, 1]).to_string());
@@ -152,21 +134,21 @@ fn a_driver_that_comes_after_the_exporter() {
         std::fs::create_dir_all(scratch.path(&format!("driver/gpus/{gpu}"))).unwrap();
     }
     let page = exporter.page_with("GPUs are found", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
-    assert!(state(&page, "running"), "{page}");
+    assert!(is_in_state(&page, "running"), "{page}");
 }
 
 #[test]
 fn an_entity_that_spoils_the_reading_of_its_group() {
     let scratch = Scratch::new();
     let mut plan = scenario(&[0, 1, 2]);
-    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    let mut exporter = start_fast(&scratch, &plan, GPU_TEMP, &[]);
     exporter.page();
     plan["faults"]["fail"] = json!([{ "call": "latest", "code": -3, "entity": "GPU", "id": 1 }]);
     scratch.write("scenario.json", plan.to_string());
     let page = exporter.page_with("the culprit stands alone", |page| {
         page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"2\"") && !page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\"")
     });
-    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"") && state(&page, "degraded"), "{page}");
+    assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"") && is_in_state(&page, "degraded"), "{page}");
     assert!(!page.contains("dcgm_exporter_errors_total{kind=\"read\"} 0\n"), "{page}");
 }
 
@@ -182,7 +164,7 @@ fn values_that_stop_moving_are_not_shown() {
         plan["latest_values"][gpu]["fields"]["230"] =
             json!({ "type": "int64", "value": "31", "timestamp": 1_000_000.0 });
     }
-    let mut exporter = start(&scratch, &plan, counters, &[]);
+    let mut exporter = start_fast(&scratch, &plan, counters, &[]);
     exporter.page_with("both are shown", |page| {
         page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\"") && page.contains("dcgm_exporter_collections_total 12\n")
     });
@@ -209,7 +191,7 @@ fn profiling_that_goes_silent_is_watched_anew() {
     let mut plan = scenario(&[0]);
     plan["supported_profiling_fields"] = json!([1001]);
     plan["latest_values"][0]["fields"]["1001"] = json!({ "type": "double", "value": "0.5" });
-    let mut exporter = start(&scratch, &plan, counters, &[]);
+    let mut exporter = start_fast(&scratch, &plan, counters, &[]);
     exporter.page_with("it is there", |page| page.contains("} 0.500000\n"));
     // The simulator lets a silent field speak again when it is watched anew.
     plan["faults"]["silent_fields"] = json!([1001]);
@@ -248,7 +230,7 @@ fn a_thousand_reloads_leave_nothing_behind_and_no_page_empty() {
     for gpu in [0, 1] {
         plan["latest_values"][gpu]["fields"]["100"] = json!({ "type": "int64", "value": "1980" });
     }
-    let mut exporter = start(&scratch, &plan, &counters(false), &[]);
+    let mut exporter = start_fast(&scratch, &plan, &counters(false), &[]);
     exporter.page();
     let finish = scrape_all_the_time(exporter.port, |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
     const RELOADS: u64 = 1000;
@@ -288,7 +270,7 @@ fn a_changed_counters_file_is_found_and_a_bad_one_refused() {
     let mut plan = scenario(&[0]);
     plan["latest_values"][0]["fields"]["100"] = json!({ "type": "int64", "value": "1980" });
     plan["health_incidents"] = json!([]);
-    let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
+    let mut exporter = start_fast(&scratch, &plan, GPU_TEMP, &[]);
     exporter.page();
     scratch.write("counters.csv", "DCGM_FI_DEV_SM_CLOCK, gauge, c\n");
     exporter.page_with("the new row is there", |page| {
@@ -312,23 +294,24 @@ fn a_changed_counters_file_is_found_and_a_bad_one_refused() {
 #[test]
 fn letting_the_gpus_go_and_taking_them_up_again() {
     let scratch = Scratch::new();
-    let mut exporter = start(&scratch, &scenario(&[0]), GPU_TEMP, &[]);
+    let mut exporter = start_fast(&scratch, &scenario(&[0]), GPU_TEMP, &[]);
     exporter.page();
     for _ in 0..3 {
         exporter.signal(Signal::USR1);
-        let page = exporter.page_with("they are let go", |page| state(page, "released"));
+        let page = exporter.page_with("they are let go", |page| is_in_state(page, "released"));
         assert!(!page.contains("DCGM_FI_"), "{page}");
         let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
         assert_eq!(stats["sessions"], 0, "{stats}");
         std::thread::sleep(Duration::from_millis(1200));
         let page = exporter.get("/metrics");
-        assert!(page.status == 200 && state(&page.body, "released"), "it stands as long as it takes");
+        assert!(page.status == 200 && is_in_state(&page.body, "released"), "it stands as long as it takes");
         assert!(exporter.get("/health").body.contains("send SIGUSR2 to go on"));
         exporter.signal(Signal::USR2);
-        exporter.page_with("they are back", |page| state(page, "running") && page.contains("DCGM_FI_DEV_GPU_TEMP{"));
+        exporter
+            .page_with("they are back", |page| is_in_state(page, "running") && page.contains("DCGM_FI_DEV_GPU_TEMP{"));
     }
     exporter.signal(Signal::USR1);
-    exporter.page_with("they are let go", |page| state(page, "released"));
+    exporter.page_with("they are let go", |page| is_in_state(page, "released"));
     let (status, took) = exporter.stop();
     assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
 }

@@ -5,29 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::*;
-
-fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
-    let plan = scratch.write("scenario.json", plan.to_string());
-    let counters = scratch.write("counters.csv", counters);
-    Exporter::start(
-        exporter()
-            .env("DCGM_SIMULATOR_SCENARIO", plan)
-            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
-            .args(arguments)
-            .arg("-f")
-            .arg(counters),
-    )
-}
-
-/// The value of the one sample that has all these texts.
-fn value(page: &str, parts: &[&str]) -> Option<f64> {
-    let line = page.lines().find(|line| parts.iter().all(|part| line.contains(part)))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
-fn is_in_state(page: &str, state: &str) -> bool {
-    page.contains(&format!("dcgm_exporter_state{{state=\"{state}\"}} 1\n"))
-}
+use crate::node::*;
 
 fn release(exporter: &mut Exporter) {
     exporter.signal(Signal::USR1);
@@ -151,7 +129,7 @@ fn one_instance_of_many_that_refuses_its_fields() {
     let page = exporter.page_with("the others have samples", |page| series(page) > 0);
     assert_eq!(series(&page), 111);
     exporter.stop();
-    let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+    let stats = stats(&scratch);
     assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
 }
 
@@ -167,6 +145,6 @@ fn an_engine_without_room_is_not_lost() {
     let health = exporter.get("/health").body;
     assert!(health.contains("the engine has no room for more groups (3 watches are missing)"), "{health}");
     exporter.stop();
-    let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+    let stats = stats(&scratch);
     assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::*;
+use crate::node::*;
 
 /// Two switches with four links each, one of them down, two GPUs with four links each, and two adapters.
 fn board(switch_module: &str) -> Value {
@@ -37,31 +38,8 @@ fn every_switch_field() -> String {
     rows
 }
 
-fn start(scratch: &Scratch, plan: &Value, counters: &str, arguments: &[&str]) -> Exporter {
-    let plan = scratch.write("scenario.json", plan.to_string());
-    let counters = scratch.write("counters.csv", counters);
-    Exporter::start(
-        exporter()
-            .env("DCGM_SIMULATOR_SCENARIO", plan)
-            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
-            .args(arguments)
-            .arg("-f")
-            .arg(counters),
-    )
-}
-
-fn stats(scratch: &Scratch) -> Value {
-    serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap()
-}
-
 fn lines<'a>(page: &'a str, metric: &str) -> Vec<&'a str> {
     page.lines().filter(|line| line.starts_with(metric) && line[metric.len()..].starts_with('{')).collect()
-}
-
-/// The value of the one sample that has all these texts.
-fn value(page: &str, parts: &[&str]) -> Option<f64> {
-    let line = page.lines().find(|line| parts.iter().all(|part| line.contains(part)))?;
-    line.rsplit(' ').next()?.parse().ok()
 }
 
 /// The value of a metric of the exporter's own without labels.
