@@ -502,7 +502,7 @@ mod tests {
         assert!(error.contains("--stale-after: '20s'"), "{error}");
         let zero = File::new("zero", "version: 1\ncollection: {retention: {maxAge: 0s}}\n");
         let error = run(&["--config-file", zero.path()], &[]).unwrap_err();
-        assert!(error.starts_with(&format!("{}:2:35: collection.retention.maxAge: ", zero.path())), "{error}");
+        assert!(error.starts_with(&format!("{}:2:34: collection.retention.maxAge: ", zero.path())), "{error}");
         run(&["--config-file", zero.path(), "--watch-max-keep-samples=2"], &[]).unwrap();
         let wrong = File::new("wrong", "version: 2\nserver: {a: 1}\nmetrics: {b: 2}\n");
         let error = run(&["--config-file", wrong.path()], &[]).unwrap_err();
