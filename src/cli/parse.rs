@@ -412,8 +412,9 @@ mod tests {
     #[test]
     fn flags_before_variables_before_the_file_before_defaults() {
         let file = File::new("precedence", FULL);
-        type Shown = fn(&Config) -> String;
-        let table: [(&str, &str, &str, &str, [&str; 4], Shown); 6] = [
+        /// Flag, variable, the value of each, and what is shown of default, file, variable and flag.
+        type Row<'a> = (&'a str, &'a str, &'a str, &'a str, [&'a str; 4], fn(&Config) -> String);
+        let table: [Row<'_>; 6] = [
             (
                 "-f",
                 "DCGM_EXPORTER_COLLECTORS",
