@@ -68,6 +68,7 @@ pub fn parse(
     for (flag, value, origin) in &origins {
         (flag.check)(&mut config).map_err(|refusal| refused(refusal, origin, value))?;
     }
+    config.warnings.extend(config.uneven_intervals());
     Ok(Command::Run(Box::new(config)))
 }
 
@@ -478,6 +479,20 @@ mod tests {
         let config = run(&["--config-file", file.path(), "-c", "1m"], &[]).unwrap();
         assert_eq!((config.collections.len(), config.period()), (1, Duration::from_secs(5)));
         assert_eq!(config.slower_rest(), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn intervals_that_do_not_fit_are_named() {
+        let text = "version: 1\ncollection: {interval: 12s, watchGroups: [{name: a, interval: 5s, fields: [X]}, {name: b, interval: \
+                    1m, fields: [Y]}]}\n";
+        let file = File::new("uneven", text);
+        let warnings = run(&["--config-file", file.path()], &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("'*': its interval 12s")
+                && warnings[0].contains("every 5s; its fields are sampled every 10s")
+        );
+        assert_eq!(run(&["--config-file", file.path(), "-c", "15s"], &[]).unwrap().warnings, [""; 0]);
     }
 
     #[test]

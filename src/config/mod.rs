@@ -148,6 +148,25 @@ impl Config {
         (self.interval > self.period()).then_some(self.interval)
     }
 
+    /// A sentence for each interval that is no whole number of collections: the nearest one is taken.
+    pub fn uneven_intervals(&self) -> Vec<String> {
+        let period = self.period().as_secs_f64().max(1e-3);
+        let rest = ("*", self.interval);
+        let named = self.collections.iter().map(|collection| (collection.name.as_str(), collection.interval));
+        let uneven = named.chain([rest]).filter_map(|(name, interval)| {
+            let count = (interval.as_secs_f64() / period).round().max(1.0);
+            let sampled = Duration::from_secs_f64(count * period);
+            (sampled.abs_diff(interval) > interval.mul_f64(0.05)).then(|| {
+                let [asked, sampled, period] = [interval, sampled, self.period()].map(humantime::format_duration);
+                format!(
+                    "collection '{name}': its interval {asked} is no whole number of collections, which come every {period}; \
+                     its fields are sampled every {sampled}"
+                )
+            })
+        });
+        uneven.collect()
+    }
+
     /// The file that the rows are in.
     pub fn counters_file(&self) -> &Path {
         self.config_file.as_deref().filter(|_| self.rows.is_some()).unwrap_or(&self.collectors)
