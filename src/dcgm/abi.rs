@@ -12,6 +12,7 @@ pub const NOT_SUPPORTED: c_int = -6;
 pub const VER_MISMATCH: c_int = -12;
 pub const MAX_LIMIT: c_int = -24;
 pub const CONNECTION_NOT_VALID: c_int = -21;
+pub const NO_DATA: c_int = -14;
 pub const MODULE_NOT_LOADED: c_int = -33;
 
 /// What a function fails with here when the loaded library does not have it at all (`DCGM_ST_FUNCTION_NOT_FOUND`).

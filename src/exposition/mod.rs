@@ -192,6 +192,23 @@ impl Exposition {
         }
     }
 
+    /// Appends `dcgm_exporter_xid_events_total`: one sample for each GPU and instance, and for each GPU behind instances, with
+    /// `counts` by entity; then those of entities that have gone, with their last known identity.
+    pub fn render_xid_events(&self, counts: &[Option<u64>], gone: &[(&Entity, u64)], out: &mut String) {
+        let help = "XID errors of a GPU or instance since the exporter started, whatever their codes";
+        let mut family = Family::new("dcgm_exporter_xid_events_total", "counter", help);
+        let number = |count: u64| Number::Int(i64::try_from(count).unwrap_or(i64::MAX));
+        let gpus = self.kinds.iter().filter(|kind| matches!(kind.kind, Kind::Gpu | Kind::WholeGpu));
+        for index in gpus.flat_map(|kind| kind.entities.clone()) {
+            if let Some(Some(count)) = counts.get(index) {
+                family.sample(out, &self.entities[index].identity, [], END, number(*count));
+            }
+        }
+        for (entity, count) in gone {
+            family.sample(out, &identity(entity), [], END, number(*count));
+        }
+    }
+
     /// Appends `dcgm_exporter_entity_stale`: one sample for each entity whose last values are shown although they have
     /// stopped moving, `stale` being by entity.
     pub fn render_stale(&self, stale: &[bool], out: &mut String) {

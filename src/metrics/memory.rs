@@ -36,6 +36,8 @@ pub struct Windows {
 
 pub struct Memory {
     pub windows: Windows,
+    /// Whether the exporter's own metrics are on the page; some of them count events.
+    pub own_metrics: bool,
     pub parts: Parts,
     pub jobs: JobTimeline,
     /// Where reading of events goes on.
@@ -62,15 +64,22 @@ impl Parts {
 }
 
 impl Memory {
-    /// `now` is in microseconds since 1970; what happened before is not counted.
+    /// `now` is in microseconds since 1970; what happened before is not counted. For a page without the exporter's own
+    /// metrics; see [`Memory::own_metrics`].
     pub fn new(now: i64, windows: Windows) -> Memory {
         Memory {
             windows,
+            own_metrics: false,
             parts: Parts { started: now, windows, parts: HashMap::new() },
             jobs: JobTimeline::default(),
             next_event: None,
             identities: Identities::default(),
         }
+    }
+
+    /// Sets [`Memory::own_metrics`].
+    pub fn with_own_metrics(self, own_metrics: bool) -> Memory {
+        Memory { own_metrics, ..self }
     }
 
     /// To be called with every inventory, also the first one of a new session. Forgets the instances that are gone from

@@ -51,6 +51,8 @@ pub struct Setup<'a> {
     pub wanted: &'a [&'static str],
     /// Fields that rows of the counters file show by themselves.
     pub shown: &'a [u16],
+    /// The exporter's own metrics are on the page, too.
+    pub own_metrics: bool,
 }
 
 impl Setup<'_> {

@@ -141,7 +141,8 @@ impl Watcher {
             memory: Memory::new(
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
-            ),
+            )
+            .with_own_metrics(config.exporter_metrics),
             answered: Answered::default(),
             lost: LostEntities::default(),
             report,

@@ -13,6 +13,7 @@ use crate::inventory::Kind;
 use crate::jobs;
 use crate::metrics::Collector;
 use crate::metrics::exporter::ErrorKind;
+use crate::metrics::sources::xid;
 
 impl Watcher {
     /// Renders the samples that there are and publishes the page.
@@ -27,6 +28,13 @@ impl Watcher {
         self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
             watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
+            if let Some(counts) = watches.collector.xid_events(&mut self.memory) {
+                let gone = self.lost.entities();
+                let keys: Vec<_> = gone.iter().map(|entity| self.memory.key(entity)).collect();
+                let of_gone = gone.iter().zip(xid::events(&mut self.memory, keys));
+                let of_gone: Vec<_> = of_gone.filter_map(|(entity, count)| Some((entity, count?))).collect();
+                watches.exposition.render_xid_events(&counts, &of_gone, &mut self.text);
+            }
             watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
             watches.exposition.render_jobs(&mut self.text);
             self.render_report();

@@ -148,3 +148,87 @@ fn an_engine_without_room_is_not_lost() {
     let stats = stats(&scratch);
     assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
 }
+
+/// Before the first error the field has no sample: the page says code 0 all the same, and the counter starts at 0, so that
+/// Prometheus sees the first error as an increase.
+#[test]
+fn before_the_first_xid_there_is_a_series() {
+    let mut node = Node::new(scenario(&[0, 1]));
+    let mut exporter = Exporter::start(&mut node.exporter("DCGM_FI_DEV_XID_ERRORS, gauge, x\n"));
+    let shown = |page: &str, gpu: u32| -> Vec<String> {
+        let of_gpu = format!("DCGM_FI_DEV_XID_ERRORS{{gpu=\"{gpu}\"");
+        let lines = page.lines().filter(|line| line.starts_with(&of_gpu));
+        lines.map(|line| line[line.find("err_code").unwrap()..].to_owned()).collect()
+    };
+    let none = ["err_code=\"0\",err_msg=\"No Error\"} 0"];
+    let page = exporter.page();
+    assert_eq!(
+        (shown(&page, 0), shown(&page, 1)),
+        (none.map(str::to_owned).to_vec(), none.map(str::to_owned).to_vec())
+    );
+    let counted = |page: &str| ["0", "1"].map(|gpu| value(page, &[&format!("{XID_EVENTS}gpu=\"{gpu}\"")]));
+    assert_eq!(counted(&page), [Some(0.0), Some(0.0)], "{page}");
+    node.plan["events"] =
+        json!([{ "entity": "GPU", "id": 1, "field_id": 230, "value": 31, "count": 2, "every_ms": 1 }]);
+    node.play();
+    let page = exporter.page_with("they are counted", |page| counted(page) == [Some(0.0), Some(2.0)]);
+    assert_eq!(shown(&page, 0), none, "{page}");
+    assert_eq!(shown(&page, 1), ["err_code=\"31\",err_msg=\"GPU memory page fault\"} 31"], "{page}");
+}
+
+const XID_EVENTS: &str = "dcgm_exporter_xid_events_total{";
+
+/// No row of the counters file asks for XIDs: the exporter watches the field for its own counter. It outlives the engine.
+#[test]
+fn xid_events_are_counted_without_a_row_and_over_a_reconnect() {
+    let scratch = Scratch::new();
+    let mut plan = sliced("MIG-1");
+    plan["events"] = json!([
+        { "entity": "GPU", "id": 0, "field_id": 230, "value": 79, "count": 1, "every_ms": 0 },
+        { "entity": "GPU_I", "id": 0, "field_id": 230, "value": 31, "count": 3, "every_ms": 1 },
+    ]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &["-c", "100"]);
+    let counted = |page: &str| -> Vec<(bool, bool, f64)> {
+        let lines = page.lines().filter(|line| line.starts_with(XID_EVENTS));
+        let of =
+            |line: &str| (line.contains("gpu=\"0\""), line.contains("GPU_I_ID=\"9\""), value(line, &[""]).unwrap());
+        lines.map(of).collect()
+    };
+    // The instance, the other GPU, and the GPU behind the instance.
+    let all = [(true, true, 3.0), (false, false, 0.0), (true, false, 1.0)];
+    let page = exporter.page_with("they are counted", |page| counted(page) == all);
+    assert!(!page.contains("DCGM_FI_DEV_XID_ERRORS") && !page.contains("xid=\""), "{page}");
+    release(&mut exporter);
+    scratch.write("scenario.json", sliced("MIG-1").to_string());
+    exporter.signal(Signal::USR2);
+    exporter.page_with("they are counted still", |page| counted(page) == all);
+    release(&mut exporter);
+    scratch.write("scenario.json", sliced("MIG-2").to_string());
+    exporter.signal(Signal::USR2);
+    let page = exporter.page_with("it is sliced anew", |page| !counted(page).is_empty());
+    assert_eq!(counted(&page), [(true, true, 0.0), (false, false, 0.0), (true, false, 1.0)]);
+}
+
+#[test]
+fn without_its_own_metrics_the_exporter_reads_no_events() {
+    let scratch = Scratch::new();
+    let mut exporter = start(&scratch, &scenario(&[0]), GPU_TEMP, &["-c", "100", "--disable-exporter-metrics"]);
+    assert!(!exporter.page().contains("dcgm_exporter_"));
+    exporter.stop();
+    let stats = stats(&scratch);
+    assert!(stats["calls"]["dcgmGetValuesSince_v2"].is_null(), "{stats}");
+}
+
+/// Nobody needs them at every collection: they are read once a second.
+#[test]
+fn xid_events_alone_are_not_read_at_every_collection() {
+    let scratch = Scratch::new();
+    let started = Instant::now();
+    let mut exporter = start(&scratch, &scenario(&[0]), GPU_TEMP, &["-c", "100"]);
+    exporter.page_with("it has collected", |page| collections(page) >= 40.0);
+    exporter.stop();
+    let (stats, seconds) = (stats(&scratch), started.elapsed().as_secs_f64());
+    let reads = stats["calls"]["dcgmGetValuesSince_v2"].as_f64().unwrap();
+    // One per 0.9 s, and the first.
+    assert!(reads >= 2.0 && reads <= seconds / 0.9 + 2.0 && reads < 40.0, "{reads} in {seconds} s: {stats}");
+}
