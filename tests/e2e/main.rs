@@ -6,6 +6,7 @@ mod common;
 #[path = "../it/scripts.rs"]
 mod scripts;
 mod slurm;
+mod xids;
 
 use std::collections::BTreeSet;
 use std::io::Write;
