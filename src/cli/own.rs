@@ -153,6 +153,14 @@ const REPORT: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "extended-labels",
+        variable: "DCGM_EXPORTER_EXTENDED_LABELS",
+        help: "Add the labels of dcgm-exporter 4.8.3 and later: health_error_severity and health_error_category on \
+               DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on CPUs",
+        apply: switch!(extended_labels),
+        ..FLAG
+    },
+    Flag {
         long: "xid-count-window-size",
         short: Some("x"),
         variable: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",

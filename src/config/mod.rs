@@ -44,6 +44,8 @@ pub struct Config {
     /// The value of that label, where it is not to follow from the engine's place.
     pub hostname: Option<String>,
     pub replace_blanks_in_model_name: bool,
+    /// Labels that dcgm-exporter has from 4.8.3 on: of health incidents and of CPUs.
+    pub extended_labels: bool,
     pub engine: EngineSelection,
     pub libdcgm: Option<PathBuf>,
     /// Look for GPUs that were bound to the driver or unbound from it once per `bind_unbind_interval`.
@@ -99,6 +101,7 @@ impl Default for Config {
             hostname_label: "",
             hostname: None,
             replace_blanks_in_model_name: false,
+            extended_labels: false,
             engine: EngineSelection::Embedded,
             libdcgm: None,
             bind_unbind_watch: false,

@@ -117,7 +117,7 @@ impl Collector {
             events: &mut wanted_events,
             wanted: &wanted,
             shown: &shown,
-            own_metrics: memory.own_metrics,
+            extras: memory.extras,
         };
         for row in SOURCES {
             match (row.new)(&mut setup) {

@@ -34,10 +34,18 @@ pub struct Windows {
     pub clock_events: Duration,
 }
 
+/// What the page has beside the rows of the counters file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The exporter's own metrics; some of them count events.
+    pub own_metrics: bool,
+    /// Severity and category of health incidents.
+    pub error_labels: bool,
+}
+
 pub struct Memory {
     pub windows: Windows,
-    /// Whether the exporter's own metrics are on the page; some of them count events.
-    pub own_metrics: bool,
+    pub extras: Extras,
     pub parts: Parts,
     pub jobs: JobTimeline,
     /// Where reading of events goes on.
@@ -64,12 +72,11 @@ impl Parts {
 }
 
 impl Memory {
-    /// `now` is in microseconds since 1970; what happened before is not counted. For a page without the exporter's own
-    /// metrics; see [`Memory::own_metrics`].
+    /// `now` is in microseconds since 1970; what happened before is not counted. There are no extras.
     pub fn new(now: i64, windows: Windows) -> Memory {
         Memory {
             windows,
-            own_metrics: false,
+            extras: Extras::default(),
             parts: Parts { started: now, windows, parts: HashMap::new() },
             jobs: JobTimeline::default(),
             next_event: None,
@@ -77,9 +84,8 @@ impl Memory {
         }
     }
 
-    /// Sets [`Memory::own_metrics`].
-    pub fn with_own_metrics(self, own_metrics: bool) -> Memory {
-        Memory { own_metrics, ..self }
+    pub fn with(self, extras: Extras) -> Memory {
+        Memory { extras, ..self }
     }
 
     /// To be called with every inventory, also the first one of a new session. Forgets the instances that are gone from

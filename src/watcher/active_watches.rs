@@ -70,6 +70,7 @@ pub fn discover(
             hostname: hostname.to_owned(),
             replace_blanks_in_model_name: config.replace_blanks_in_model_name,
             fake_gpus: config.fake_gpus,
+            cpu_serials: config.extended_labels,
         },
     };
     inventory::discover(session, &scope, known)

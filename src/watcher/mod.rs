@@ -37,7 +37,7 @@ use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::switch_fields::Change;
-use crate::metrics::{Memory, Windows, sources};
+use crate::metrics::{Extras, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
@@ -142,7 +142,7 @@ impl Watcher {
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
             )
-            .with_own_metrics(config.exporter_metrics),
+            .with(Extras { own_metrics: config.exporter_metrics, error_labels: config.extended_labels }),
             answered: Answered::default(),
             lost: LostEntities::default(),
             report,

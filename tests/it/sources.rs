@@ -232,3 +232,49 @@ fn xid_events_alone_are_not_read_at_every_collection() {
     // One per 0.9 s, and the first.
     assert!(reads >= 2.0 && reads <= seconds / 0.9 + 2.0 && reads < 40.0, "{reads} in {seconds} s: {stats}");
 }
+
+/// The labels of dcgm-exporter 4.8.3 come on demand: they make other series of those that are there.
+#[test]
+fn extended_labels_of_health_incidents_and_cpus() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["replay"] = true.into();
+    plan["system"]["cpus"] = json!([{ "id": 0, "cores": [0, 1], "serial": "0x1\"7" }, { "id": 1, "cores": [2] }]);
+    plan["health_incidents"] = json!([{ "gpu": 0, "system": 0x10, "health": 20, "error_code": 4 }]);
+    let counters = "DCGM_EXP_GPU_HEALTH_STATUS, gauge, h\nDCGM_FI_DEV_CPU_POWER_UTIL_CURRENT, gauge, p\n\
+        DCGM_FI_DEV_CPU_UTIL_TOTAL, gauge, u\n";
+    let lines = |page: &str, start: &str| -> Vec<String> {
+        page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+    };
+    for (argument, mem, pass, cpu) in [
+        (
+            "--extended-labels",
+            "health_error_category=\"HARDWARE_MEMORY\",health_error_code=\"DCGM_FR_VOLATILE_DBE_DETECTED\",\
+             health_error_severity=\"ISOLATE\",health_watch=\"MEM\"} 20",
+            "health_error_category=\"NONE\",health_error_code=\"DCGM_FR_OK\",health_error_severity=\"NONE\",\
+             health_watch=\"SM\"} 0",
+            "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT{cpu=\"0\",cpu_serial=\"0x1\\\"7\",hostname=\"",
+        ),
+        (
+            "--extended-labels=false",
+            "\",health_error_code=\"DCGM_FR_VOLATILE_DBE_DETECTED\",health_watch=\"MEM\"} 20",
+            "\",health_error_code=\"DCGM_FR_OK\",health_watch=\"SM\"} 0",
+            "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT{cpu=\"0\",hostname=\"",
+        ),
+    ] {
+        let mut exporter = start(&scratch, &plan, counters, &["-c", "100", argument]);
+        let page = exporter.page_with("all have values", |page| {
+            page.contains("DCGM_FI_DEV_CPU_UTIL_TOTAL{") && page.contains("\"MEM\"} 20")
+        });
+        let health = lines(&page, "DCGM_EXP_GPU_HEALTH_STATUS{");
+        assert!(
+            health.iter().any(|line| line.ends_with(mem)) && health.iter().any(|line| line.ends_with(pass)),
+            "{page}"
+        );
+        let cpus = lines(&page, "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT{");
+        assert!(cpus.len() == 2 && cpus[0].starts_with(cpu), "{page}");
+        assert!(cpus[1].contains("{cpu=\"1\",hostname="), "DCGM knows no serial of it: {page}");
+        let cores = lines(&page, "DCGM_FI_DEV_CPU_UTIL_TOTAL{cpucore=");
+        assert!(!cores.is_empty() && cores.iter().all(|line| !line.contains("cpu_serial")), "{page}");
+    }
+}

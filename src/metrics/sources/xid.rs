@@ -128,7 +128,7 @@ pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
     let is_shown = setup.shown.contains(&FIELD);
     let is_sliced = shown_on.keys().any(|entity| entity.group != EntityGroup::Gpu);
     let is_asked_for = setup.wants(&[COUNT, TOTAL, LAST]) || is_shown && is_sliced;
-    if shown_on.is_empty() || !(is_asked_for || setup.own_metrics) {
+    if shown_on.is_empty() || !(is_asked_for || setup.extras.own_metrics) {
         return Ok(None);
     }
     let mut entities: Vec<EntityId> = shown_on.keys().copied().collect();
