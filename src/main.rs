@@ -1,6 +1,7 @@
 //! Exit codes and wiring: what is told is understood, opened and started, in this order, and stopped on a signal.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,6 +12,7 @@ use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
 use dcgm_exporter::config::{CheckFormat, Config};
+use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::metrics::sources;
@@ -166,8 +168,10 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     let collections = if counters.need_two_samples() { 2 } else { 1 };
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let watcher = watcher.with_containers(containers);
     let (ended, end_of_watcher) = channel();
     std::thread::Builder::new()
         .name("watcher".to_owned())
@@ -241,8 +245,11 @@ fn run(config: Config) -> Result<ExitCode, String> {
     systemd::ready();
     usage::all_threads_serve();
 
+    let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
+    let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let watcher = watcher.with_containers(containers);
     let (ended, end) = channel();
     supervisor
         .spawn("watcher", process::STACK, {
@@ -309,6 +316,11 @@ fn wait_for_end(end: &Receiver<()>) -> Result<(), RecvTimeoutError> {
             ended => return ended,
         }
     }
+}
+
+/// The socket to ask for containers, where samples are to be labelled with them.
+fn container_runtime(config: &Config) -> Option<&Path> {
+    config.container_runtime.as_deref().filter(|_| config.container_labels)
 }
 
 /// Opens every address.

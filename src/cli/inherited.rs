@@ -17,7 +17,6 @@ const NO_RETENTION: &str = "every collection takes the newest sample, and DCGM k
                             clock events need";
 const NO_YAML: &str = "is for a YAML file, which this exporter does not read: give flags or variables instead, such as \
                        --collectors and --collect-interval, and leave the flag out";
-const NO_CONTAINERS: &str = "is for the label container, which this exporter does not have: leave the flag out";
 
 const NO_DUMP: Flag = Flag {
     help: "Accepted; nothing is dumped",
@@ -131,23 +130,6 @@ pub static FLAGS: &[Flag] = &[
         default: "",
         effect: Effect::Refused(NO_YAML),
         apply: |_, value| refuse_unless(value.is_empty(), NO_YAML),
-        ..FLAG
-    },
-    Flag {
-        long: "container-labels",
-        variable: "DCGM_EXPORTER_CONTAINER_LABELS",
-        effect: Effect::Refused(NO_CONTAINERS),
-        apply: |_, value| refuse_unless(!values::boolean(value)?, NO_CONTAINERS),
-        ..FLAG
-    },
-    Flag {
-        long: "container-runtime-socket",
-        variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
-        kind: Kind::Value("PATH"),
-        default: "",
-        help: "Accepted; it is read with --container-labels alone",
-        effect: Effect::None("it belongs to --container-labels, which is not available"),
-        apply: |_, _| Ok(()),
         ..FLAG
     },
     Flag { long: "kubernetes", short: Some("k"), variable: "DCGM_EXPORTER_KUBERNETES", ..KUBERNETES },

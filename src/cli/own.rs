@@ -21,7 +21,7 @@ pub static GROUPS: &[Group] = &[
     Group { title: "When to collect", flags: COLLECT },
     Group { title: "Where to serve", flags: SERVE },
     Group { title: "DCGM engine", flags: ENGINE },
-    Group { title: "Jobs of Slurm and other batch systems", flags: JOBS },
+    Group { title: "Jobs of Slurm and other batch systems, containers", flags: JOBS },
     Group { title: "Checks and log", flags: DIAGNOSE },
 ];
 
@@ -446,6 +446,39 @@ const JOBS: &[Flag] = &[
                 "info-only" => JobLabels::InfoOnly,
                 _ => return Err(Refusal::Value("expected on-samples or info-only".to_owned())),
             };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "container-labels",
+        variable: "DCGM_EXPORTER_CONTAINER_LABELS",
+        help: "Add the label container to samples of GPUs and instances that containers of Docker or Podman have, a sample \
+               per container. Needs --container-runtime-socket",
+        apply: switch!(container_labels),
+        check: |config| match (config.container_labels, &config.container_runtime) {
+            (true, None) => Err(Refusal::Flag(
+                "needs --container-runtime-socket, such as --container-runtime-socket /run/docker.sock".to_owned(),
+            )),
+            (false, Some(_)) => {
+                let warning =
+                    "--container-runtime-socket has no effect: it belongs to --container-labels, which is off";
+                config.warnings.push(warning.to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "container-runtime-socket",
+        variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
+        kind: Kind::Value("PATH"),
+        default: "",
+        help: "Socket of Docker or Podman for --container-labels, such as /run/docker.sock or /run/podman/podman.sock",
+        apply: |config, value| {
+            let path = value.strip_prefix("unix://").unwrap_or(value);
+            config.container_runtime = if path.is_empty() { None } else { Some(values::absolute(path)?) };
             Ok(())
         },
         ..FLAG

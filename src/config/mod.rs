@@ -64,6 +64,9 @@ pub struct Config {
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
     pub job_labels: JobLabels,
+    /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
+    pub container_runtime: Option<PathBuf>,
+    pub container_labels: bool,
     pub exporter_metrics: bool,
     /// `/health` is 503 while the engine has no GPU, also where there never was one.
     pub health_requires_gpus: bool,
@@ -116,6 +119,8 @@ impl Default for Config {
             dcgm_log_level: "",
             job_map: None,
             job_labels: JobLabels::OnSamples,
+            container_runtime: None,
+            container_labels: false,
             exporter_metrics: true,
             health_requires_gpus: false,
             retention: Retention::default(),

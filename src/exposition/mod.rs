@@ -6,6 +6,7 @@
 mod family;
 
 use crate::config::JobLabels;
+use crate::containers::ContainerMap;
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
 use crate::jobs::gpu_name::GpuName;
@@ -50,14 +51,44 @@ struct EntityText {
     labels: String,
     /// The same for metrics of our own.
     identity: String,
-    /// `,hpc_job="17"} ` for each job, or one `} `.
+    /// `,container="web",hpc_job="17"} ` for each container and each job, or one `} `.
     endings: Vec<String>,
     /// Under which a job map may have it.
     names: Vec<GpuName>,
+    gpu_uuid: String,
+    gpu_instance: Option<u32>,
+    /// Of whom `endings` are.
+    containers: Vec<String>,
+    jobs: Vec<String>,
+}
+
+impl EntityText {
+    /// Brings `endings` up to date.
+    fn set_endings(&mut self) {
+        let or_none = |names: &[String]| -> Vec<Option<String>> {
+            if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() }
+        };
+        let (containers, jobs) = (or_none(&self.containers), or_none(&self.jobs));
+        self.endings.clear();
+        for container in &containers {
+            for job in &jobs {
+                let mut end = String::new();
+                for (name, value) in [(CONTAINER, container), (JOB, job)] {
+                    if let Some(value) = value {
+                        push_label(&mut end, name, value);
+                    }
+                }
+                end.push_str(END);
+                self.endings.push(end);
+            }
+        }
+    }
 }
 
 /// The label that names a job, wherever it is.
 const JOB: &str = "hpc_job";
+/// The label that names a container.
+const CONTAINER: &str = "container";
 /// Beyond this a page has each sample for one job of its GPU only. A page without copies for jobs is at most 2 MB; a job
 /// map that is full of old jobs multiplies that by 64.
 const MOST_BYTES: usize = 16 << 20;
@@ -73,6 +104,10 @@ impl Exposition {
                 fixed,
                 endings: vec![END.to_owned()],
                 names: entity.names.clone(),
+                gpu_uuid: entity.gpu_uuid.clone(),
+                gpu_instance: entity.gpu_instance,
+                containers: Vec::new(),
+                jobs: Vec::new(),
             }
         });
         let kinds = Kind::ALL.into_iter().filter_map(|kind| {
@@ -92,13 +127,19 @@ impl Exposition {
                 JobLabels::OnSamples => jobs.jobs_of(&entity.names),
                 JobLabels::InfoOnly => Vec::new(),
             };
-            entity.endings.clear();
-            entity.endings.extend(ids.iter().map(|id| job_end(id)));
-            if ids.is_empty() {
-                entity.endings.push(END.to_owned());
-            }
+            entity.jobs = ids.into_iter().map(str::to_owned).collect();
+            entity.set_endings();
         }
         self.jobs = self.job_metrics(jobs);
+    }
+
+    /// Labels the samples of each GPU and instance with the containers that have it.
+    pub fn set_containers(&mut self, containers: &ContainerMap) {
+        for entity in &mut self.entities {
+            let names = containers.of(&entity.names, &entity.gpu_uuid, entity.gpu_instance);
+            entity.containers = names.into_iter().map(str::to_owned).collect();
+            entity.set_endings();
+        }
     }
 
     /// Appends the metrics of the job map: which GPU is allocated, to whom, and what is known of each job.

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::config::engine::{EngineSelection, usual_places};
+use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
@@ -88,6 +89,9 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
+    /// `None` without labels for containers.
+    containers: Option<Containers>,
+    container_map: Arc<ContainerMap>,
     /// Names in the job map that no reported GPU or instance has.
     unmatched: BTreeSet<String>,
     known: Known,
@@ -136,6 +140,8 @@ impl Watcher {
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            containers: None,
+            container_map: Arc::default(),
             unmatched: BTreeSet::new(),
             known: Known::default(),
             memory: Memory::new(
@@ -156,6 +162,11 @@ impl Watcher {
             publisher,
         };
         Ok((watcher, handle))
+    }
+
+    /// Labels samples with what these say.
+    pub fn with_containers(self, containers: Option<Containers>) -> Watcher {
+        Watcher { containers, ..self }
     }
 
     /// Runs until told to stop; then the watches are released and the engine is stopped.
@@ -398,6 +409,7 @@ impl Watcher {
         let watched = run.watch(&self.counters, inventory, &mut self.memory, period);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         self.report_plan(watches);
+        watches.exposition.set_containers(&self.container_map);
         self.relabel(run);
         Ok(())
     }
@@ -466,6 +478,7 @@ impl Watcher {
         let event = self.judge(run);
         let no_gpu_answers = matches!(&event, Event::Collected(running) if running.no_gpu_answers);
         self.advance(event);
+        self.relabel_containers(run);
         self.publish(run);
         let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded() && run.fatal_xid.is_empty());
         Ok(is_silent.then_some(RestartReason::GpusSilent))

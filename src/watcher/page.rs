@@ -82,6 +82,15 @@ impl Watcher {
         }
     }
 
+    /// Takes up what the container runtime has said since the last time.
+    pub(super) fn relabel_containers(&mut self, run: &mut SessionRun) {
+        let changed = self.containers.as_ref().and_then(|containers| containers.changed(&self.container_map));
+        if let (Some(map), Some(watches)) = (changed, &mut run.watches) {
+            watches.exposition.set_containers(&map);
+            self.container_map = map;
+        }
+    }
+
     pub(super) fn read_jobs(&mut self) {
         let Some(directory) = &self.config.job_map else { return };
         let jobs::Scan { map, problems, left_out } = jobs::scan(directory);

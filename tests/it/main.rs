@@ -4,6 +4,7 @@ mod chaos;
 mod check;
 mod clock;
 mod common;
+mod containers;
 mod engine_starts;
 mod entities;
 mod golden;
