@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use dcgm_exporter::check::fields::OnGpus;
 use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
@@ -143,11 +144,24 @@ fn check_counters(config: &Config) -> ExitCode {
 
 /// Prints the fields that a counters file may have. Without a library it is not known which of them this node has.
 fn list_fields(pattern: &str, config: &Config) -> ExitCode {
-    let library = Library::open(config.libdcgm.as_deref());
+    let library = Library::open(config.libdcgm.as_deref()).map(Arc::new);
+    let on_gpus = match &library {
+        Ok(library) => check::fields::ask(pattern, library, &config.engine),
+        Err(_) => OnGpus::default(),
+    };
     if let Err(error) = &library {
         eprintln!("dcgm-exporter: {error}");
     }
-    print(&check::fields::list(pattern, library.as_ref().ok()))
+    if let Some(why) = &on_gpus.unknown {
+        eprintln!(
+            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {why}"
+        );
+    }
+    let printed = print(&check::fields::list(pattern, library.as_deref().ok(), &on_gpus));
+    if on_gpus.hung {
+        process::exit_at_once(i32::from(printed != ExitCode::SUCCESS));
+    }
+    printed
 }
 
 /// Collects, prints the page and leaves.

@@ -532,8 +532,8 @@ const DIAGNOSE: &[Flag] = &[
         variable: "DCGM_EXPORTER_LIST_FIELDS",
         kind: Kind::Optional("PATTERN"),
         default: "false",
-        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm has the \
-               field, and exit. PATTERN is a part of the name, or the name with * and ?",
+        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm and these \
+               GPUs have the field, and exit. PATTERN is a part of the name, or the name with * and ?",
         apply: |config, value| {
             config.list_fields = match values::boolean(value) {
                 Ok(wanted) => wanted.then(String::new),

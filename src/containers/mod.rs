@@ -127,6 +127,7 @@ impl Keeper {
             Ok(containers) => {
                 self.answered = Some(now);
                 self.publish(ContainerMap::new(containers));
+                log::debug!("the container runtime has answered");
                 if std::mem::take(&mut self.is_failing) {
                     log::info!("the container runtime answers again");
                 }
