@@ -10,7 +10,7 @@
 //! - [`addresses`]: the ports and sockets to serve on.
 //! - [`settings`]: web configuration, job map, hostname label.
 //! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
-//!   [`gpus`] and [`values`]: what is asked of that engine.
+//!   [`gpus`], [`values`] and [`instances`]: what is asked of that engine.
 //! - [`fields`]: `--list-fields`, the names for a counters file.
 
 pub mod addresses;
@@ -18,6 +18,7 @@ pub mod answers;
 pub mod engine;
 pub mod fields;
 pub mod gpus;
+pub mod instances;
 pub mod node;
 pub mod settings;
 pub mod unit;
