@@ -103,6 +103,7 @@ impl Node {
                 hostname: "node001".to_owned(),
                 replace_blanks_in_model_name: false,
                 fake_gpus: false,
+                cpu_serials: false,
             },
         };
         let inventory = inventory::discover(&session, &scope, &mut Known::default()).unwrap();

@@ -22,7 +22,7 @@ pub static GROUPS: &[Group] = &[
     Group { title: "When to collect", flags: COLLECT },
     Group { title: "Where to serve", flags: SERVE },
     Group { title: "DCGM engine", flags: ENGINE },
-    Group { title: "Jobs of Slurm and other batch systems", flags: JOBS },
+    Group { title: "Jobs of Slurm and other batch systems, containers", flags: JOBS },
     Group { title: "Checks and log", flags: DIAGNOSE },
 ];
 
@@ -161,6 +161,14 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME",
         help: "Write dashes instead of blanks in modelName of GPU samples",
         apply: switch!(replace_blanks_in_model_name),
+        ..FLAG
+    },
+    Flag {
+        long: "extended-labels",
+        variable: "DCGM_EXPORTER_EXTENDED_LABELS",
+        help: "Add the labels of dcgm-exporter 4.8.3 and later: health_error_severity and health_error_category on \
+               DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on CPUs",
+        apply: switch!(extended_labels),
         ..FLAG
     },
     Flag {
@@ -449,6 +457,39 @@ const JOBS: &[Flag] = &[
         },
         ..FLAG
     },
+    Flag {
+        long: "container-labels",
+        variable: "DCGM_EXPORTER_CONTAINER_LABELS",
+        help: "Add the label container to samples of GPUs and instances that containers of Docker or Podman have, a sample \
+               per container. Needs --container-runtime-socket",
+        apply: switch!(container_labels),
+        check: |config| match (config.container_labels, &config.container_runtime) {
+            (true, None) => Err(Refusal::Flag(
+                "needs --container-runtime-socket, such as --container-runtime-socket /run/docker.sock".to_owned(),
+            )),
+            (false, Some(_)) => {
+                let warning =
+                    "--container-runtime-socket has no effect: it belongs to --container-labels, which is off";
+                config.warnings.push(warning.to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "container-runtime-socket",
+        variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
+        kind: Kind::Value("PATH"),
+        default: "",
+        help: "Socket of Docker or Podman for --container-labels, such as /run/docker.sock or /run/podman/podman.sock",
+        apply: |config, value| {
+            let path = value.strip_prefix("unix://").unwrap_or(value);
+            config.container_runtime = if path.is_empty() { None } else { Some(values::absolute(path)?) };
+            Ok(())
+        },
+        ..FLAG
+    },
 ];
 
 /// How long `--once` waits for a page. An engine with eight GPUs and its modules takes 2 s to start.
@@ -498,8 +539,8 @@ const DIAGNOSE: &[Flag] = &[
         variable: "DCGM_EXPORTER_LIST_FIELDS",
         kind: Kind::Optional("PATTERN"),
         default: "false",
-        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm has the \
-               field, and exit. PATTERN is a part of the name, or the name with * and ?",
+        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm and these \
+               GPUs have the field, and exit. PATTERN is a part of the name, or the name with * and ?",
         apply: |config, value| {
             config.list_fields = match values::boolean(value) {
                 Ok(wanted) => wanted.then(String::new),

@@ -53,6 +53,8 @@ pub struct Config {
     /// The value of that label, where it is not to follow from the engine's place.
     pub hostname: Option<String>,
     pub replace_blanks_in_model_name: bool,
+    /// Labels that dcgm-exporter has from 4.8.3 on: of health incidents and of CPUs.
+    pub extended_labels: bool,
     pub engine: EngineSelection,
     pub libdcgm: Option<PathBuf>,
     /// Look for GPUs that were bound to the driver or unbound from it once per `bind_unbind_interval`.
@@ -71,6 +73,9 @@ pub struct Config {
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
     pub job_labels: JobLabels,
+    /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
+    pub container_runtime: Option<PathBuf>,
+    pub container_labels: bool,
     pub exporter_metrics: bool,
     /// `/health` is 503 while the engine has no GPU, also where there never was one.
     pub health_requires_gpus: bool,
@@ -111,6 +116,7 @@ impl Default for Config {
             hostname_label: "",
             hostname: None,
             replace_blanks_in_model_name: false,
+            extended_labels: false,
             engine: EngineSelection::Embedded,
             libdcgm: None,
             bind_unbind_watch: false,
@@ -125,6 +131,8 @@ impl Default for Config {
             dcgm_log_level: "",
             job_map: None,
             job_labels: JobLabels::OnSamples,
+            container_runtime: None,
+            container_labels: false,
             exporter_metrics: true,
             health_requires_gpus: false,
             retention: Retention::default(),

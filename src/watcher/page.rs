@@ -13,6 +13,7 @@ use crate::inventory::Kind;
 use crate::jobs;
 use crate::metrics::Collector;
 use crate::metrics::exporter::ErrorKind;
+use crate::metrics::sources::xid;
 
 impl Watcher {
     /// Renders the samples that there are and publishes the page.
@@ -27,6 +28,13 @@ impl Watcher {
         self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
             watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
+            if let Some(counts) = watches.collector.xid_events(&mut self.memory) {
+                let gone = self.lost.entities();
+                let keys: Vec<_> = gone.iter().map(|entity| self.memory.key(entity)).collect();
+                let of_gone = gone.iter().zip(xid::events(&mut self.memory, keys));
+                let of_gone: Vec<_> = of_gone.filter_map(|(entity, count)| Some((entity, count?))).collect();
+                watches.exposition.render_xid_events(&counts, &of_gone, &mut self.text);
+            }
             watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
             watches.exposition.render_jobs(&mut self.text);
             self.render_report();
@@ -71,6 +79,15 @@ impl Watcher {
             for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
                 self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
             }
+        }
+    }
+
+    /// Takes up what the container runtime has said since the last time.
+    pub(super) fn relabel_containers(&mut self, run: &mut SessionRun) {
+        let changed = self.containers.as_ref().and_then(|containers| containers.changed(&self.container_map));
+        if let (Some(map), Some(watches)) = (changed, &mut run.watches) {
+            watches.exposition.set_containers(&map);
+            self.container_map = map;
         }
     }
 

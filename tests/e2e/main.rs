@@ -3,9 +3,11 @@
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
 mod common;
+mod containers;
 #[path = "../it/scripts.rs"]
 mod scripts;
 mod slurm;
+mod xids;
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -5,6 +5,7 @@ mod check;
 mod clock;
 mod common;
 mod config_file;
+mod containers;
 mod engine_starts;
 mod entities;
 mod golden;
