@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcgm_exporter::config::JobLabels;
 use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
+use dcgm_exporter::config::{JobLabels, OpenMetrics};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::Exposition;
@@ -245,7 +245,15 @@ fn serve(web: Option<&Path>) -> String {
     let listeners = Arc::new(listen::open(&loopback()).unwrap());
     let address = listeners[0].address();
     let timeouts = Timeouts { read: Duration::from_secs(10), write: Duration::from_secs(30) };
-    server::start(listeners, &published, timeouts, Web::open(web).unwrap(), &Supervisor::new(|| {}).0).unwrap();
+    server::start(
+        listeners,
+        &published,
+        timeouts,
+        OpenMetrics::Always,
+        Web::open(web).unwrap(),
+        &Supervisor::new(|| {}).0,
+    )
+    .unwrap();
     address
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcgm_exporter::cli::{self, devices};
+use dcgm_exporter::config::OpenMetrics;
 use dcgm_exporter::config::devices::{DeviceSelection, Selection};
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
 use dcgm_exporter::counters::Counters;
@@ -173,7 +174,15 @@ impl Served {
         let listeners = Arc::new(listen::open(&address).unwrap());
         let address = listeners[0].address();
         let timeouts = Timeouts { read: Duration::from_secs(10), write: Duration::from_secs(30) };
-        server::start(listeners, &published, timeouts, Web::open(web).unwrap(), &Supervisor::new(|| {}).0).unwrap();
+        server::start(
+            listeners,
+            &published,
+            timeouts,
+            OpenMetrics::Always,
+            Web::open(web).unwrap(),
+            &Supervisor::new(|| {}).0,
+        )
+        .unwrap();
         Served { address, published }
     }
 
@@ -216,7 +225,10 @@ fn request_heads() {
             }
             Verdict::Refused(status) => Some(status),
             Verdict::Complete { request, length } => {
-                assert!(length <= input.len() && request.canonical().is_ascii(), "{request:?}");
+                assert!(
+                    length <= input.len() && request.canonical(request.accept.form(OpenMetrics::Always)).is_ascii(),
+                    "{request:?}"
+                );
                 Some(match (request.method, request.path) {
                     (Method::Options, _) => "204 No Content",
                     (Method::Other, _) => "405 Method Not Allowed",
