@@ -1,5 +1,6 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod any_page;
 mod chaos;
 mod check;
 mod clock;
@@ -14,6 +15,7 @@ mod jobs;
 mod library;
 mod newest;
 mod node;
+mod openmetrics;
 mod pace;
 mod refusals;
 mod resilience;
