@@ -233,20 +233,22 @@ fn accept_headers_that_mean_harm_or_nothing() {
 }
 
 #[test]
-fn without_a_page_the_reason_is_text() {
+fn the_reason_why_there_is_no_page_is_text() {
     let scratch = Scratch::new();
     let counters = scratch.write("counters.csv", GPU_TEMP);
-    // A host engine that is not there.
-    let address = format!("127.0.0.1:{}", free_port());
-    let mut exporter =
-        Exporter::start(exporter().args(["-r", &address, "--disable-exporter-metrics", "-f"]).arg(counters));
-    let response = exporter.until("it says why", |exporter| {
-        let response = get(exporter, &["Accept: application/openmetrics-text"]);
-        (response.status == 503 || response.body == "# EOF\n").then_some(response)
-    });
-    if response.status == 503 {
-        assert_eq!(response.header("content-type"), Some(TEXT), "{response:?}");
-    }
+    let mut plan = scenario(&[0]);
+    let path = scratch.write("scenario.json", plan.to_string());
+    let arguments = ["-c", "100", "--stale-after", "1s", "--openmetrics", "always", "-f"];
+    let mut exporter = Exporter::start(exporter().env("DCGM_SIMULATOR_SCENARIO", path).args(arguments).arg(counters));
+    exporter.page();
+    let lines = ["Accept: application/openmetrics-text"];
+    assert_eq!(get(&exporter, &lines).header("content-type"), Some(OPEN_METRICS));
+    plan["faults"]["hang_ms"]["dcgmUpdateAllFields"] = 60_000.into();
+    scratch.write("scenario.json", plan.to_string());
+    let stale = exporter
+        .until("the page is stale", |exporter| Some(get(exporter, &lines)).filter(|response| response.status == 503));
+    assert_eq!(stale.header("content-type"), Some(TEXT), "{stale:?}");
+    assert!(!stale.body.contains("# EOF"), "{stale:?}");
 }
 
 #[test]
