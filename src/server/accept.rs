@@ -5,6 +5,8 @@
 //! wish is never an error. The text formats 0.0.4 and 1.0.0 are the same bytes here, because all names are in the old
 //! character set; only the content type tells them apart.
 
+use std::borrow::Cow;
+
 use crate::config::OpenMetrics;
 
 /// A form of the page, but for its compression.
@@ -72,6 +74,13 @@ impl Form {
     }
 }
 
+/// Media ranges that the page may be in.
+const RANGES: [&str; 4] = [PLAIN, OPEN_METRICS, ANY, ANY_TEXT];
+const PLAIN: &str = "text/plain";
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const ANY: &str = "*/*";
+const ANY_TEXT: &str = "text/*";
+
 /// What `Accept` says, as weights in thousandths; `None` for what it does not name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accept {
@@ -90,28 +99,30 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// Reads one header line; several are one list.
+    /// Reads one header line; several are one list. Allocates only for parameters in quotes.
     pub fn read(&mut self, value: &str) {
         for member in split(value, ',') {
             let mut parts = split(member, ';');
-            let range = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+            let range = parts.next().unwrap_or_default().trim();
+            let Some(range) = RANGES.into_iter().find(|known| known.eq_ignore_ascii_case(range)) else { continue };
             let (mut weight, mut version, mut escaping) = (1000, None, Escaping::Unnamed);
             for (name, value) in parts.filter_map(|part| part.split_once('=')) {
-                let value = unquoted(value.trim());
-                match name.trim().to_ascii_lowercase().as_str() {
-                    "q" => weight = thousandths(&value),
-                    "version" => version = Some(value),
-                    "escaping" => escaping = escaping_of(&value),
-                    _ => {}
+                let (name, value) = (name.trim(), unquoted(value.trim()));
+                if name.eq_ignore_ascii_case("q") {
+                    weight = thousandths(&value);
+                } else if name.eq_ignore_ascii_case("version") {
+                    version = Some(value);
+                } else if name.eq_ignore_ascii_case("escaping") {
+                    escaping = escaping_of(&value);
                 }
             }
-            let slot = match (range.as_str(), version.as_deref()) {
-                ("*/*", _) => &mut self.any,
-                ("text/*", _) => &mut self.any_text,
-                ("text/plain", None) => &mut self.plain,
-                ("text/plain", Some("0.0.4")) => &mut self.text_0_0_4,
-                ("text/plain", Some("1.0.0")) => &mut self.text_1_0_0,
-                ("application/openmetrics-text", None | Some("1.0.0")) => &mut self.open_metrics,
+            let slot = match (range, version.as_deref()) {
+                (ANY, _) => &mut self.any,
+                (ANY_TEXT, _) => &mut self.any_text,
+                (PLAIN, None) => &mut self.plain,
+                (PLAIN, Some("0.0.4")) => &mut self.text_0_0_4,
+                (PLAIN, Some("1.0.0")) => &mut self.text_1_0_0,
+                (OPEN_METRICS, None | Some("1.0.0")) => &mut self.open_metrics,
                 _ => continue,
             };
             // Of a range that is named twice the greater weight counts.
@@ -119,9 +130,9 @@ impl Accept {
                 continue;
             }
             *slot = Some(weight);
-            match range.as_str() {
-                "text/plain" if version.as_deref() == Some("1.0.0") => self.text_escaping = escaping,
-                "application/openmetrics-text" => self.open_metrics_escaping = escaping,
+            match (range, version.as_deref()) {
+                (PLAIN, Some("1.0.0")) => self.text_escaping = escaping,
+                (OPEN_METRICS, _) => self.open_metrics_escaping = escaping,
                 _ => {}
             }
         }
@@ -151,18 +162,34 @@ impl Accept {
 }
 
 fn escaping_of(name: &str) -> Escaping {
-    match name {
-        "allow-utf-8" => Escaping::AllowUtf8,
-        "underscores" | "dots" => Escaping::Underscores,
-        "values" => Escaping::Values,
-        _ => Escaping::Unnamed,
-    }
+    let known = [
+        ("allow-utf-8", Escaping::AllowUtf8),
+        ("underscores", Escaping::Underscores),
+        ("dots", Escaping::Underscores),
+        ("values", Escaping::Values),
+    ];
+    let known = known.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    known.map_or(Escaping::Unnamed, |(_, escaping)| escaping)
 }
 
 /// The parts between separators that are not in quotes.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = end_of_part(text, separator);
+        rest = text.get(end + 1..);
+        text.get(..end)
+    })
+}
+
+fn end_of_part(text: &str, separator: char) -> usize {
+    let first = text.find(separator).unwrap_or(text.len());
+    if !text[..first].contains('"') {
+        return first;
+    }
     let (mut is_quoted, mut is_escaped) = (false, false);
-    text.split(move |character| {
+    let end = text.find(|character| {
         if is_escaped {
             is_escaped = false;
         } else if is_quoted && character == '\\' {
@@ -171,20 +198,21 @@ fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
             is_quoted = !is_quoted;
         }
         character == separator && !is_quoted
-    })
+    });
+    end.unwrap_or(text.len())
 }
 
-/// A parameter's value without its quotes and escapes, in lower case.
-fn unquoted(value: &str) -> String {
+/// A parameter's value without its quotes and escapes.
+fn unquoted(value: &str) -> Cow<'_, str> {
     let Some(inner) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) else {
-        return value.to_ascii_lowercase();
+        return Cow::Borrowed(value);
     };
     let mut text = String::new();
     let mut characters = inner.chars();
     while let Some(character) = characters.next() {
         text.extend(if character == '\\' { characters.next() } else { Some(character) });
     }
-    text.to_ascii_lowercase()
+    Cow::Owned(text)
 }
 
 /// What `Accept-Encoding` says, as weights in thousandths.
