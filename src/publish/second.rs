@@ -39,7 +39,8 @@ impl Second {
         self.page.load().as_ref().is_some_and(|page| page.number == number && (!gzip || page.gzip().is_some()))
     }
 
-    /// Makes it from a page, unless that has been done. Takes 0.1 ms for a page of 100 KB, and 1 ms more to compress it.
+    /// Makes it from a page, unless that has been done. For a page of 46 KB that takes 0.02 ms, and 0.04 ms more to
+    /// compress it; for the longest there is, 16 MB, 0.05 s and 0.1 s more.
     pub fn make(&self, from: &Page, gzip: bool) {
         let Some(convert) = self.convert else { return };
         let mut tools = self.tools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
