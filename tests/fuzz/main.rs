@@ -13,10 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcgm_exporter::cli::{self, devices};
-use dcgm_exporter::config::OpenMetrics;
 use dcgm_exporter::config::devices::{DeviceSelection, Selection};
+use dcgm_exporter::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+use dcgm_exporter::config::file::ConfigFile;
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
+use dcgm_exporter::config::{Config, OpenMetrics};
 use dcgm_exporter::counters::Counters;
+use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::jobs;
 use dcgm_exporter::jobs::gpu_name::GpuName;
 use dcgm_exporter::metrics::sources;
@@ -167,7 +170,8 @@ struct Served {
 
 impl Served {
     fn start(web: Option<&Path>) -> Served {
-        let published = Arc::new(PublishedPage::new(Duration::from_secs(3600), None, || None));
+        let published = PublishedPage::new(Duration::from_secs(3600), None, || None);
+        let published = Arc::new(published.with_open_metrics(openmetrics::convert));
         published.set_status("running".to_owned(), true);
         Publisher::new(published.clone()).publish("page\n", None);
         let address = ListenAddress::parse("127.0.0.1:0").unwrap();
@@ -275,6 +279,33 @@ fn web_configuration() {
         }
     });
     std::fs::remove_file(&file).unwrap();
+}
+
+/// Every problem has a place in the file, and what is taken can be used with any counters.
+#[test]
+fn configuration_file() {
+    fuzz("config", |input| match ConfigFile::parse(input) {
+        Ok(file) => {
+            assert!(matches!(file.version, 1 | 2));
+            for collection in &file.collections {
+                let interval = collection.interval;
+                assert!((SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) && !collection.patterns.is_empty());
+            }
+            let config = Config { rows: file.rows, collections: file.collections, ..Config::default() };
+            if let (Some(written), Ok(counters)) = (&config.rows, Counters::of(&config, &sources::names())) {
+                assert!(!counters.rows.is_empty() && counters.rows.len() <= written.len());
+            }
+        }
+        Err(problems) => {
+            // YAML has line ends of its own.
+            let lines = input.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() + 1;
+            assert!(!problems.is_empty());
+            for problem in problems {
+                assert!((1..=lines + 1).contains(&problem.at.line) && problem.at.column > 0, "{problem}");
+                assert!(!problem.what.is_empty());
+            }
+        }
+    });
 }
 
 #[test]
