@@ -47,7 +47,7 @@ unit:
 # A real Prometheus and a real VictoriaMetrics scrape the real binary, and a real Slurm runs jobs. Installs them from
 # Debian's packages. Needs root, for Slurm's GPUs, which are device files.
 e2e: build simulator
-	tests/e2e/packages.sh prometheus victoria-metrics curl python3 podman slurmctld slurmd slurm-client munge
+	tests/e2e/packages.sh prometheus victoria-metrics curl python3 python3-prometheus-client podman slurmctld slurmd slurm-client munge
 	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
 
 # Resident memory over 1,000 collections and 100,000 scrapes.

@@ -18,6 +18,7 @@ use dcgm_exporter::config::{CheckFormat, Config};
 use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
+use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
@@ -277,9 +278,10 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         let signals = signals.handle();
         move || signals.close()
     });
-    let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
+    let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
+    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
     let has_tls = web.has_tls();
-    server::start(listeners.clone(), &published, config.timeouts, web, &supervisor)
+    server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
     for listener in listeners.iter() {
         log::info!(address = listener.address(); "Listening on");

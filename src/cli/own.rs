@@ -9,7 +9,7 @@ use super::{devices, engine, values};
 use crate::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
-use crate::config::{CheckFormat, JobLabels, LogFormat};
+use crate::config::{CheckFormat, JobLabels, LogFormat, OpenMetrics};
 
 /// Flags of one purpose.
 pub struct Group {
@@ -321,6 +321,25 @@ const SERVE: &[Flag] = &[
         help: "Longest time that a client may take to read an answer",
         apply: |config, value| {
             config.timeouts.write = values::web_timeout(value)?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "openmetrics",
+        variable: "DCGM_EXPORTER_OPENMETRICS",
+        kind: Kind::Value("WHEN"),
+        default: "auto",
+        help: "When /metrics answers in the OpenMetrics format. auto: to clients that ask for it and do not take text/plain of \
+               version 0.0.4. always: to clients that prefer it, as Prometheus does; counters without _total in their name \
+               then are of unknown type there. never: to none",
+        apply: |config, value| {
+            config.open_metrics = match value {
+                "auto" => OpenMetrics::Auto,
+                "always" => OpenMetrics::Always,
+                "never" => OpenMetrics::Never,
+                _ => return Err(Refusal::Value("expected auto, always or never".to_owned())),
+            };
             Ok(())
         },
         ..FLAG

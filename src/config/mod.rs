@@ -37,6 +37,7 @@ pub struct Config {
     /// TLS, users and headers, in exporter-toolkit's format.
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
+    pub open_metrics: OpenMetrics,
     /// Time between two samples of a field that is in none of `collections`.
     pub interval: Duration,
     /// The shortest period of a regular scraper that collections follow.
@@ -105,6 +106,7 @@ impl Default for Config {
             systemd_socket: false,
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
+            open_metrics: OpenMetrics::Auto,
             interval: Duration::ZERO,
             min_collect_interval: Duration::ZERO,
             stale_after: None,
@@ -199,6 +201,16 @@ pub struct Retention {
     pub age: Duration,
     /// 0 for no limit.
     pub samples: u64,
+}
+
+/// When the page is sent in the OpenMetrics format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMetrics {
+    /// To a client that asks for it and does not take version 0.0.4 of the text format.
+    Auto,
+    /// To every client that prefers it.
+    Always,
+    Never,
 }
 
 /// Where the job map shows.

@@ -1,5 +1,6 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod any_page;
 mod chaos;
 mod check;
 mod clock;
@@ -16,6 +17,7 @@ mod jobs;
 mod library;
 mod newest;
 mod node;
+mod openmetrics;
 mod pace;
 mod refusals;
 mod resilience;
