@@ -61,6 +61,7 @@ pub struct Config {
     pub dcgm_log: bool,
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
+    pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
     pub exporter_metrics: bool,
     /// `/health` is 503 while the engine has no GPU, also where there never was one.
@@ -112,6 +113,7 @@ impl Default for Config {
             dcgm_log: false,
             dcgm_log_level: "",
             job_map: None,
+            job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
             exporter_metrics: true,
             health_requires_gpus: false,
@@ -131,6 +133,15 @@ pub struct Retention {
     pub age: Duration,
     /// 0 for no limit.
     pub samples: u64,
+}
+
+/// Whose job map is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobMapTrust {
+    /// That of root or of the exporter's own user, which nobody else can write.
+    RootOnly,
+    /// Any, which is for test beds.
+    Anybody,
 }
 
 /// Where the job map shows.
