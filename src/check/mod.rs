@@ -11,7 +11,7 @@
 //! - [`job_map`](mod@job_map): whether the job map can be read, and only root can write it.
 //! - [`settings`]: web configuration, hostname label.
 //! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
-//!   [`gpus`] and [`values`]: what is asked of that engine.
+//!   [`gpus`], [`values`] and [`instances`]: what is asked of that engine.
 //! - [`fields`]: `--list-fields`, the names for a counters file.
 
 pub mod addresses;
@@ -19,6 +19,7 @@ pub mod answers;
 pub mod engine;
 pub mod fields;
 pub mod gpus;
+pub mod instances;
 pub mod job_map;
 pub mod node;
 pub mod settings;

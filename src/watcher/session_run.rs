@@ -16,7 +16,7 @@ use crate::metrics::switch_fields;
 
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
-const LOOK_AGAIN_COLLECTIONS: u32 = 10;
+const LOOK_AGAIN_COLLECTIONS: u32 = 30;
 const LOOK_AGAIN_SOONEST: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(30);
 /// Where the engine had no room for all groups, they are tried again after so many collections, within these limits:

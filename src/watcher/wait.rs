@@ -112,8 +112,9 @@ impl Wait {
             descriptors.into_iter().flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
         // An interrupted wait is a short one.
-        let _ = poll(&mut descriptors, Some(&timeout));
-        let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
+        if poll(&mut descriptors, Some(&timeout)) != Ok(0) {
+            let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
+        }
     }
 }
 
