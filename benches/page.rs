@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
-use dcgm_exporter::config::{JobLabels, OpenMetrics};
+use dcgm_exporter::config::{JobLabels, JobMapTrust, OpenMetrics};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
 use dcgm_exporter::exposition::{Exposition, openmetrics};
@@ -206,7 +206,7 @@ fn relabel(bencher: Bencher) {
         std::fs::write(directory.join(gpu.to_string()), format!("{}\n{}\n", 4711 + gpu, 4811 + gpu)).unwrap();
     }
     bencher.bench_local(|| {
-        let scan = jobs::scan(&directory);
+        let scan = jobs::scan(&directory, JobMapTrust::RootOnly);
         node.exposition.set_jobs(&scan.map, JobLabels::OnSamples);
         node.render()
     });

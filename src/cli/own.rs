@@ -9,7 +9,7 @@ use super::{devices, engine, values};
 use crate::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
-use crate::config::{CheckFormat, JobLabels, LogFormat, OpenMetrics};
+use crate::config::{CheckFormat, JobLabels, JobMapTrust, LogFormat, OpenMetrics};
 
 /// Flags of one purpose.
 pub struct Group {
@@ -199,7 +199,8 @@ const REPORT: &[Flag] = &[
     Flag {
         long: "disable-exporter-metrics",
         variable: "DCGM_EXPORTER_DISABLE_EXPORTER_METRICS",
-        help: "Leave out the exporter's own metrics (dcgm_exporter_*, process_*)",
+        help: "Leave out the exporter's own metrics (dcgm_exporter_*, process_*); those of jobs stay with --job-labels \
+               info-only",
         apply: |config, value| {
             config.exporter_metrics = !values::boolean(value)?;
             Ok(())
@@ -455,8 +456,23 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DIR"),
         default: "",
         help: "Directory of job map files: one file per GPU, one job id per line. A file's name is the GPU's index, \
-               <gpu>.<instance>, UUID, PCI bus id or minor<N>. Samples get the label hpc_job",
+               <gpu>.<instance>, UUID, PCI bus id or minor<N>. Samples get the label hpc_job. Only root, or the \
+               exporter's user, may be able to write there",
         apply: path!(job_map),
+        ..FLAG
+    },
+    Flag {
+        long: "job-map-insecure",
+        variable: "DCGM_JOB_MAP_INSECURE",
+        help: "For test beds: use a job map directory that is a link, another user's, or writable by others. Whoever can \
+               write there decides what is published. Prolog and epilog read the variable, too",
+        apply: |config, value| {
+            config.job_map_trust = match values::boolean(value)? {
+                true => JobMapTrust::Anybody,
+                false => JobMapTrust::RootOnly,
+            };
+            Ok(())
+        },
         ..FLAG
     },
     Flag {

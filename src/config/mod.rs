@@ -73,6 +73,7 @@ pub struct Config {
     pub dcgm_log: bool,
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
+    pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
     /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
     pub container_runtime: Option<PathBuf>,
@@ -132,6 +133,7 @@ impl Default for Config {
             dcgm_log: false,
             dcgm_log_level: "",
             job_map: None,
+            job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
             container_runtime: None,
             container_labels: false,
@@ -211,6 +213,15 @@ pub enum OpenMetrics {
     /// To every client that prefers it.
     Always,
     Never,
+}
+
+/// Whose job map is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobMapTrust {
+    /// That of root or of the exporter's own user, which nobody else can write.
+    RootOnly,
+    /// Any, which is for test beds.
+    Anybody,
 }
 
 /// Where the job map shows.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcgm_exporter::cli::{self, devices};
+use dcgm_exporter::config::JobMapTrust;
 use dcgm_exporter::config::devices::{DeviceSelection, Selection};
 use dcgm_exporter::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use dcgm_exporter::config::file::ConfigFile;
@@ -134,7 +135,7 @@ fn job_map_directory() {
     fuzz("jobs", |input| {
         std::fs::write(directory.join("0"), input).unwrap();
         std::fs::write(directory.join("job.1"), input).unwrap();
-        let scan = jobs::scan(&directory);
+        let scan = jobs::scan(&directory, JobMapTrust::RootOnly);
         let ids = scan.map.jobs_of(&[GpuName::Index(0)]);
         assert!(ids.len() <= 64);
         for (index, id) in ids.iter().enumerate() {
