@@ -3,6 +3,7 @@
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
 mod common;
+mod alerts;
 #[path = "../it/scripts.rs"]
 mod scripts;
 mod slurm;
