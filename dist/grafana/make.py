@@ -377,7 +377,6 @@ def fleet():
 
 def links():
     link = NODE + ', gpu=~"$gpu", nvlink!=""'
-    switch = NODE + ', nvswitch!=""'
     return board(
         "dcgm-exporter-links",
         "NVLink and fabric",
@@ -460,7 +459,7 @@ def links():
             ),
             rows(
                 "Switches and links whose values are old",
-                f"(dcgm_exporter_entity_stale{{{NODE}}} == 1) or (0 * count by (instance) (dcgm_exporter_build_info{{{NODE}}}))",
+                f"dcgm_exporter_entity_stale{{{NODE}}} == 1",
                 width=12,
                 hide=("Value",),
             ),

@@ -41,10 +41,9 @@ fn run(command: &mut Command) -> String {
 #[ignore = "needs prometheus and victoria-metrics: make e2e"]
 fn rules_and_configurations_are_valid() {
     let at = |name: &str| root().join(name);
-    let said = run(Command::new("promtool").arg("test").arg("rules").args([
-        at("tests/rules/recording.yaml"),
-        at("tests/rules/alerts.yaml"),
-    ]));
+    let said = run(Command::new("promtool")
+        .args(["test", "rules"])
+        .args(["recording", "alerts"].map(|name| at(&format!("tests/rules/{name}.yaml")))));
     println!("{said}");
     // Each rule has a case.
     let cases = ["recording", "alerts"].map(|name| std::fs::read_to_string(at(&format!("tests/rules/{name}.yaml"))));
@@ -83,7 +82,7 @@ pub fn quick_rules(scratch: &Scratch) -> [PathBuf; 2] {
             if line.trim_start().starts_with("for: ") {
                 continue;
             }
-            let mut line = line.replace("[5m]", "[5s]").replace("offset 10m", "offset 20s");
+            let mut line = line.replace("[5m]", "[10s]").replace("offset 10m", "offset 20s");
             for long in ["[10m]", "[15m]", "[1h]", "[1d]"] {
                 line = line.replace(long, "[20s]");
             }
@@ -156,7 +155,9 @@ fn selectors(expression: &str) -> BTreeSet<String> {
 
 #[test]
 fn selectors_are_found() {
-    let found = selectors("max without (hpc_job) (DCGM_A{x=~\"a|DCGM_B\"}[5m]) / a:b:c > 1 or label_replace(up, \"x\", \"DCGM_C\")");
+    let found = selectors(
+        "max without (hpc_job) (DCGM_A{x=~\"a|DCGM_B\"}[5m]) / a:b:c > 1 or label_replace(up, \"x\", \"DCGM_C\")",
+    );
     assert_eq!(found, ["DCGM_A{x=~\"a|DCGM_B\"}", "a:b:c", "up"].map(str::to_owned).into());
 }
 
@@ -167,7 +168,8 @@ pub fn all_counters(scratch: &Scratch, files: &[&str]) -> PathBuf {
         let text = std::fs::read_to_string(root().join("counters").join(file)).unwrap();
         let mut of_file: Vec<String> = text.lines().map(str::to_owned).collect();
         if *file == "default-counters.csv" {
-            let switch = text.lines().filter_map(|line| line.strip_prefix("# ")).filter(|row| row.contains("_NVSWITCH_"));
+            let switch =
+                text.lines().filter_map(|line| line.strip_prefix("# ")).filter(|row| row.contains("_NVSWITCH_"));
             of_file.extend(switch.map(str::to_owned));
         }
         rows.extend(of_file.into_iter().filter(|row| row.starts_with("DCGM_")));
@@ -390,9 +392,7 @@ fn each_fault_fires_its_alert() {
     // The faults.
     let mut bad = Node::healthy();
     bad.plan["faults"] = json!({ "lost_gpus": [1], "frozen": [{ "entity": "SWITCH", "id": 0 }] });
-    let xid = |gpu: u32, code: i64| {
-        json!({ "entity": "GPU", "id": gpu, "field_id": 230, "value": code, "count": 1, "every_ms": 1 })
-    };
+    let xid = |gpu: u32, code: i64| json!({ "entity": "GPU", "id": gpu, "field_id": 230, "value": code, "count": 1, "every_ms": 1 });
     bad.plan["events"] = [31, 48, 79, 64, 38].map(|code| xid(2, code)).to_vec().into();
     // hw_thermal, hw_power_brake and power_cap.
     bad.set(3, "CLOCKS_EVENT_REASONS", 0xC4);
@@ -506,7 +506,11 @@ fn each_fault_fires_its_alert() {
     }
 
     // Every expression finds the series that it names, in both; what one series looks like is in the rule.
-    let pages: String = nodes.iter().filter_map(|(_, port)| request(*port, "GET /metrics HTTP/1.0\r\n\r\n").ok()).map(|page| page.body).collect();
+    let pages: String = nodes
+        .iter()
+        .filter_map(|(_, port)| request(*port, "GET /metrics HTTP/1.0\r\n\r\n").ok())
+        .map(|page| page.body)
+        .collect();
     let all = rules(&prometheus);
     let mut pending = BTreeSet::new();
     for rule in &all {
@@ -517,8 +521,12 @@ fn each_fault_fires_its_alert() {
         }
         for selector in selectors(expression) {
             let metric = selector.split('{').next().unwrap();
-            let missing = NOT_EVERYWHERE.iter().find(|name| **name == metric && !pages.contains(&format!("\n{name}{{")));
-            let by_rule = all.iter().any(|rule| rule["name"] == metric && NOT_EVERYWHERE.iter().any(|name| rule["query"].as_str().unwrap().contains(name)));
+            let missing =
+                NOT_EVERYWHERE.iter().find(|name| **name == metric && !pages.contains(&format!("\n{name}{{")));
+            let by_rule = all.iter().any(|rule| {
+                rule["name"] == metric
+                    && NOT_EVERYWHERE.iter().any(|name| rule["query"].as_str().unwrap().contains(name))
+            });
             if missing.is_some() || by_rule && !pages.contains("dcgm_exporter_job_energy_joules_total{") {
                 pending.insert(format!("{name}: {metric}"));
                 continue;

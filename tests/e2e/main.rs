@@ -1,9 +1,10 @@
 //! The real binary, scraped by a real Prometheus and a real VictoriaMetrics, and told by a real Slurm. Run by `make e2e`.
 
+mod alerts;
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
 mod common;
-mod alerts;
+mod dashboards;
 #[path = "../it/scripts.rs"]
 mod scripts;
 mod slurm;
