@@ -101,9 +101,13 @@ pub fn scrape(scratch: &Scratch, rules: &[PathBuf], nodes: &[(&str, u16)]) -> Pa
     };
     let targets: String = nodes.iter().map(target).collect();
     let rules: String = rules.iter().map(|path| format!("- {}\n", path.display())).collect();
-    let rules = if rules.is_empty() { rules } else { format!("rule_files:\n{rules}") };
+    // VictoriaMetrics does not know these keys.
+    let rules = match rules.is_empty() {
+        true => rules,
+        false => format!("  evaluation_interval: 1s\nrule_files:\n{rules}"),
+    };
     let text = format!(
-        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n{rules}scrape_configs:\n\
+        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n{rules}scrape_configs:\n\
          - job_name: dcgm-exporter\n  static_configs:\n{targets}"
     );
     scratch.write(&format!("scrape-{}.yml", rules.len()), text)
@@ -220,6 +224,8 @@ impl Node {
                 ("GPU_RECOVERY_ACTION", 0),
                 ("MEMORY_UNREPAIRABLE_FLAG", 0),
                 ("RETIRED_PENDING", 0),
+                ("ECC_SBE_VOL_TOTAL", 0),
+                ("ECC_DBE_VOL_TOTAL", 0),
                 ("PCIE_COUNT_CORRECTABLE_ERRORS", 0),
                 ("NVLINK_BANDWIDTH_TOTAL", 1000),
                 ("NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL", 0),
@@ -385,6 +391,7 @@ fn each_fault_fires_its_alert() {
     let mut victoria = Database::victoria_metrics(&scratch, &scrape(&scratch, &[], &nodes));
     let vmalert = Vmalert::start(&quick[0], victoria.port);
     prometheus.until("every node is up", |database| database.query("up == 1").len() == nodes.len());
+    victoria.until("every node is up", |database| database.query("up == 1").len() == nodes.len());
     // Rules have been evaluated when the last one has a result.
     prometheus.until("rules are evaluated", |database| !database.query("cluster:dcgm_power:watts").is_empty());
     until_quiet(&mut prometheus, "no alert is firing");
