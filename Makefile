@@ -14,7 +14,7 @@ SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint unit e2e footprint bench hostile soak fuzz install uninstall dist image clean simulator
+.PHONY: build run test check-format lint audit unit e2e footprint bench hostile soak fuzz install uninstall dist image clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -32,7 +32,11 @@ run: build simulator
 	exec $(BINARY) --collectors counters/default-counters.csv --address :$(PORT) --collect-interval 1s "$$@"
 
 # Everything that must hold; needs Rust and a C compiler.
-test: check-format lint unit
+test: check-format lint audit unit
+
+# Licences, sources and advisories of what is linked in. What needs a network that is not there is said, not failed.
+audit:
+	dist/audit.sh
 
 check-format:
 	$(CARGO) fmt --all --check
@@ -74,7 +78,13 @@ bench: build simulator
 # On this node, or into an image: make install DESTDIR=/cm/images/NAME
 PLACES = PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" UNITDIR="$(UNITDIR)" DESTDIR="$(DESTDIR)" ENABLE="$(ENABLE)"
 
-install: $(if $(wildcard $(BINARY)),,build)
+# In a checkout the binary is built first, where cargo is at hand: one that was built before may be older than its source.
+# A release has its own, and BINARY=FILE names another.
+NEEDS_BUILD = $(and $(filter file,$(origin BINARY)),$(filter target/%,$(BINARY)),$(shell command -v $(CARGO)))
+
+install: $(if $(NEEDS_BUILD),build)
+	@if [ ! -x "$(BINARY)" ]; then echo "there is no $(BINARY), and no cargo to build it: install Rust 1.92 or newer" \
+		"(https://rustup.rs), or unpack a release" >&2; exit 1; fi
 	@BINARY="$(BINARY)" $(PLACES) dist/install.sh
 
 uninstall:

@@ -107,7 +107,7 @@ impl Asker {
         self.neighbours(&session, &inventory);
         let stop = Instant::now();
         drop(session);
-        // The unit gives the exporter ten seconds to stop, and it gives the engine five.
+        // The exporter gives an engine 9 s to stop, and the unit gives the exporter 15.
         const SLOW: Duration = Duration::from_secs(4);
         if stop.elapsed() > SLOW {
             let found = format!("stopping the engine took {:.1} s", stop.elapsed().as_secs_f64());
