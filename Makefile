@@ -14,7 +14,7 @@ SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint audit unit e2e footprint bench hostile soak fuzz install uninstall dist image clean simulator
+.PHONY: build run test check-format lint audit unit e2e footprint bench hostile soak fuzz install uninstall dist image reproducible clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -90,17 +90,23 @@ install: $(if $(NEEDS_BUILD),build)
 uninstall:
 	@$(PLACES) dist/uninstall.sh
 
-# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later. For Grace:
+# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later, SHA256SUMS, and
+# a list of what is linked in. MAINTAINER='Team <team@site>' is whom users of the packages write to. For Grace:
 # rustup target add aarch64-unknown-linux-gnu; make dist MACHINE=aarch64
 dist:
 	dist/package.sh $(MACHINE)
 
 # The packages and the tarball in a fresh Debian, with a systemd of its own. Needs root.
 image:
-	tests/e2e/packages.sh debootstrap rpm python3-venv binutils shellcheck
+	tests/e2e/packages.sh debootstrap rpm dnf lintian python3-venv binutils shellcheck
 	dist/package.sh
 	$(CARGO) build --release --locked --package dcgm-simulator
 	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 2
+
+# The release files, made in two folders, are the same byte for byte. Builds the binary twice.
+reproducible:
+	tests/e2e/packages.sh rpm python3-venv binutils
+	tests/image/twice.sh
 
 clean:
 	$(CARGO) clean
