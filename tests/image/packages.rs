@@ -157,8 +157,7 @@ fn the_deb_and_make_install_say_that_they_do_not_mix() {
     node.run("cd /root && tar xzf exporter.tar.gz && make -C dcgm-exporter-* install");
     let said = text(&node.output("dpkg -i /root/exporter.deb"));
     assert!(said.contains("which 'make install' has made, hides the unit of this package"), "{said}");
-    node.run("make -C /root/dcgm-exporter-* uninstall");
-    node.run("dpkg -i /root/exporter.deb");
+    node.run("make -C /root/dcgm-exporter-* uninstall; systemctl enable --now dcgm-exporter");
     assert_eq!(node.run("systemctl show -P FragmentPath dcgm-exporter"), "/lib/systemd/system/dcgm-exporter.service");
     let mixed = node.output("make -C /root/dcgm-exporter-* install");
     assert!(!mixed.status.success() && text(&mixed).contains("is installed as a package here"), "{}", text(&mixed));

@@ -228,6 +228,75 @@ fn a_package_and_make_install_do_not_mix() {
     }
 }
 
+/// A fresh clone: one command builds and installs. Without a compiler there is one clear error.
+#[test]
+fn a_checkout_is_built_first() {
+    let scratch = Scratch::new();
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile"), scratch.path("Makefile")).unwrap();
+    let make = |arguments: &[&str]| {
+        let output = Command::new("make")
+            .current_dir(scratch.path("."))
+            .env_remove("BINARY")
+            .args(["--no-print-directory", "install"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said.into_owned())
+    };
+    let (_, said) = make(&["--dry-run", "CARGO=true"]);
+    assert!(said.starts_with("true build --release --locked\n"), "{said}");
+    // Also one that was built before: it may be older than its source.
+    std::fs::create_dir_all(scratch.path("target/release")).unwrap();
+    scratch.write("target/release/dcgm-exporter", "");
+    let (_, said) = make(&["--dry-run", "CARGO=true"]);
+    assert!(said.starts_with("true build --release --locked\n"), "{said}");
+    let (_, said) = make(&["--dry-run", "CARGO=true", "BINARY=/somewhere/else"]);
+    assert!(!said.contains("build --release"), "{said}");
+    std::fs::remove_file(scratch.path("target/release/dcgm-exporter")).unwrap();
+    let (succeeded, said) = make(&["CARGO=/nowhere/cargo"]);
+    assert!(!succeeded && said.contains("no cargo to build it: install Rust"), "{said}");
+    // A release has its own.
+    std::fs::create_dir(scratch.path("bin")).unwrap();
+    scratch.write("bin/dcgm-exporter", "");
+    let (_, said) = make(&["--dry-run", "CARGO=true"]);
+    assert!(!said.contains("build --release") && said.contains("BINARY=\"bin/dcgm-exporter\""), "{said}");
+}
+
+/// Device files of all GPUs and of MIG, by a stand-in for nvidia-modprobe; nothing without a driver.
+#[test]
+fn device_files_are_asked_for_where_a_driver_is() {
+    let scratch = Scratch::new();
+    let modprobe = scratch.write("nvidia-modprobe", "#!/bin/sh\necho \"$@\"\n");
+    std::fs::set_permissions(&modprobe, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let driver = scratch.path("driver");
+    let make_devices = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd/make-devices.sh");
+        let output = Command::new("sh").arg(script).arg(&driver).arg(&modprobe).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(make_devices(), "", "no driver is loaded by it");
+    let write = |file: &str, text: &str| {
+        let path = driver.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("version", "NVRM version: 580\n");
+    assert_eq!(make_devices(), "-c 255\n");
+    write("gpus/0000:1b:00.0/information", "Model: H200\nDevice Minor: \t 3\nGPU Excluded:\t No\n");
+    write("gpus/0000:2b:00.0/information", "Device Minor: \t 12\n");
+    write("capabilities/mig/monitor", "DeviceFileMinor: 2\n");
+    write("capabilities/gpu3/mig/gi1/access", "");
+    write("capabilities/gpu3/mig/gi1/ci0/access", "");
+    let capabilities = driver.join("capabilities").display().to_string();
+    let expected = format!(
+        "-c 255 -c 3 -c 12 -f {capabilities}/mig/monitor -f {capabilities}/gpu3/mig/gi1/access \
+         -f {capabilities}/gpu3/mig/gi1/ci0/access\n"
+    );
+    assert_eq!(make_devices(), expected);
+}
+
 /// Everything that is linked in is in the file of licences, and nothing else is; `dist/package/third-party.py copyright`
 /// writes it.
 #[test]
