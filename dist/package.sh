@@ -83,7 +83,8 @@ fi
 "$writer" --generate man >"$out/$name/share/dcgm-exporter.1"
 "$writer" --generate bash >"$out/$name/share/dcgm-exporter.bash"
 find "$out/$name" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
-tar -C "$out" --format=gnu --owner=0 --group=0 --numeric-owner --sort=name -cf - "$name" | gzip -9n >"$out/$name.tar.gz"
+tar -C "$out" --format=gnu --owner=0 --group=0 --numeric-owner --sort=name -cf "$out/$name.tar" "$name"
+gzip -9n "$out/$name.tar"
 
 # The packages hold what 'make install' of the tarball puts in place, but for what packages do by themselves.
 make --no-print-directory -C "$out/$name" install \

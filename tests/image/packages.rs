@@ -104,6 +104,7 @@ fn the_deb_keeps_what_an_administrator_decided() {
     assert_eq!(node.run("readlink /etc/systemd/system/dcgm-exporter.service"), "/dev/null");
     assert!(!is(&node, "active"));
     node.run("systemctl unmask dcgm-exporter; dpkg -P dcgm-exporter");
+    node.run("test ! -e /run/dcgm-job-map");
     install();
     assert_is(&node, true, true);
 }
@@ -222,7 +223,6 @@ fn from_nvidias_deb_to_ours_and_back() {
     apt("nvidias");
     assert!(!installed("dcgm-exporter") && installed("datacenter-gpu-manager-exporter"));
     assert_eq!(counters(), mine);
-    node.run("/usr/bin/dcgm-exporter & sleep 0; kill $!");
     // With the file as NVIDIA ships it, ours comes.
     node.run("dpkg -P dcgm-exporter datacenter-gpu-manager-exporter; rm -rf /etc/dcgm-exporter");
     apt("nvidias");
@@ -277,26 +277,35 @@ fn from_nvidias_rpm_to_ours_and_back() {
     let empty = work().join("userland");
     fs::create_dir_all(&empty).unwrap();
     let userland = rpm("userland", "1", &provides, &empty, "");
-    let dnf = |arguments: &[&Path], command: &[&str]| {
+    // A repository has NVIDIA's, as on a node.
+    let repository = work().join("repository");
+    let _ = fs::remove_dir_all(&repository);
+    fs::create_dir_all(&repository).unwrap();
+    for file in [&nvidias, &userland] {
+        fs::copy(file, repository.join(file.file_name().unwrap())).unwrap();
+    }
+    check(Command::new("createrepo_c").arg("--quiet").arg(&repository));
+    let list = format!("[x]\nname=x\nbaseurl=file://{}\ngpgcheck=0\n", repository.display());
+    fs::write(repository.join("x.repo"), list).unwrap();
+    let dnf = |command: &[&str]| {
         let mut run = Command::new("dnf");
-        run.arg(format!("--installroot={}", tree.0.display())).args(["-y", "--disablerepo=*", "--nogpgcheck"]);
-        run.args(["--setopt=reposdir=/nowhere", "--setopt=cachedir=/var/cache/dnf", "--releasever=9"]);
-        check(run.args(command).args(arguments))
+        run.arg(format!("--installroot={}", tree.0.display())).args(["-y", "--nogpgcheck", "--releasever=9"]);
+        check(run.arg(format!("--setopt=reposdir={}", repository.display())).args(command))
     };
     let installed = |name: &str| {
         Command::new("rpm").arg("--root").arg(&tree.0).args(["-q", name]).output().unwrap().status.success()
     };
     let counters = tree.0.join("etc/dcgm-exporter/default-counters.csv");
-    dnf(&[&userland, &nvidias], &["install"]);
-    fs::write(&counters, "DCGM_FI_DEV_GPU_TEMP, gauge, mine\n").unwrap();
-    dnf(&[&ours], &["install", "--allowerasing"]);
-    assert!(installed("dcgm-exporter") && !installed("datacenter-gpu-manager-exporter"));
-    assert_eq!(fs::read_to_string(&counters).unwrap(), "DCGM_FI_DEV_GPU_TEMP, gauge, mine\n");
-    assert!(tree.0.join("usr/bin/dcgm-exporter").metadata().unwrap().len() > 1 << 20);
-    dnf(&[&nvidias], &["install", "--allowerasing"]);
-    assert!(!installed("dcgm-exporter") && installed("datacenter-gpu-manager-exporter"));
-    assert_eq!(fs::read_to_string(&counters).unwrap(), "DCGM_FI_DEV_GPU_TEMP, gauge, mine\n");
-    assert!(tree.0.join("usr/bin/dcgm-exporter").metadata().unwrap().len() < 1000);
+    let size = || tree.0.join("usr/bin/dcgm-exporter").metadata().unwrap().len();
+    let mine = "DCGM_FI_DEV_GPU_TEMP, gauge, mine\n";
+    dnf(&["install", "userland", "datacenter-gpu-manager-exporter"]);
+    fs::write(&counters, mine).unwrap();
+    dnf(&["install", &ours.display().to_string()]);
+    assert!(installed("dcgm-exporter") && !installed("datacenter-gpu-manager-exporter") && size() > 1 << 20);
+    assert_eq!(fs::read_to_string(&counters).unwrap(), mine);
+    dnf(&["swap", "dcgm-exporter", "datacenter-gpu-manager-exporter"]);
+    assert!(!installed("dcgm-exporter") && installed("datacenter-gpu-manager-exporter") && size() < 1000);
+    assert_eq!(fs::read_to_string(&counters).unwrap(), mine);
 }
 
 /// Red Hat's presets leave new services disabled; Debian's leave them enabled.
