@@ -62,10 +62,12 @@ footprint: build simulator
 hostile: build simulator
 	$(CARGO) test --locked --release --test hostile -- --ignored --nocapture --test-threads 1
 
-# A long life in a short time: SOAK_MINUTES=N, two by default.
+# A long life in a short time: SOAK_MINUTES=N, two by default and 30 with everything on; then what takes minutes for other
+# reasons.
 soak: build simulator
 	$(CARGO) test --locked --release --test alloc -- --ignored --nocapture
 	$(CARGO) test --locked --release --test soak -- --ignored --nocapture
+	$(CARGO) test --locked --release --test it -- --ignored at_length for_ten_minutes
 
 # Random input to everything that takes input; a short run is part of make test.
 fuzz:

@@ -1,5 +1,7 @@
 //! Exit codes and wiring: what is told is understood, opened and started, in this order, and stopped on a signal.
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,7 +37,8 @@ const EX_SOFTWARE: i32 = 70;
 
 fn main() -> ExitCode {
     allocator::tune();
-    let config = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+    let given = Given::now();
+    let config = match given.parse() {
         Ok(Command::Run(config)) => *config,
         Ok(Command::Print(text)) => {
             return print(&text);
@@ -45,7 +48,10 @@ fn main() -> ExitCode {
             if let Some(format) = cli::typed_check(std::env::args_os()) {
                 return check(format);
             }
-            eprintln!("dcgm-exporter: {error}");
+            // A configuration file may have several problems.
+            for line in error.lines() {
+                eprintln!("dcgm-exporter: {line}");
+            }
             return ExitCode::FAILURE;
         }
     };
@@ -74,7 +80,7 @@ fn main() -> ExitCode {
         });
     }
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
-    match run(config) {
+    match run(config, given) {
         Ok(code) => code,
         Err(error) => {
             // One line for each thing that is wrong.
@@ -120,8 +126,8 @@ fn check(format: CheckFormat) -> ExitCode {
 /// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`. A row that is left out is an error,
 /// also where the exporter would start with the others.
 fn check_counters(config: &Config) -> ExitCode {
-    let file = config.collectors.display();
-    match Counters::read(&config.collectors, &sources::names()) {
+    let file = config.counters_file().display();
+    match Counters::of(config, &sources::names()) {
         Err(error) => {
             print(&format!("{error}\n"));
             ExitCode::FAILURE
@@ -161,11 +167,11 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let collections = if counters.need_two_samples() { 2 } else { 1 };
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
-    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
     let (ended, end_of_watcher) = channel();
@@ -208,15 +214,40 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     process::exit_at_once(i32::from(!is_printed))
 }
 
-fn run(config: Config) -> Result<ExitCode, String> {
+/// The command line and the environment of the start: an embedded engine may change the latter.
+struct Given {
+    arguments: Vec<OsString>,
+    environment: HashMap<OsString, OsString>,
+}
+
+impl Given {
+    fn now() -> Given {
+        Given { arguments: std::env::args_os().skip(1).collect(), environment: std::env::vars_os().collect() }
+    }
+
+    /// Errors: as [`cli::parse`].
+    fn parse(&self) -> Result<Command, String> {
+        cli::parse(self.arguments.iter().cloned(), |name| self.environment.get(OsStr::new(name)).cloned())
+    }
+
+    /// Understands the settings again, for a configuration file that has changed.
+    fn settings(self) -> watcher::ReadSettings {
+        Box::new(move || match self.parse()? {
+            Command::Run(config) => Ok(*config),
+            Command::Print(_) => Err("the command line asks for a text".to_owned()),
+        })
+    }
+}
+
+fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     limits::check_open_files()?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
-    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
     let web = Web::open(config.web_config.as_deref())?;
@@ -228,7 +259,7 @@ fn run(config: Config) -> Result<ExitCode, String> {
         let signals = signals.handle();
         move || signals.close()
     });
-    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
     let has_tls = web.has_tls();
     server::start(listeners.clone(), &published, config.timeouts, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
@@ -241,8 +272,12 @@ fn run(config: Config) -> Result<ExitCode, String> {
     systemd::ready();
     usage::all_threads_serve();
 
-    let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
+    let has_file = config.config_file.is_some();
+    let (mut watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    if has_file {
+        watcher.read_settings_with(given.settings());
+    }
     let (ended, end) = channel();
     supervisor
         .spawn("watcher", process::STACK, {

@@ -123,7 +123,8 @@ pub type Call = (&'static str, Instant);
 pub struct PublishedPage {
     page: ArcSwapOption<Page>,
     status: ArcSwap<Status>,
-    stale_after: Duration,
+    /// In milliseconds.
+    stale_after: AtomicU64,
     /// It has been logged that the page is stale.
     logged_stale: AtomicBool,
     scrapes: AtomicU64,
@@ -151,6 +152,11 @@ const SLOW_CALL: Duration = Duration::from_secs(3);
 /// A watcher without a sign of life for this long, and in no call of the library, hangs in code of ours.
 const WATCHER_HANGS: Duration = Duration::from_secs(60);
 
+/// The age in milliseconds at which a page is too old.
+fn too_old(interval: Duration, stale_after: Option<Duration>) -> u64 {
+    stale_after.unwrap_or((interval * 3).max(SHORTEST_STALE)).as_millis() as u64
+}
+
 impl PublishedPage {
     /// `stale_after` overrides when a page is too old, which otherwise follows from the interval. `current_call` names
     /// the call of the library that the watcher is in.
@@ -158,7 +164,7 @@ impl PublishedPage {
         PublishedPage {
             page: ArcSwapOption::empty(),
             status: ArcSwap::default(),
-            stale_after: stale_after.unwrap_or((interval * 3).max(SHORTEST_STALE)),
+            stale_after: AtomicU64::new(too_old(interval, stale_after)),
             logged_stale: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
             http_restarts: AtomicU64::new(0),
@@ -168,6 +174,15 @@ impl PublishedPage {
             gzip_wanted: AtomicU64::new(0),
             current_call,
         }
+    }
+
+    /// Changes when a page is too old.
+    pub fn set_interval(&self, interval: Duration, stale_after: Option<Duration>) {
+        self.stale_after.store(too_old(interval, stale_after), Ordering::Relaxed);
+    }
+
+    fn stale_after(&self) -> Duration {
+        Duration::from_millis(self.stale_after.load(Ordering::Relaxed))
     }
 
     /// The newest page; `None` before the first.
@@ -182,7 +197,7 @@ impl PublishedPage {
                 Some(call) => format!("{}; {call}", status.text),
                 None => status.text.clone(),
             }),
-            Some(page) if page.age() <= self.stale_after => {
+            Some(page) if page.age() <= self.stale_after() => {
                 Health::Present { status: status.text.clone(), is_well: status.is_well }
             }
             Some(page) => {
@@ -291,7 +306,7 @@ impl Publisher {
             page.fill(text, taken, self.gzip.as_mut());
         }
         self.spare = self.published.page.swap(Some(page));
-        if taken.is_none_or(|taken| taken.elapsed() <= self.published.stale_after)
+        if taken.is_none_or(|taken| taken.elapsed() <= self.published.stale_after())
             && self.published.logged_stale.swap(false, Ordering::Relaxed)
         {
             log::info!("state: the page is fresh again");

@@ -1,4 +1,4 @@
-//! What `--check` asks of the settings: whether the web configuration and the job map can be used, and whether the
+//! What `--check` asks of the settings: what the configuration file has, whether the web configuration and the job map can be used, and whether the
 //! hostname label tells nodes apart.
 
 use std::fs;
@@ -8,9 +8,20 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use super::answers::Answers;
 use super::node::is_elsewhere;
 use crate::config::Config;
+use crate::config::file::Collection;
 use crate::inventory::hostname;
 use crate::jobs;
 use crate::server::web_config::WebConfig;
+
+/// What the configuration file has; one that is wrong is no settings at all.
+pub fn file(config: &Config, answers: &mut Answers) {
+    let Some(file) = &config.config_file else { return };
+    let mut found = format!("{}, interval {}", file.display(), humantime::format_duration(config.interval));
+    for Collection { name, interval, .. } in &config.collections {
+        found.push_str(&format!(", {name} {}", humantime::format_duration(*interval)));
+    }
+    answers.ok("configuration file", found);
+}
 
 /// Whether the web configuration can be used.
 pub fn web(config: &Config, answers: &mut Answers) {

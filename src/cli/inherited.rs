@@ -15,8 +15,6 @@ const MOST_KEPT: u64 = i32::MAX as u64;
 
 const NO_RETENTION: &str = "every collection takes the newest sample, and DCGM keeps as many as the windows of XIDs and \
                             clock events need";
-const NO_YAML: &str = "is for a YAML file, which this exporter does not read: give flags or variables instead, such as \
-                       --collectors and --collect-interval, and leave the flag out";
 const NO_CONTAINERS: &str = "is for the label container, which this exporter does not have: leave the flag out";
 
 const NO_DUMP: Flag = Flag {
@@ -122,15 +120,6 @@ pub static FLAGS: &[Flag] = &[
             "the exporter's own metrics (dcgm_exporter_*, process_*) are on by default, and --disable-exporter-metrics \
              leaves them out; there are no go_* and promhttp_*",
         ),
-        ..FLAG
-    },
-    Flag {
-        long: "config-file",
-        variable: "DCGM_EXPORTER_CONFIG_FILE",
-        kind: Kind::Value("FILE"),
-        default: "",
-        effect: Effect::Refused(NO_YAML),
-        apply: |_, value| refuse_unless(value.is_empty(), NO_YAML),
         ..FLAG
     },
     Flag {

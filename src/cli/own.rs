@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::flag::{FLAG, Flag, Kind, Refusal};
 use super::{devices, engine, values};
+use crate::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
 use crate::config::{CheckFormat, JobLabels, LogFormat};
@@ -57,6 +58,16 @@ const REPORT: &[Flag] = &[
             config.collectors = values::absolute(value)?;
             Ok(())
         },
+        ..FLAG
+    },
+    Flag {
+        long: "config-file",
+        variable: "DCGM_EXPORTER_CONFIG_FILE",
+        kind: Kind::Value("FILE"),
+        default: "",
+        help: "YAML file with settings, in the format of NVIDIA's dcgm-exporter (version 1 or 2): counters, and collections \
+               of fields with an interval of their own. Flags and variables count before it. Read again when it changes",
+        apply: path!(config_file),
         ..FLAG
     },
     Flag {
@@ -188,10 +199,6 @@ const REPORT: &[Flag] = &[
         ..FLAG
     },
 ];
-
-/// DCGM needs this long between two samples of a profiling field on Hopper; below it they come out as 0.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 const COLLECT: &[Flag] = &[
     Flag {

@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcgm_exporter::cli::{self, devices};
+use dcgm_exporter::config::Config;
 use dcgm_exporter::config::devices::{DeviceSelection, Selection};
+use dcgm_exporter::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+use dcgm_exporter::config::file::ConfigFile;
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::jobs;
@@ -263,6 +266,33 @@ fn web_configuration() {
         }
     });
     std::fs::remove_file(&file).unwrap();
+}
+
+/// Every problem has a place in the file, and what is taken can be used with any counters.
+#[test]
+fn configuration_file() {
+    fuzz("config", |input| match ConfigFile::parse(input) {
+        Ok(file) => {
+            assert!(matches!(file.version, 1 | 2));
+            for collection in &file.collections {
+                let interval = collection.interval;
+                assert!((SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) && !collection.patterns.is_empty());
+            }
+            let config = Config { rows: file.rows, collections: file.collections, ..Config::default() };
+            if let (Some(written), Ok(counters)) = (&config.rows, Counters::of(&config, &sources::names())) {
+                assert!(!counters.rows.is_empty() && counters.rows.len() <= written.len());
+            }
+        }
+        Err(problems) => {
+            // YAML has line ends of its own.
+            let lines = input.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() + 1;
+            assert!(!problems.is_empty());
+            for problem in problems {
+                assert!((1..=lines + 1).contains(&problem.at.line) && problem.at.column > 0, "{problem}");
+                assert!(!problem.what.is_empty());
+            }
+        }
+    });
 }
 
 #[test]

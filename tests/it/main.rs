@@ -4,6 +4,7 @@ mod chaos;
 mod check;
 mod clock;
 mod common;
+mod config_file;
 mod engine_starts;
 mod entities;
 mod golden;
