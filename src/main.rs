@@ -30,7 +30,7 @@ use dcgm_exporter::watcher::{self, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 10.
+/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 15.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
 /// A call other than the engine's own stop that has stood still for so long hangs with the driver.
 const HANGS: Duration = Duration::from_secs(4);

@@ -11,7 +11,7 @@
 
 pub mod active_watches;
 mod connect;
-mod engine_selection;
+pub mod engine_selection;
 mod lost_entities;
 mod notices;
 mod pace;

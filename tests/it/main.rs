@@ -27,6 +27,7 @@ mod sharing;
 mod signals;
 mod slurm;
 mod sources;
+mod strangers;
 mod supervision;
 mod surroundings;
 mod switches;
