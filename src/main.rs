@@ -21,6 +21,7 @@ use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
+use dcgm_exporter::server::file_sd::Registration;
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
@@ -289,6 +290,10 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     if has_tls {
         log::info!("TLS is enabled");
     }
+    let registration = config.file_sd_dir.as_deref().and_then(|directory| {
+        let addresses: Vec<_> = listeners.iter().filter_map(Listener::tcp_address).collect();
+        Registration::write(directory, config.file_sd_address.as_deref(), &addresses, has_tls)
+    });
     systemd::ready();
     usage::all_threads_serve();
 
@@ -344,6 +349,7 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     }
     match ended {
         Ok(()) => {
+            registration.iter().for_each(Registration::remove);
             log::info!("Shutdown complete");
             process::exit_at_once(0)
         }

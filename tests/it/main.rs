@@ -9,6 +9,7 @@ mod config_file;
 mod containers;
 mod engine_starts;
 mod entities;
+mod file_sd;
 mod golden;
 mod http;
 mod install;
