@@ -14,7 +14,7 @@ use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
-use dcgm_exporter::config::{CheckFormat, Config};
+use dcgm_exporter::config::{CheckFormat, Config, StatusPage};
 use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
@@ -280,7 +280,9 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         move || signals.close()
     });
     let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
-    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
+    let published = Arc::new(
+        published.with_open_metrics(openmetrics::convert).with_status_page(config.status_page != StatusPage::Off),
+    );
     let has_tls = web.has_tls();
     server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;

@@ -28,6 +28,7 @@ mod sharing;
 mod signals;
 mod slurm;
 mod sources;
+mod status;
 mod strangers;
 mod supervision;
 mod surroundings;
