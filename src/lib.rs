@@ -4,7 +4,7 @@
 //! that page to any number of scrapers, and never calls back.
 //!
 //! ```text
-//!  flags, environment ─► cli ─► config      (plain settings; every module may read them)
+//!  flags, environment, YAML ─► cli ─► config      (plain settings; every module may read them)
 //!  counters file ────► counters ───┐
 //!                                  ▼
 //!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► metrics ─► exposition ─► publish ─► server ─► scraper

@@ -1,5 +1,7 @@
 //! Exit codes and wiring: what is told is understood, opened and started, in this order, and stopped on a signal.
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ use dcgm_exporter::config::{CheckFormat, Config};
 use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
+use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
@@ -27,7 +30,7 @@ use dcgm_exporter::watcher::{self, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 10.
+/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 15.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
 /// A call other than the engine's own stop that has stood still for so long hangs with the driver.
 const HANGS: Duration = Duration::from_secs(4);
@@ -38,7 +41,8 @@ const EX_SOFTWARE: i32 = 70;
 
 fn main() -> ExitCode {
     allocator::tune();
-    let config = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+    let given = Given::now();
+    let config = match given.parse() {
         Ok(Command::Run(config)) => *config,
         Ok(Command::Print(text)) => {
             return print(&text);
@@ -48,7 +52,10 @@ fn main() -> ExitCode {
             if let Some(format) = cli::typed_check(std::env::args_os()) {
                 return check(format);
             }
-            eprintln!("dcgm-exporter: {error}");
+            // A configuration file may have several problems.
+            for line in error.lines() {
+                eprintln!("dcgm-exporter: {line}");
+            }
             return ExitCode::FAILURE;
         }
     };
@@ -77,7 +84,7 @@ fn main() -> ExitCode {
         });
     }
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
-    match run(config) {
+    match run(config, given) {
         Ok(code) => code,
         Err(error) => {
             // One line for each thing that is wrong.
@@ -123,8 +130,8 @@ fn check(format: CheckFormat) -> ExitCode {
 /// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`. A row that is left out is an error,
 /// also where the exporter would start with the others.
 fn check_counters(config: &Config) -> ExitCode {
-    let file = config.collectors.display();
-    match Counters::read(&config.collectors, &sources::names()) {
+    let file = config.counters_file().display();
+    match Counters::of(config, &sources::names()) {
         Err(error) => {
             print(&format!("{error}\n"));
             ExitCode::FAILURE
@@ -177,11 +184,11 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let collections = if counters.need_two_samples() { 2 } else { 1 };
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
-    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
     let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
@@ -226,15 +233,40 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     process::exit_at_once(i32::from(!is_printed))
 }
 
-fn run(config: Config) -> Result<ExitCode, String> {
+/// The command line and the environment of the start: an embedded engine may change the latter.
+struct Given {
+    arguments: Vec<OsString>,
+    environment: HashMap<OsString, OsString>,
+}
+
+impl Given {
+    fn now() -> Given {
+        Given { arguments: std::env::args_os().skip(1).collect(), environment: std::env::vars_os().collect() }
+    }
+
+    /// Errors: as [`cli::parse`].
+    fn parse(&self) -> Result<Command, String> {
+        cli::parse(self.arguments.iter().cloned(), |name| self.environment.get(OsStr::new(name)).cloned())
+    }
+
+    /// Understands the settings again, for a configuration file that has changed.
+    fn settings(self) -> watcher::ReadSettings {
+        Box::new(move || match self.parse()? {
+            Command::Run(config) => Ok(*config),
+            Command::Print(_) => Err("the command line asks for a text".to_owned()),
+        })
+    }
+}
+
+fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     limits::check_open_files()?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
-    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
     let web = Web::open(config.web_config.as_deref())?;
@@ -246,9 +278,10 @@ fn run(config: Config) -> Result<ExitCode, String> {
         let signals = signals.handle();
         move || signals.close()
     });
-    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
+    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
     let has_tls = web.has_tls();
-    server::start(listeners.clone(), &published, config.timeouts, web, &supervisor)
+    server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
     for listener in listeners.iter() {
         log::info!(address = listener.address(); "Listening on");
@@ -259,11 +292,15 @@ fn run(config: Config) -> Result<ExitCode, String> {
     systemd::ready();
     usage::all_threads_serve();
 
+    let has_file = config.config_file.is_some();
     let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
     let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
-    let watcher = watcher.with_containers(containers);
+    let mut watcher = watcher.with_containers(containers);
+    if has_file {
+        watcher.read_settings_with(given.settings());
+    }
     let (ended, end) = channel();
     supervisor
         .spawn("watcher", process::STACK, {

@@ -18,6 +18,7 @@ use crate::dcgm::fields::{self, Field, Listed, ValueType};
 use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityGroup, EntityId, Error, Library, Session, Value, hostengine, inflight, process};
 use crate::metrics::profiling_support;
+use crate::metrics::schedule::Schedule;
 use crate::metrics::watches::{FieldGroups, Watcher};
 use crate::watcher::{CONNECT_TIMEOUT, active_watches};
 
@@ -126,7 +127,8 @@ fn ask_engine(
         }
         let mut best: HashMap<u16, &'static str> = HashMap::new();
         let mut field_groups = FieldGroups::default();
-        let mut watcher = Watcher::new(&session, INTERVAL, Keep::Latest, &mut field_groups);
+        let mut watcher =
+            Watcher::new(&session, Schedule::new(INTERVAL, None).of(None), Keep::Latest, &mut field_groups);
         watcher.watch(&gpus, some).map_err(failed)?;
         if let Some(error) = watcher.no_room.first() {
             return Err(error.to_string());

@@ -4,6 +4,7 @@
 //! parts with numbers between them, written into a buffer that is used again.
 
 mod family;
+pub mod openmetrics;
 
 use crate::config::JobLabels;
 use crate::containers::ContainerMap;

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::schedule::Every;
 use super::watches::{FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Value, Watch};
@@ -88,11 +89,11 @@ impl Events {
     pub fn new(
         session: &Rc<Session>,
         wanted: &Wanted,
-        interval: Duration,
+        every: Every,
         field_groups: &mut FieldGroups,
         no_room: &mut Vec<Error>,
     ) -> Result<(Events, Vec<(u16, Error)>)> {
-        let mut watcher = Watcher::new(session, interval, Keep::Window(kept(wanted.window, interval)), field_groups);
+        let mut watcher = Watcher::new(session, every, Keep::Window(kept(wanted.window, every.time())), field_groups);
         watcher.watch(&wanted.entities, &wanted.fields)?;
         let Watcher { watches, refused, no_room: more, .. } = watcher;
         no_room.extend(more);
@@ -147,8 +148,8 @@ impl Events {
     }
 
     /// Changes the interval of the watches in place; to be called after the plain watches have theirs, see [`Events::new`].
-    pub fn set_interval(&self, interval: Duration) -> Result<()> {
-        super::watches::set_interval(&self.watches, interval)
+    pub fn set_interval(&self, every: Every) -> Result<()> {
+        super::watches::set_interval(&self.watches, every)
     }
 }
 

@@ -36,7 +36,12 @@ impl Watcher {
                 watches.exposition.render_xid_events(&counts, &of_gone, &mut self.text);
             }
             watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
+        }
+        // Where samples do not show jobs, nothing else would.
+        if self.config.exporter_metrics || self.config.job_labels == JobLabels::InfoOnly {
             watches.exposition.render_jobs(&mut self.text);
+        }
+        if self.config.exporter_metrics {
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
@@ -74,6 +79,8 @@ impl Watcher {
             notices::unmatched(name);
         }
         self.unmatched = unmatched;
+        let beyond: usize = watches.inventory.entities.iter().map(|entity| jobs.beyond_limit(&entity.names)).sum();
+        self.report.job_ids_left_out = Some(jobs.left_out() + beyond);
         if self.config.job_labels == JobLabels::OnSamples {
             let now = microseconds();
             for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
@@ -93,11 +100,11 @@ impl Watcher {
 
     pub(super) fn read_jobs(&mut self) {
         let Some(directory) = &self.config.job_map else { return };
-        let jobs::Scan { map, problems, left_out } = jobs::scan(directory);
-        self.jobs = Some(map);
-        self.report.job_ids_left_out = Some(left_out);
-        *self.report.job_map_errors.get_or_insert(0) += problems.len() as u64;
-        for problem in problems {
+        let scan = jobs::scan(directory, self.config.job_map_trust);
+        *self.report.job_map_errors.get_or_insert(0) += scan.errors() as u64;
+        self.report.job_ids_left_out = Some(scan.map.left_out());
+        self.jobs = Some(scan.map);
+        for problem in scan.problems {
             if self.throttle.allows(&problem) {
                 log::warn!(error = problem; "part of the HPC job map cannot be used");
             }

@@ -188,8 +188,11 @@ fn flags_that_are_none() {
         &["DCGM_EXPORTER_STALE_AFTER", "'10s'", "which is 10s"],
     );
     refuses(exporter().args(["--min-collect-interval", "10"]), &["--min-collect-interval", "'10'", "100ms to 24h"]);
-    refuses(exporter().args(["--config-file", "/etc/x.yaml"]), &["--config-file", "YAML", "--collectors"]);
-    refuses(exporter().env("DCGM_EXPORTER_CONFIG_FILE", "/x"), &["DCGM_EXPORTER_CONFIG_FILE", "YAML"]);
+    refuses(exporter().args(["--config-file", "/nowhere.yaml"]), &["--config-file", "/nowhere.yaml", "No such file"]);
+    refuses(
+        exporter().env("DCGM_EXPORTER_CONFIG_FILE", "/nowhere"),
+        &["DCGM_EXPORTER_CONFIG_FILE", "/nowhere: No such"],
+    );
     refuses(exporter().arg("--container-labels"), &["--container-labels", "needs --container-runtime-socket"]);
     refuses(exporter().arg("-k"), &["--kubernetes", "bare metal"]);
     refuses(exporter().env("KUBERNETES_VIRTUAL_GPUS", "true"), &["KUBERNETES_VIRTUAL_GPUS", "bare metal"]);
