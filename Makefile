@@ -14,7 +14,8 @@ SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint audit unit e2e footprint bench hostile soak fuzz install uninstall dist image reproducible clean simulator
+.PHONY: build run test check-format lint audit unit e2e e2e-newest fleet footprint bench hostile soak fuzz install \
+        uninstall dist image reproducible clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -51,8 +52,24 @@ unit:
 # A real Prometheus and a real VictoriaMetrics scrape the real binary, and a real Slurm runs jobs. Installs them from
 # Debian's packages. Needs root, for Slurm's GPUs, which are device files.
 e2e: build simulator
-	tests/e2e/packages.sh prometheus victoria-metrics curl python3 slurmctld slurmd slurm-client munge
+	tests/e2e/packages.sh prometheus victoria-metrics curl python3 python3-venv python3-prometheus-client podman \
+	    slurmctld slurmd slurm-client munge
 	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
+
+# The parts of e2e that are about Prometheus and VictoriaMetrics, with newer ones than Debian's, built from their Go
+# modules. Needs Go, a package registry, and some 20 minutes on two cores for the first time.
+NEWEST = target/newest
+e2e-newest: build simulator
+	tests/e2e/newest.sh $(NEWEST)
+	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(CARGO) test --locked --release --test e2e -- --ignored --nocapture \
+	    --test-threads 1 alerts:: dashboards:: scraped_by tls_with samples_are promql_of
+
+# N exporters on the simulator under one Prometheus, then under vmagent with VictoriaMetrics, for SECONDS each.
+N       ?= 20
+SECONDS ?= 60
+fleet: build simulator
+	tests/e2e/packages.sh prometheus victoria-metrics python3
+	tests/fleet/run.py $(N) $(SECONDS)
 
 # Resident memory over 1,000 collections and 100,000 scrapes.
 footprint: build simulator
