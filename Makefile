@@ -14,7 +14,8 @@ SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint unit e2e footprint bench hostile soak fuzz install uninstall dist image clean simulator
+.PHONY: build run test check-format lint audit unit e2e e2e-newest fleet footprint bench hostile soak fuzz install \
+        uninstall dist image reproducible clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -32,7 +33,11 @@ run: build simulator
 	exec $(BINARY) --collectors counters/default-counters.csv --address :$(PORT) --collect-interval 1s "$$@"
 
 # Everything that must hold; needs Rust and a C compiler.
-test: check-format lint unit
+test: check-format lint audit unit
+
+# Licences, sources and advisories of what is linked in. What needs a network that is not there is said, not failed.
+audit:
+	dist/audit.sh
 
 check-format:
 	$(CARGO) fmt --all --check
@@ -47,8 +52,24 @@ unit:
 # A real Prometheus and a real VictoriaMetrics scrape the real binary, and a real Slurm runs jobs. Installs them from
 # Debian's packages. Needs root, for Slurm's GPUs, which are device files.
 e2e: build simulator
-	tests/e2e/packages.sh prometheus victoria-metrics curl python3 slurmctld slurmd slurm-client munge
+	tests/e2e/packages.sh prometheus victoria-metrics curl python3 python3-venv python3-prometheus-client podman \
+	    slurmctld slurmd slurm-client munge
 	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
+
+# The parts of e2e that are about Prometheus and VictoriaMetrics, with newer ones than Debian's, built from their Go
+# modules. Needs Go, a package registry, and some 20 minutes on two cores for the first time.
+NEWEST = target/newest
+e2e-newest: build simulator
+	tests/e2e/newest.sh $(NEWEST)
+	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(CARGO) test --locked --release --test e2e -- --ignored --nocapture \
+	    --test-threads 1 alerts:: dashboards:: scraped_by tls_with samples_are promql_of
+
+# N exporters on the simulator under one Prometheus, then under vmagent with VictoriaMetrics, for SECONDS each.
+N       ?= 20
+SECONDS ?= 60
+fleet: build simulator
+	tests/e2e/packages.sh prometheus victoria-metrics python3
+	tests/fleet/run.py $(N) $(SECONDS)
 
 # Resident memory over 1,000 collections and 100,000 scrapes.
 footprint: build simulator
@@ -76,23 +97,35 @@ bench: build simulator
 # On this node, or into an image: make install DESTDIR=/cm/images/NAME
 PLACES = PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" UNITDIR="$(UNITDIR)" DESTDIR="$(DESTDIR)" ENABLE="$(ENABLE)"
 
-install: $(if $(wildcard $(BINARY)),,build)
+# In a checkout the binary is built first, where cargo is at hand: one that was built before may be older than its source.
+# A release has its own, and BINARY=FILE names another.
+NEEDS_BUILD = $(and $(filter file,$(origin BINARY)),$(filter target/%,$(BINARY)),$(shell command -v $(CARGO)))
+
+install: $(if $(NEEDS_BUILD),build)
+	@if [ ! -x "$(BINARY)" ]; then echo "there is no $(BINARY), and no cargo to build it: install Rust 1.92 or newer" \
+		"(https://rustup.rs), or unpack a release" >&2; exit 1; fi
 	@BINARY="$(BINARY)" $(PLACES) dist/install.sh
 
 uninstall:
 	@$(PLACES) dist/uninstall.sh
 
-# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later. For Grace:
+# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later, SHA256SUMS, and
+# a list of what is linked in. MAINTAINER='Team <team@site>' is whom users of the packages write to. For Grace:
 # rustup target add aarch64-unknown-linux-gnu; make dist MACHINE=aarch64
 dist:
 	dist/package.sh $(MACHINE)
 
 # The packages and the tarball in a fresh Debian, with a systemd of its own. Needs root.
 image:
-	tests/e2e/packages.sh debootstrap rpm python3-venv binutils shellcheck
+	tests/e2e/packages.sh debootstrap rpm dnf createrepo-c lintian python3-venv binutils shellcheck
 	dist/package.sh
 	$(CARGO) build --release --locked --package dcgm-simulator
 	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 2
+
+# The release files, made in two folders, are the same byte for byte. Builds the binary twice.
+reproducible:
+	tests/e2e/packages.sh rpm python3-venv binutils
+	tests/image/twice.sh
 
 clean:
 	$(CARGO) clean

@@ -3,18 +3,22 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use dcgm_exporter::check::fields::OnGpus;
 use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
 use dcgm_exporter::config::{CheckFormat, Config};
+use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
+use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
@@ -26,7 +30,7 @@ use dcgm_exporter::watcher::{self, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 10.
+/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 15.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
 /// A call other than the engine's own stop that has stood still for so long hangs with the driver.
 const HANGS: Duration = Duration::from_secs(4);
@@ -147,11 +151,24 @@ fn check_counters(config: &Config) -> ExitCode {
 
 /// Prints the fields that a counters file may have. Without a library it is not known which of them this node has.
 fn list_fields(pattern: &str, config: &Config) -> ExitCode {
-    let library = Library::open(config.libdcgm.as_deref());
+    let library = Library::open(config.libdcgm.as_deref()).map(Arc::new);
+    let on_gpus = match &library {
+        Ok(library) => check::fields::ask(pattern, library, &config.engine),
+        Err(_) => OnGpus::default(),
+    };
     if let Err(error) = &library {
         eprintln!("dcgm-exporter: {error}");
     }
-    print(&check::fields::list(pattern, library.as_ref().ok()))
+    if let Some(why) = &on_gpus.unknown {
+        eprintln!(
+            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {why}"
+        );
+    }
+    let printed = print(&check::fields::list(pattern, library.as_deref().ok(), &on_gpus));
+    if on_gpus.hung {
+        process::exit_at_once(i32::from(printed != ExitCode::SUCCESS));
+    }
+    printed
 }
 
 /// Collects, prints the page and leaves.
@@ -172,8 +189,10 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     let collections = if counters.need_two_samples() { 2 } else { 1 };
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
+    let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let watcher = watcher.with_containers(containers);
     let (ended, end_of_watcher) = channel();
     std::thread::Builder::new()
         .name("watcher".to_owned())
@@ -259,9 +278,10 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         let signals = signals.handle();
         move || signals.close()
     });
-    let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
+    let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
+    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
     let has_tls = web.has_tls();
-    server::start(listeners.clone(), &published, config.timeouts, web, &supervisor)
+    server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
     for listener in listeners.iter() {
         log::info!(address = listener.address(); "Listening on");
@@ -273,8 +293,11 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     usage::all_threads_serve();
 
     let has_file = config.config_file.is_some();
-    let (mut watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
+    let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
+    let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
+    let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let mut watcher = watcher.with_containers(containers);
     if has_file {
         watcher.read_settings_with(given.settings());
     }
@@ -344,6 +367,11 @@ fn wait_for_end(end: &Receiver<()>) -> Result<(), RecvTimeoutError> {
             ended => return ended,
         }
     }
+}
+
+/// The socket to ask for containers, where samples are to be labelled with them.
+fn container_runtime(config: &Config) -> Option<&Path> {
+    config.container_runtime.as_deref().filter(|_| config.container_labels)
 }
 
 /// Opens every address.

@@ -8,7 +8,8 @@
 //! - [`unit`]: the installed unit and its settings.
 //! - [`node`]: driver, permissions, other exporters.
 //! - [`addresses`]: the ports and sockets to serve on.
-//! - [`settings`]: web configuration, job map, hostname label.
+//! - [`job_map`](mod@job_map): whether the job map can be read, and only root can write it.
+//! - [`settings`]: web configuration, hostname label.
 //! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
 //!   [`gpus`], [`values`] and [`instances`]: what is asked of that engine.
 //! - [`fields`]: `--list-fields`, the names for a counters file.
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod fields;
 pub mod gpus;
 pub mod instances;
+pub mod job_map;
 pub mod node;
 pub mod settings;
 pub mod unit;
@@ -61,7 +63,7 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     node::exporters(host, &mut answers);
     settings::web(&config, &mut answers);
     addresses::addresses(host, &config, &mut answers);
-    settings::job_map(&config, &mut answers);
+    job_map::job_map(&config, &mut answers);
     unit::installed(host, unit.as_ref(), &mut answers);
     settings::hostname(&config, &mut answers);
     Findings { answers, hung }

@@ -37,6 +37,7 @@ pub struct Config {
     /// TLS, users and headers, in exporter-toolkit's format.
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
+    pub open_metrics: OpenMetrics,
     /// Time between two samples of a field that is in none of `collections`.
     pub interval: Duration,
     /// The shortest period of a regular scraper that collections follow.
@@ -53,6 +54,8 @@ pub struct Config {
     /// The value of that label, where it is not to follow from the engine's place.
     pub hostname: Option<String>,
     pub replace_blanks_in_model_name: bool,
+    /// Labels that dcgm-exporter has from 4.8.3 on: of health incidents and of CPUs.
+    pub extended_labels: bool,
     pub engine: EngineSelection,
     pub libdcgm: Option<PathBuf>,
     /// Look for GPUs that were bound to the driver or unbound from it once per `bind_unbind_interval`.
@@ -70,7 +73,11 @@ pub struct Config {
     pub dcgm_log: bool,
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
+    pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
+    /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
+    pub container_runtime: Option<PathBuf>,
+    pub container_labels: bool,
     pub exporter_metrics: bool,
     /// `/health` is 503 while the engine has no GPU, also where there never was one.
     pub health_requires_gpus: bool,
@@ -100,6 +107,7 @@ impl Default for Config {
             systemd_socket: false,
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
+            open_metrics: OpenMetrics::Auto,
             interval: Duration::ZERO,
             min_collect_interval: Duration::ZERO,
             stale_after: None,
@@ -111,6 +119,7 @@ impl Default for Config {
             hostname_label: "",
             hostname: None,
             replace_blanks_in_model_name: false,
+            extended_labels: false,
             engine: EngineSelection::Embedded,
             libdcgm: None,
             bind_unbind_watch: false,
@@ -124,7 +133,10 @@ impl Default for Config {
             dcgm_log: false,
             dcgm_log_level: "",
             job_map: None,
+            job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
+            container_runtime: None,
+            container_labels: false,
             exporter_metrics: true,
             health_requires_gpus: false,
             retention: Retention::default(),
@@ -191,6 +203,25 @@ pub struct Retention {
     pub age: Duration,
     /// 0 for no limit.
     pub samples: u64,
+}
+
+/// When the page is sent in the OpenMetrics format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMetrics {
+    /// To a client that asks for it and does not take version 0.0.4 of the text format.
+    Auto,
+    /// To every client that prefers it.
+    Always,
+    Never,
+}
+
+/// Whose job map is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobMapTrust {
+    /// That of root or of the exporter's own user, which nobody else can write.
+    RootOnly,
+    /// Any, which is for test beds.
+    Anybody,
 }
 
 /// Where the job map shows.

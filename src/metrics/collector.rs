@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::sample::Samples;
 use super::schedule::Schedule;
 use super::source::{Context, Setup, Source};
-use super::sources::SOURCES;
+use super::sources::{SOURCES, xid};
 use super::switch_fields::{self, Change, SwitchFields};
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
@@ -131,6 +131,7 @@ impl Collector {
             events: &mut wanted_events,
             wanted: &wanted,
             shown: &shown,
+            extras: memory.extras,
         };
         for row in SOURCES {
             match (row.new)(&mut setup) {
@@ -198,6 +199,13 @@ impl Collector {
         }
     }
 
+    /// XID errors since the exporter started, by entity of the inventory. `None` where they are not counted, because nobody
+    /// asks for them or the engine does not watch for them.
+    pub fn xid_events(&self, memory: &mut Memory) -> Option<Vec<Option<u64>>> {
+        let is_counted = self.events.is_watched() && self.sources.iter().any(|source| source.name() == xid::NAME);
+        is_counted.then(|| xid::events(memory, self.keys.iter().copied()))
+    }
+
     /// Polls what is due and reads it into the table, then asks the sources. What could not be read is blank, never old.
     ///
     /// Errors: only a lost connection; others are in the outcome.
@@ -210,7 +218,7 @@ impl Collector {
         let mut unread = Vec::new();
         let table = &mut self.table;
         for (at, Watched { watch, .. }) in self.watches.iter().enumerate() {
-            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &xid::none_so_far(reading)));
             if read.is_err() && watch.entities().len() > 1 {
                 unread.push(at);
             }
@@ -234,6 +242,7 @@ impl Collector {
     /// Errors: as [`Collector::collect`].
     pub fn take_in_last_events(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
         self.sources.retain(|source| source.is_of_events());
+        self.events.read_now();
         if self.sources.is_empty() { Ok(()) } else { self.ask_sources(inventory, memory, now, &mut Outcome::default()) }
     }
 
@@ -263,7 +272,7 @@ impl Collector {
                 Ok(watch) => watch,
             };
             let table = &mut self.table;
-            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &xid::none_so_far(reading)));
             let should_split = read.is_err() && half.len() > 1;
             outcome.note(read)?;
             self.watches.push(Watched { kind, interval, watch });

@@ -35,4 +35,4 @@ pub mod watches;
 pub mod window;
 
 pub use collector::{Collector, Outcome, profiling_support};
-pub use memory::{Memory, Windows};
+pub use memory::{Extras, Memory, Windows};

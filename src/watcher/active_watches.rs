@@ -53,11 +53,16 @@ pub fn discover(
     hostname: &str,
     known: &mut Known,
 ) -> Result<Inventory> {
+    let mut kinds = Plan::kinds(counters, session.library());
+    // XID errors of a whole GPU are counted beside those of its instances.
+    if config.exporter_metrics && kinds.contains(&Kind::Gpu) && !kinds.contains(&Kind::WholeGpu) {
+        kinds.push(Kind::WholeGpu);
+    }
     let scope = Scope {
         gpus: config.gpus.clone(),
         switches: config.switches.clone(),
         cpus: config.cpus.clone(),
-        kinds: Plan::kinds(counters, session.library()),
+        kinds,
         minors: config.job_map.is_some(),
         names: Naming {
             old_namespace: config.old_namespace,
@@ -65,6 +70,7 @@ pub fn discover(
             hostname: hostname.to_owned(),
             replace_blanks_in_model_name: config.replace_blanks_in_model_name,
             fake_gpus: config.fake_gpus,
+            cpu_serials: config.extended_labels,
         },
     };
     inventory::discover(session, &scope, known)

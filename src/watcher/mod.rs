@@ -11,7 +11,7 @@
 
 pub mod active_watches;
 mod connect;
-mod engine_selection;
+pub mod engine_selection;
 mod lost_entities;
 mod notices;
 mod pace;
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::config::engine::{EngineSelection, usual_places};
+use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
@@ -39,7 +40,7 @@ use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
-use crate::metrics::{Memory, Windows, sources};
+use crate::metrics::{Extras, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
@@ -97,6 +98,9 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
+    /// `None` without labels for containers.
+    containers: Option<Containers>,
+    container_map: Arc<ContainerMap>,
     /// Names in the job map that no reported GPU or instance has.
     unmatched: BTreeSet<String>,
     known: Known,
@@ -145,12 +149,15 @@ impl Watcher {
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            containers: None,
+            container_map: Arc::default(),
             unmatched: BTreeSet::new(),
             known: Known::default(),
             memory: Memory::new(
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
-            ),
+            )
+            .with(Extras { own_metrics: config.exporter_metrics, error_labels: config.extended_labels }),
             answered: Answered::default(),
             lost: LostEntities::default(),
             report,
@@ -170,6 +177,11 @@ impl Watcher {
     /// Has the settings read again when the configuration file changes, and on [`Command::Reload`].
     pub fn read_settings_with(&mut self, read: ReadSettings) {
         self.read_settings = Some(read);
+    }
+
+    /// Labels samples with what these say.
+    pub fn with_containers(self, containers: Option<Containers>) -> Watcher {
+        Watcher { containers, ..self }
     }
 
     /// Runs until told to stop; then the watches are released and the engine is stopped.
@@ -417,6 +429,7 @@ impl Watcher {
         let watched = run.watch(&self.counters, inventory, &mut self.memory, first);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         self.report_plan(watches);
+        watches.exposition.set_containers(&self.container_map);
         self.relabel(run);
         Ok(())
     }
@@ -485,6 +498,7 @@ impl Watcher {
         let event = self.judge(run);
         let no_gpu_answers = matches!(&event, Event::Collected(running) if running.no_gpu_answers);
         self.advance(event);
+        self.relabel_containers(run);
         self.publish(run);
         let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded() && run.fatal_xid.is_empty());
         Ok(is_silent.then_some(RestartReason::GpusSilent))

@@ -11,6 +11,7 @@ use crate::inventory::architecture::Architecture;
 use crate::inventory::{Inventory, Kind};
 use crate::metrics::plan::Plan;
 use crate::metrics::switch_fields::Change;
+use crate::system::listeners::Stranger;
 use crate::system::logging::Throttle;
 
 pub fn job_map(directory: &Path) {
@@ -38,6 +39,13 @@ pub fn connecting(address: Option<&Address>) {
         Some(address) => log::info!("Attempting to connect to remote hostengine at {address}"),
         None => log::info!("Attempting to initialize DCGM."),
     }
+}
+
+pub fn stranger(address: &Address, owner: &Stranger) {
+    log::warn!(
+        hint = format!("to use it all the same, name it: -r {address}");
+        "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
+    );
 }
 
 pub fn refused(address: &Address, error: &Error) {

@@ -75,6 +75,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
             hostname: "node001".to_owned(),
             replace_blanks_in_model_name: false,
             fake_gpus: false,
+            cpu_serials: false,
         },
     };
     let inventory = inventory::discover(&session, &scope, &mut Known::default()).unwrap();

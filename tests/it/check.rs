@@ -348,8 +348,10 @@ fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
     std::fs::remove_file(jobs.join("minor9")).unwrap();
     std::fs::set_permissions(&jobs, PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::create_dir(jobs.join("1")).unwrap();
-    let checked = ask(&jobs);
-    checked.says("job map", "warn", "mode 0777");
+    ask(&jobs).says("job map", "fail", "has mode 0777, others can write there, and is refused");
+    let mut insecure = check(&scratch, &node());
+    let checked = Checked::run(insecure.arg("--hpc-job-mapping-dir").arg(&jobs).arg("--job-map-insecure"));
+    checked.says("job map", "warn", "--job-map-insecure allows it");
     checked.says("job map", "warn", "not a regular file");
 }
 
