@@ -189,21 +189,21 @@ fn row(out: &mut String, gpu: &Gpu, has_jobs: bool) -> fmt::Result {
     cell(out, COLUMNS[2], "number")?;
     let gib = |mib: f64| mib / 1024.0;
     number(out, gpu.memory.map(gib), 1)?;
-    of(out, gpu.memory_total.map(gib), 1)?;
+    limit(out, gpu.memory, gpu.memory_total.map(gib), 1)?;
     unit(out, gpu.memory, "GiB")?;
     graph(out, gpu, Curve::Memory, gpu.memory_total.value())?;
     out.push_str("</td>");
 
     cell(out, COLUMNS[3], "number")?;
     number(out, gpu.power, 0)?;
-    of(out, gpu.power_limit, 0)?;
+    limit(out, gpu.power, gpu.power_limit, 0)?;
     unit(out, gpu.power, "W")?;
     graph(out, gpu, Curve::Power, gpu.power_limit.value())?;
     out.push_str("</td>");
 
     cell(out, COLUMNS[4], if gpu.is_hot() { "number bad" } else { "number" })?;
     number(out, gpu.temperature, 0)?;
-    of(out, gpu.slowdown, 0)?;
+    limit(out, gpu.temperature, gpu.slowdown, 0)?;
     unit(out, gpu.temperature, "\u{b0}C")?;
     graph(out, gpu, Curve::Temperature, gpu.slowdown.value().or(Some(100.0)))?;
     if let Some(memory) = gpu.memory_temperature.value() {
@@ -270,12 +270,18 @@ fn number(out: &mut String, measure: Measure, digits: usize) -> fmt::Result {
     }
 }
 
-/// The limit behind a number.
-fn of(out: &mut String, limit: Measure, digits: usize) -> fmt::Result {
-    match limit.value() {
-        Some(limit) => write!(out, "<span class=\"of\"> / {limit:.digits$}</span>"),
-        None => Ok(()),
+/// The limit of a number that there is.
+fn limit(out: &mut String, measure: Measure, limit: Measure, digits: usize) -> fmt::Result {
+    if measure.value().is_none() {
+        return Ok(());
     }
+    out.push_str("<span class=\"of\"> / ");
+    match limit.value() {
+        Some(limit) => write!(out, "{limit:.digits$}")?,
+        None => number(out, limit, digits)?,
+    }
+    out.push_str("</span>");
+    Ok(())
 }
 
 fn unit(out: &mut String, measure: Measure, unit: &str) -> fmt::Result {
