@@ -493,6 +493,9 @@ impl Watcher {
                 notices::switch_fields(&change, &watches.plan);
                 self.count_skipped(&*watches);
             }
+            let settled = watches.collector.settle_compute_instances(&watches.plan, &watches.inventory);
+            let fields = settled.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            notices::compute_instances(&fields, &watches.plan);
         }
         run.note_answers();
         let event = self.judge(run);
