@@ -14,7 +14,8 @@ SIMULATOR    = target/release/libdcgm_simulator.so
 PORT        ?= 9400
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check-format lint unit e2e e2e-newest fleet footprint bench hostile soak fuzz install uninstall dist image clean simulator
+.PHONY: build run test check-format lint audit unit e2e e2e-newest fleet footprint bench hostile soak fuzz install \
+        uninstall dist image reproducible clean simulator
 
 build:
 	$(CARGO) build --release --locked
@@ -32,7 +33,11 @@ run: build simulator
 	exec $(BINARY) --collectors counters/default-counters.csv --address :$(PORT) --collect-interval 1s "$$@"
 
 # Everything that must hold; needs Rust and a C compiler.
-test: check-format lint unit
+test: check-format lint audit unit
+
+# Licences, sources and advisories of what is linked in. What needs a network that is not there is said, not failed.
+audit:
+	dist/audit.sh
 
 check-format:
 	$(CARGO) fmt --all --check
@@ -47,7 +52,8 @@ unit:
 # A real Prometheus and a real VictoriaMetrics scrape the real binary, and a real Slurm runs jobs. Installs them from
 # Debian's packages. Needs root, for Slurm's GPUs, which are device files.
 e2e: build simulator
-	tests/e2e/packages.sh prometheus victoria-metrics curl python3 python3-venv slurmctld slurmd slurm-client munge
+	tests/e2e/packages.sh prometheus victoria-metrics curl python3 python3-venv python3-prometheus-client podman \
+	    slurmctld slurmd slurm-client munge
 	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
 
 # The parts of e2e that are about Prometheus and VictoriaMetrics, with newer ones than Debian's, built from their Go
@@ -73,10 +79,12 @@ footprint: build simulator
 hostile: build simulator
 	$(CARGO) test --locked --release --test hostile -- --ignored --nocapture --test-threads 1
 
-# A long life in a short time: SOAK_MINUTES=N, two by default.
+# A long life in a short time: SOAK_MINUTES=N, two by default and 30 with everything on; then what takes minutes for other
+# reasons.
 soak: build simulator
 	$(CARGO) test --locked --release --test alloc -- --ignored --nocapture
 	$(CARGO) test --locked --release --test soak -- --ignored --nocapture
+	$(CARGO) test --locked --release --test it -- --ignored at_length for_ten_minutes
 
 # Random input to everything that takes input; a short run is part of make test.
 fuzz:
@@ -89,23 +97,35 @@ bench: build simulator
 # On this node, or into an image: make install DESTDIR=/cm/images/NAME
 PLACES = PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" UNITDIR="$(UNITDIR)" DESTDIR="$(DESTDIR)" ENABLE="$(ENABLE)"
 
-install: $(if $(wildcard $(BINARY)),,build)
+# In a checkout the binary is built first, where cargo is at hand: one that was built before may be older than its source.
+# A release has its own, and BINARY=FILE names another.
+NEEDS_BUILD = $(and $(filter file,$(origin BINARY)),$(filter target/%,$(BINARY)),$(shell command -v $(CARGO)))
+
+install: $(if $(NEEDS_BUILD),build)
+	@if [ ! -x "$(BINARY)" ]; then echo "there is no $(BINARY), and no cargo to build it: install Rust 1.92 or newer" \
+		"(https://rustup.rs), or unpack a release" >&2; exit 1; fi
 	@BINARY="$(BINARY)" $(PLACES) dist/install.sh
 
 uninstall:
 	@$(PLACES) dist/uninstall.sh
 
-# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later. For Grace:
+# Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later, SHA256SUMS, and
+# a list of what is linked in. MAINTAINER='Team <team@site>' is whom users of the packages write to. For Grace:
 # rustup target add aarch64-unknown-linux-gnu; make dist MACHINE=aarch64
 dist:
 	dist/package.sh $(MACHINE)
 
 # The packages and the tarball in a fresh Debian, with a systemd of its own. Needs root.
 image:
-	tests/e2e/packages.sh debootstrap rpm python3-venv binutils shellcheck
+	tests/e2e/packages.sh debootstrap rpm dnf createrepo-c lintian python3-venv binutils shellcheck
 	dist/package.sh
 	$(CARGO) build --release --locked --package dcgm-simulator
 	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 2
+
+# The release files, made in two folders, are the same byte for byte. Builds the binary twice.
+reproducible:
+	tests/e2e/packages.sh rpm python3-venv binutils
+	tests/image/twice.sh
 
 clean:
 	$(CARGO) clean

@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dcgm_exporter::config::JobLabels;
 use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
+use dcgm_exporter::config::{JobLabels, JobMapTrust, OpenMetrics};
 use dcgm_exporter::counters::Counters;
 use dcgm_exporter::dcgm::{Library, Session};
-use dcgm_exporter::exposition::Exposition;
+use dcgm_exporter::exposition::{Exposition, openmetrics};
 use dcgm_exporter::inventory::{self, Inventory, Known, Naming, Scope};
 use dcgm_exporter::jobs;
 use dcgm_exporter::metrics::plan::Plan;
@@ -103,6 +103,7 @@ impl Node {
                 hostname: "node001".to_owned(),
                 replace_blanks_in_model_name: false,
                 fake_gpus: false,
+                cpu_serials: false,
             },
         };
         let inventory = inventory::discover(&session, &scope, &mut Known::default()).unwrap();
@@ -205,7 +206,7 @@ fn relabel(bencher: Bencher) {
         std::fs::write(directory.join(gpu.to_string()), format!("{}\n{}\n", 4711 + gpu, 4811 + gpu)).unwrap();
     }
     bencher.bench_local(|| {
-        let scan = jobs::scan(&directory);
+        let scan = jobs::scan(&directory, JobMapTrust::RootOnly);
         node.exposition.set_jobs(&scan.map, JobLabels::OnSamples);
         node.render()
     });
@@ -232,6 +233,28 @@ fn publish_page(bencher: Bencher, compressed: bool) {
     bencher.bench_local(|| publisher.publish(&node.text, Some(Instant::now())));
 }
 
+#[divan::bench(name = "OpenMetrics: 46 KB page, converted", args = [1, 350])]
+fn open_metrics(bencher: Bencher, pages: usize) {
+    let page = dgx().text.repeat(pages);
+    let mut out = Vec::new();
+    bencher.bench_local(|| {
+        out.clear();
+        openmetrics::convert(page.as_bytes(), &mut out);
+    });
+}
+
+#[divan::bench(name = "OpenMetrics: 46 KB page, converted and compressed", args = [1, 350])]
+fn open_metrics_compressed(bencher: Bencher, pages: usize) {
+    let published = PublishedPage::new(Duration::from_secs(30), None, || None).with_open_metrics(openmetrics::convert);
+    let published = Arc::new(published);
+    let page = dgx().text.repeat(pages);
+    let mut publisher = Publisher::new(published.clone());
+    bencher.bench_local(|| {
+        publisher.publish(&page, Some(Instant::now()));
+        published.make_open_metrics(true);
+    });
+}
+
 fn loopback() -> ListenAddress {
     ListenAddress::Tcp { host: "127.0.0.1".to_owned(), port: 0 }
 }
@@ -245,7 +268,15 @@ fn serve(web: Option<&Path>) -> String {
     let listeners = Arc::new(listen::open(&loopback()).unwrap());
     let address = listeners[0].address();
     let timeouts = Timeouts { read: Duration::from_secs(10), write: Duration::from_secs(30) };
-    server::start(listeners, &published, timeouts, Web::open(web).unwrap(), &Supervisor::new(|| {}).0).unwrap();
+    server::start(
+        listeners,
+        &published,
+        timeouts,
+        OpenMetrics::Always,
+        Web::open(web).unwrap(),
+        &Supervisor::new(|| {}).0,
+    )
+    .unwrap();
     address
 }
 

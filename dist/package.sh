@@ -1,14 +1,21 @@
 #!/bin/sh
-# Makes the release files in target/dist: a tarball, a .deb and a .rpm for x86-64, and checks what is in them.
+# Makes the release files in target/dist/MACHINE: a tarball, a .deb, a .rpm, a list of what is linked in (CycloneDX) and
+# SHA256SUMS, for x86-64, and checks what is in them. The same commit, compiler and tools give the same bytes in any folder.
 #
 # The binary is linked by zig (from PyPI) against glibc 2.28, so that one file runs on RHEL 8, SLES 15, Ubuntu 22.04 and
 # everything later. For aarch64 (Grace): rustup target add aarch64-unknown-linux-gnu; dist/package.sh aarch64
 set -eu
 cd "$(dirname "$0")/.."
+umask 022
+export LC_ALL=C TZ=UTC
 
 machine=${1:-x86_64}
+# Whom users of the packages write to: your site's team, say.
+maintainer=${MAINTAINER:-dcgm-exporter developers <dcgm-exporter@packages.invalid>}
+# The compiler of the published files. Another one makes other bytes, not worse ones.
+rust=1.95.0
 glibc=2.28
-largest=3145728
+largest=${LARGEST:-3145728}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 target=$machine-unknown-linux-gnu
 name=dcgm-exporter-$version-linux-$machine
@@ -22,14 +29,31 @@ for tool in python3 readelf rpmbuild dpkg-deb; do
     command -v $tool >/dev/null 2>&1 && continue
     echo "$0: $tool is needed (Debian: apt-get install python3-venv binutils rpm dpkg)" >&2; exit 1
 done
+case $(rustc --version) in
+    "rustc $rust "*) ;;
+    *) echo "$0: $(rustc --version), not $rust: these files will differ from published ones" >&2 ;;
+esac
+# All times in the files: that of the commit.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
+export SOURCE_DATE_EPOCH
 
 # zig and its cargo front end live in the tree and go with 'make clean'.
 tools=target/zig-venv
-if [ ! -x $tools/bin/cargo-zigbuild ]; then
+if ! cmp -s dist/package/build-tools.txt $tools/tools.txt; then
+    rm -rf $tools
     python3 -m venv $tools
-    $tools/bin/pip install --quiet ziglang cargo-zigbuild
+    $tools/bin/pip install --quiet --no-deps --only-binary :all: --require-hashes -r dist/package/build-tools.txt
+    cp dist/package/build-tools.txt $tools/tools.txt
 fi
-PATH=$PWD/$tools/bin:$PATH cargo zigbuild --release --locked --bin dcgm-exporter --target "$target.$glibc"
+# Panics name their source; not by this machine's folders. The unit separator stands between flags, which may have blanks.
+home=${CARGO_HOME:-$HOME/.cargo}
+separator=$(printf '\037')
+flags="--remap-path-prefix=$PWD=/dcgm-exporter"
+for registry in "$home"/registry/src/*; do
+    flags="$flags$separator--remap-path-prefix=$registry=/crates"
+done
+PATH=$PWD/$tools/bin:$PATH CARGO_ENCODED_RUSTFLAGS=$flags \
+    cargo zigbuild --release --locked --bin dcgm-exporter --target "$target.$glibc"
 binary=target/$target/release/dcgm-exporter
 
 newest=$(readelf --version-info --wide "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
@@ -40,6 +64,11 @@ size=$(wc -c <"$binary")
 if [ "$size" -gt "$largest" ]; then
     echo "$binary has $size bytes; $largest are the most" >&2; exit 1
 fi
+for folder in "$PWD" "$home"; do
+    if grep -qF "$folder/" "$binary"; then
+        echo "$binary names $folder, a folder of this machine" >&2; exit 1
+    fi
+done
 
 rm -rf "$out"
 mkdir -p "$out/$name/bin" "$out/$name/share" "$out/root/DEBIAN"
@@ -53,79 +82,68 @@ if [ "$machine" != "$(uname -m)" ]; then
 fi
 "$writer" --generate man >"$out/$name/share/dcgm-exporter.1"
 "$writer" --generate bash >"$out/$name/share/dcgm-exporter.bash"
-tar -C "$out" --owner=0 --group=0 --sort=name -czf "$out/$name.tar.gz" "$name"
+find "$out/$name" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
+tar -C "$out" --format=gnu --owner=0 --group=0 --numeric-owner --sort=name -cf "$out/$name.tar" "$name"
+gzip -9n "$out/$name.tar"
 
 # The packages hold what 'make install' of the tarball puts in place, but for what packages do by themselves.
 make --no-print-directory -C "$out/$name" install \
     DESTDIR="$PWD/$out/root" PREFIX=/usr UNITDIR=/usr/lib/systemd/system ENABLE=no >/dev/null
 rm "$out/root/usr/share/dcgm-exporter/config.sha256"
 description="Polls NVIDIA DCGM and serves its fields on port 9400, as NVIDIA's dcgm-exporter does."
-after="$(cat dist/package/after-install.sh)"
-before="$(cat dist/package/before-remove.sh)"
-unitdir=/usr/lib/systemd/system
+python3 - "$out/engine-link" <<'END'
+import sys
+text = open("dist/package/engine-link.sh").read()
+# Comments without the line for shellcheck.
+open(sys.argv[1], "w").write("".join(line for line in text.splitlines(True) if not line.startswith("# shellcheck")))
+END
 
-# script NAME BODY: a maintainer script of the .deb.
-script() {
-    printf '#!/bin/sh\nset -e\n%s\n' "$2" >"$out/root/DEBIAN/$1"
-    chmod 0755 "$out/root/DEBIAN/$1"
+# with_link FILE: with the functions of engine-link.sh.
+with_link() {
+    sed -e "/^@ENGINE_LINK@\$/{r $out/engine-link" -e 'd}' "$1"
 }
+
+doc=$out/root/usr/share/doc/dcgm-exporter
+{
+    printf 'dcgm-exporter (%s) stable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n' "$version"
+    printf ' -- %s  %s\n' "$maintainer" "$(date -R -d "@$SOURCE_DATE_EPOCH")"
+} | gzip -9n >"$doc/changelog.gz"
+for script in postinst prerm postrm; do
+    with_link "dist/package/deb/$script" >"$out/root/DEBIAN/$script"
+    chmod 0755 "$out/root/DEBIAN/$script"
+done
 (cd "$out/root" && find etc -type f | sed 's|^|/|' | sort) >"$out/root/DEBIAN/conffiles"
+(cd "$out/root" && find usr -type f -exec md5sum {} + | sort -k 2) >"$out/root/DEBIAN/md5sums"
 cat >"$out/root/DEBIAN/control" <<END
 Package: dcgm-exporter
 Version: $version
 Architecture: $deb
-Maintainer: the dcgm-exporter developers <root@localhost>
+Maintainer: $maintainer
 Section: admin
 Priority: optional
-Depends: libc6 (>= $glibc), libgcc-s1
+Installed-Size: $(du -k -s --apparent-size "$out/root/usr" | cut -f 1)
+Depends: libc6 (>= $glibc), init-system-helpers (>= 1.54~)
 Recommends: datacenter-gpu-manager-4-core
+Conflicts: datacenter-gpu-manager-exporter
+Replaces: datacenter-gpu-manager-exporter
+Provides: datacenter-gpu-manager-exporter
 Description: NVIDIA datacenter GPUs as Prometheus metrics
  $description
 END
-# dpkg names the version that was configured before, if there was one.
-script postinst "[ \"\$1\" = configure ] || exit 0
-if [ -z \"\$2\" ]; then set -- first '' $unitdir; else set -- again '' $unitdir; fi
-$after"
-script prerm "[ \"\$1\" = remove ] || exit 0
-set -- ''
-$before"
-script postrm "[ ! -d /run/systemd/system ] || systemctl daemon-reload"
-dpkg-deb --root-owner-group --build "$out/root" "$out/dcgm-exporter_${version}_$deb.deb" >/dev/null
-rm -r "$out/root/DEBIAN"
+# One thread: several compress to other bytes.
+DPKG_DEB_THREADS_MAX=1 dpkg-deb -Zxz --root-owner-group --build "$out/root" "$out/dcgm-exporter_${version}_$deb.deb" >/dev/null
+rm -r "$out/root/DEBIAN" "$doc/changelog.gz"
 
-# rpm says how many of this package there are then.
-cat >"$out/dcgm-exporter.spec" <<END
-Name: dcgm-exporter
-Version: $version
-Release: 1
-Summary: NVIDIA datacenter GPUs as Prometheus metrics
-License: Apache-2.0
-%description
-$description
-%install
-cp -a $PWD/$out/root/. %{buildroot}/
-%files
-/usr/bin/dcgm-exporter
-/usr/lib/tmpfiles.d/dcgm-exporter.conf
-/usr/lib/systemd/system/dcgm-exporter.*
-/usr/share/man/man1/dcgm-exporter.1*
-/usr/share/bash-completion/completions/dcgm-exporter
-/usr/share/dcgm-exporter
-%dir /etc/dcgm-exporter
-%config(noreplace) /etc/dcgm-exporter/*
-%post
-if [ "\$1" = 1 ]; then set -- first '' $unitdir; else set -- again '' $unitdir; fi
-$after
-%preun
-[ "\$1" = 0 ] || exit 0
-set -- ''
-$before
-%postun
-[ ! -d /run/systemd/system ] || systemctl daemon-reload
-END
+with_link dist/package/dcgm-exporter.spec | sed -e "s|@VERSION@|$version|; s|@DESCRIPTION@|$description|" \
+    -e "s|@ROOT@|$PWD/$out/root|; s|@MAINTAINER@|$maintainer|; s|@LICENSE@|$(python3 dist/package/third-party.py license)|" \
+    -e "s|@DATE@|$(date -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')|" >"$out/dcgm-exporter.spec"
 rpmbuild --quiet -bb --target "$machine" --define "_topdir $PWD/$out/rpm" --define '_build_id_links none' \
-    --define '__strip /bin/true' --buildroot "$PWD/$out/rpmroot" "$out/dcgm-exporter.spec" >"$out/rpmbuild.log" 2>&1 ||
+    --define '__strip /bin/true' --define '_buildhost localhost' --define 'use_source_date_epoch_as_buildtime 1' \
+    --define 'clamp_mtime_to_source_date_epoch 1' --define '_binary_payload w9.gzdio' \
+    --buildroot "$PWD/$out/rpmroot" "$out/dcgm-exporter.spec" >"$out/rpmbuild.log" 2>&1 ||
     { cat "$out/rpmbuild.log" >&2; exit 1; }
 mv "$out"/rpm/RPMS/*/*.rpm "$out/"
-rm -rf "$out/rpm" "$out/rpmroot" "$out/rpmbuild.log" "$out/root" "$out/dcgm-exporter.spec" "${out:?}/$name"
+rm -rf "$out/rpm" "$out/rpmroot" "$out/rpmbuild.log" "$out/root" "$out/dcgm-exporter.spec" "$out/engine-link" "${out:?}/$name"
+python3 dist/package/third-party.py sbom "$version" >"$out/$name.cdx.json"
+(cd "$out" && sha256sum -- * >SHA256SUMS)
 ls -l "$out"

@@ -4,7 +4,7 @@
 //! that page to any number of scrapers, and never calls back.
 //!
 //! ```text
-//!  flags, environment ─► cli ─► config      (plain settings; every module may read them)
+//!  flags, environment, YAML ─► cli ─► config      (plain settings; every module may read them)
 //!  counters file ────► counters ───┐
 //!                                  ▼
 //!  libdcgm.so ─► dcgm ─► inventory ─► watcher ─► metrics ─► exposition ─► publish ─► server ─► scraper
@@ -18,6 +18,7 @@
 //! | [`config`] | settings as plain types | nothing, not even `system` |
 //! | [`system`] | requests to the operating system: inotify, /proc, systemd, log | |
 //! | [`jobs`] | the job map directory | |
+//! | [`containers`] | which container has which GPU, as Docker or Podman say | `jobs` for names of GPUs |
 //! | [`publish`] | the published page, the status, who scraped when | |
 //! | [`dcgm`] | libdcgm behind a safe interface; all `unsafe` code but the allocator's settings | |
 //! | [`counters`] | the counters file | `dcgm` for names of fields |
@@ -25,7 +26,7 @@
 //! | [`cli`] | flags, help, man page | |
 //! | [`server`] | listening sockets, TLS, users, HTTP | `publish` |
 //! | [`metrics`] | which fields to watch, readings, computed metrics | `counters`, `dcgm`, `inventory` |
-//! | [`exposition`] | samples as text | `counters`, `inventory`, `jobs`, `metrics` |
+//! | [`exposition`] | samples as text | `containers`, `counters`, `inventory`, `jobs`, `metrics` |
 //! | [`watcher`] | the thread that calls DCGM: when to connect, collect and publish | all above but `cli` and `server` |
 //! | [`check`] | `--check`, which only reads | all above |
 //!
@@ -36,7 +37,7 @@
 //!
 //! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that
 //! calls DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for
-//! passwords.
+//! passwords, and, with `--container-labels`, one that asks the container runtime.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
@@ -44,6 +45,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod containers;
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod dcgm;

@@ -1,18 +1,24 @@
 //! Exit codes and wiring: what is told is understood, opened and started, in this order, and stopped on a signal.
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use dcgm_exporter::check::fields::OnGpus;
 use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
 use dcgm_exporter::config::{CheckFormat, Config};
+use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
+use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
@@ -24,7 +30,7 @@ use dcgm_exporter::watcher::{self, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 10.
+/// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 15.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
 /// A call other than the engine's own stop that has stood still for so long hangs with the driver.
 const HANGS: Duration = Duration::from_secs(4);
@@ -35,7 +41,8 @@ const EX_SOFTWARE: i32 = 70;
 
 fn main() -> ExitCode {
     allocator::tune();
-    let config = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+    let given = Given::now();
+    let config = match given.parse() {
         Ok(Command::Run(config)) => *config,
         Ok(Command::Print(text)) => {
             return print(&text);
@@ -45,7 +52,10 @@ fn main() -> ExitCode {
             if let Some(format) = cli::typed_check(std::env::args_os()) {
                 return check(format);
             }
-            eprintln!("dcgm-exporter: {error}");
+            // A configuration file may have several problems.
+            for line in error.lines() {
+                eprintln!("dcgm-exporter: {line}");
+            }
             return ExitCode::FAILURE;
         }
     };
@@ -74,7 +84,7 @@ fn main() -> ExitCode {
         });
     }
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
-    match run(config) {
+    match run(config, given) {
         Ok(code) => code,
         Err(error) => {
             // One line for each thing that is wrong.
@@ -120,8 +130,8 @@ fn check(format: CheckFormat) -> ExitCode {
 /// Prints what there is to say of the counters file, a line each: `FILE:LINE: what`. A row that is left out is an error,
 /// also where the exporter would start with the others.
 fn check_counters(config: &Config) -> ExitCode {
-    let file = config.collectors.display();
-    match Counters::read(&config.collectors, &sources::names()) {
+    let file = config.counters_file().display();
+    match Counters::of(config, &sources::names()) {
         Err(error) => {
             print(&format!("{error}\n"));
             ExitCode::FAILURE
@@ -141,11 +151,24 @@ fn check_counters(config: &Config) -> ExitCode {
 
 /// Prints the fields that a counters file may have. Without a library it is not known which of them this node has.
 fn list_fields(pattern: &str, config: &Config) -> ExitCode {
-    let library = Library::open(config.libdcgm.as_deref());
+    let library = Library::open(config.libdcgm.as_deref()).map(Arc::new);
+    let on_gpus = match &library {
+        Ok(library) => check::fields::ask(pattern, library, &config.engine),
+        Err(_) => OnGpus::default(),
+    };
     if let Err(error) = &library {
         eprintln!("dcgm-exporter: {error}");
     }
-    print(&check::fields::list(pattern, library.as_ref().ok()))
+    if let Some(why) = &on_gpus.unknown {
+        eprintln!(
+            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {why}"
+        );
+    }
+    let printed = print(&check::fields::list(pattern, library.as_deref().ok(), &on_gpus));
+    if on_gpus.hung {
+        process::exit_at_once(i32::from(printed != ExitCode::SUCCESS));
+    }
+    printed
 }
 
 /// Collects, prints the page and leaves.
@@ -161,13 +184,15 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let collections = if counters.need_two_samples() { 2 } else { 1 };
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
-    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
+    let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let watcher = watcher.with_containers(containers);
     let (ended, end_of_watcher) = channel();
     std::thread::Builder::new()
         .name("watcher".to_owned())
@@ -208,15 +233,40 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     process::exit_at_once(i32::from(!is_printed))
 }
 
-fn run(config: Config) -> Result<ExitCode, String> {
+/// The command line and the environment of the start: an embedded engine may change the latter.
+struct Given {
+    arguments: Vec<OsString>,
+    environment: HashMap<OsString, OsString>,
+}
+
+impl Given {
+    fn now() -> Given {
+        Given { arguments: std::env::args_os().skip(1).collect(), environment: std::env::vars_os().collect() }
+    }
+
+    /// Errors: as [`cli::parse`].
+    fn parse(&self) -> Result<Command, String> {
+        cli::parse(self.arguments.iter().cloned(), |name| self.environment.get(OsStr::new(name)).cloned())
+    }
+
+    /// Understands the settings again, for a configuration file that has changed.
+    fn settings(self) -> watcher::ReadSettings {
+        Box::new(move || match self.parse()? {
+            Command::Run(config) => Ok(*config),
+            Command::Print(_) => Err("the command line asks for a text".to_owned()),
+        })
+    }
+}
+
+fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     limits::check_open_files()?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
-    let counters = Counters::read(&config.collectors, &sources::names()).map_err(|error| error.to_string())?;
-    counters.notes(&config.collectors).iter().for_each(|note| log::warn!("{note}"));
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
+    counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
     let web = Web::open(config.web_config.as_deref())?;
@@ -228,9 +278,10 @@ fn run(config: Config) -> Result<ExitCode, String> {
         let signals = signals.handle();
         move || signals.close()
     });
-    let published = Arc::new(PublishedPage::new(config.interval, config.stale_after, inflight::current));
+    let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
+    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
     let has_tls = web.has_tls();
-    server::start(listeners.clone(), &published, config.timeouts, web, &supervisor)
+    server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
     for listener in listeners.iter() {
         log::info!(address = listener.address(); "Listening on");
@@ -241,8 +292,15 @@ fn run(config: Config) -> Result<ExitCode, String> {
     systemd::ready();
     usage::all_threads_serve();
 
+    let has_file = config.config_file.is_some();
+    let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
+    let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
+    let mut watcher = watcher.with_containers(containers);
+    if has_file {
+        watcher.read_settings_with(given.settings());
+    }
     let (ended, end) = channel();
     supervisor
         .spawn("watcher", process::STACK, {
@@ -309,6 +367,11 @@ fn wait_for_end(end: &Receiver<()>) -> Result<(), RecvTimeoutError> {
             ended => return ended,
         }
     }
+}
+
+/// The socket to ask for containers, where samples are to be labelled with them.
+fn container_runtime(config: &Config) -> Option<&Path> {
+    config.container_runtime.as_deref().filter(|_| config.container_labels)
 }
 
 /// Opens every address.

@@ -2,13 +2,23 @@
 //!
 //! One writer (the watcher), any number of readers (the server's threads). Readers take the newest page as it is;
 //! nothing on their side waits for it, copies it or formats it. How a page was made is not known here.
+//!
+//! The exception is the page in OpenMetrics, which few clients ask for: it is made from the published text when one does
+//! ([`PublishedPage::make_open_metrics`]).
+
+mod gzip;
+mod second;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use flate2::{Compress, Compression, Crc, FlushCompress, Status as Deflated};
+
+use gzip::Gzip;
+use second::Second;
+
+pub use second::Convert;
 
 /// The page's text, and the same compressed.
 #[derive(Debug, Default)]
@@ -17,6 +27,8 @@ pub struct Page {
     /// Empty while nobody asks for it.
     gzip: Vec<u8>,
     taken: Option<Instant>,
+    /// Which page since the start it is, from 1.
+    number: u64,
 }
 
 impl Page {
@@ -39,13 +51,13 @@ impl Page {
         self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
-    fn fill(&mut self, text: &str, taken: Option<Instant>, gzip: Option<&mut Gzip>) {
+    fn fill(&mut self, number: u64, text: &str, taken: Option<Instant>, gzip: Option<&mut Gzip>) {
         replace(&mut self.plain, text.as_bytes());
         match gzip.and_then(|gzip| gzip.compress(text.as_bytes())) {
             Some(compressed) => replace(&mut self.gzip, compressed),
             None => self.gzip.clear(),
         }
-        self.taken = taken;
+        (self.number, self.taken) = (number, taken);
     }
 }
 
@@ -57,45 +69,6 @@ fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
         buffer.reserve_exact(bytes.len() + bytes.len() / 8);
     }
     buffer.extend_from_slice(bytes);
-}
-
-/// A compressor that is used again. It holds a quarter of a megabyte, so it is made only when somebody wants it.
-struct Gzip {
-    deflate: Compress,
-    output: Vec<u8>,
-}
-
-impl Gzip {
-    fn new() -> Gzip {
-        // The fastest level: metrics are so repetitive that the others gain little. The frame is ours, because flate2's
-        // own encoder of it cannot be used twice.
-        Gzip { deflate: Compress::new(Compression::fast(), false), output: Vec::new() }
-    }
-
-    fn compress(&mut self, bytes: &[u8]) -> Option<&[u8]> {
-        // Magic, deflate, no flags, no time, no level, no system; RFC 1952.
-        const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-        self.output.clear();
-        // Metrics compress to less than a quarter, so one buffer serves pages that grow a little.
-        self.output.reserve(bytes.len() / 4 + 1024);
-        self.output.extend_from_slice(&HEAD);
-        self.deflate.reset();
-        loop {
-            let read = self.deflate.total_in() as usize;
-            if self.output.capacity() - self.output.len() < 1024 {
-                self.output.reserve(16 * 1024);
-            }
-            match self.deflate.compress_vec(&bytes[read..], &mut self.output, FlushCompress::Finish).ok()? {
-                Deflated::StreamEnd => break,
-                Deflated::Ok | Deflated::BufError => {}
-            }
-        }
-        let mut check = Crc::new();
-        check.update(bytes);
-        self.output.extend_from_slice(&check.sum().to_le_bytes());
-        self.output.extend_from_slice(&check.amount().to_le_bytes());
-        Some(&self.output)
-    }
 }
 
 /// What `/health` says.
@@ -122,8 +95,11 @@ pub type Call = (&'static str, Instant);
 /// The newest page, the watcher's status, and what each side has to know of the other.
 pub struct PublishedPage {
     page: ArcSwapOption<Page>,
+    /// The newest page in OpenMetrics, while somebody asks for it.
+    open_metrics: Second,
     status: ArcSwap<Status>,
-    stale_after: Duration,
+    /// In milliseconds.
+    stale_after: AtomicU64,
     /// It has been logged that the page is stale.
     logged_stale: AtomicBool,
     scrapes: AtomicU64,
@@ -133,8 +109,9 @@ pub struct PublishedPage {
     started: Instant,
     /// Milliseconds from the start to the last sign of life of the watcher.
     progress: AtomicU64,
-    /// Seconds after the start at which a client that takes gzip last asked; 0 for never.
-    gzip_wanted: AtomicU64,
+    /// When a client that takes gzip last asked for the plain page.
+    gzip_wanted: LastWanted,
+    open_metrics_wanted: LastWanted,
     /// Names the call that the watcher is in; registered by whoever knows the library.
     current_call: fn() -> Option<Call>,
 }
@@ -151,23 +128,44 @@ const SLOW_CALL: Duration = Duration::from_secs(3);
 /// A watcher without a sign of life for this long, and in no call of the library, hangs in code of ours.
 const WATCHER_HANGS: Duration = Duration::from_secs(60);
 
+/// The age in milliseconds at which a page is too old.
+fn too_old(interval: Duration, stale_after: Option<Duration>) -> u64 {
+    stale_after.unwrap_or((interval * 3).max(SHORTEST_STALE)).as_millis() as u64
+}
+
 impl PublishedPage {
     /// `stale_after` overrides when a page is too old, which otherwise follows from the interval. `current_call` names
     /// the call of the library that the watcher is in.
     pub fn new(interval: Duration, stale_after: Option<Duration>, current_call: fn() -> Option<Call>) -> PublishedPage {
         PublishedPage {
             page: ArcSwapOption::empty(),
+            open_metrics: Second::new(None),
             status: ArcSwap::default(),
-            stale_after: stale_after.unwrap_or((interval * 3).max(SHORTEST_STALE)),
+            stale_after: AtomicU64::new(too_old(interval, stale_after)),
             logged_stale: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
             http_restarts: AtomicU64::new(0),
             scraped: Mutex::new(Vec::with_capacity(MOST_SCRAPES)),
             started: Instant::now(),
             progress: AtomicU64::new(0),
-            gzip_wanted: AtomicU64::new(0),
+            gzip_wanted: LastWanted::default(),
+            open_metrics_wanted: LastWanted::default(),
             current_call,
         }
+    }
+
+    /// The same with a way to write a page in OpenMetrics; without one there is no such page.
+    pub fn with_open_metrics(self, convert: Convert) -> PublishedPage {
+        PublishedPage { open_metrics: Second::new(Some(convert)), ..self }
+    }
+
+    /// Changes when a page is too old.
+    pub fn set_interval(&self, interval: Duration, stale_after: Option<Duration>) {
+        self.stale_after.store(too_old(interval, stale_after), Ordering::Relaxed);
+    }
+
+    fn stale_after(&self) -> Duration {
+        Duration::from_millis(self.stale_after.load(Ordering::Relaxed))
     }
 
     /// The newest page; `None` before the first.
@@ -182,7 +180,7 @@ impl PublishedPage {
                 Some(call) => format!("{}; {call}", status.text),
                 None => status.text.clone(),
             }),
-            Some(page) if page.age() <= self.stale_after => {
+            Some(page) if page.age() <= self.stale_after() => {
                 Health::Present { status: status.text.clone(), is_well: status.is_well }
             }
             Some(page) => {
@@ -221,13 +219,30 @@ impl PublishedPage {
 
     /// Notes that somebody takes gzip: pages of the next ten minutes are compressed.
     pub fn want_gzip(&self) {
-        self.gzip_wanted.store(self.started.elapsed().as_secs() + 1, Ordering::Relaxed);
+        self.gzip_wanted.note(self.started);
     }
 
     fn is_gzip_wanted(&self) -> bool {
-        const MEMORY: u64 = 600;
-        let wanted = self.gzip_wanted.load(Ordering::Relaxed);
-        wanted != 0 && self.started.elapsed().as_secs() <= wanted + MEMORY
+        self.gzip_wanted.is_recent(self.started)
+    }
+
+    /// Makes the newest page in OpenMetrics, unless that has been done. It may take milliseconds, so it is not for the
+    /// poll loop.
+    pub fn make_open_metrics(&self, gzip: bool) {
+        self.open_metrics_wanted.note(self.started);
+        if let Some(page) = self.page() {
+            self.open_metrics.make(&page, gzip);
+        }
+    }
+
+    /// Whether the newest page is there in OpenMetrics, and compressed if it is to be.
+    pub fn has_open_metrics(&self, gzip: bool) -> bool {
+        self.page.load().as_ref().is_some_and(|page| self.open_metrics.is_of(page.number, gzip))
+    }
+
+    /// The page that was last made in OpenMetrics: the newest, unless a collection has ended since.
+    pub fn open_metrics(&self) -> Option<Arc<Page>> {
+        self.open_metrics.page()
     }
 
     /// Notes that a client (a number for its address) has fetched the page.
@@ -262,16 +277,41 @@ impl PublishedPage {
     }
 }
 
+/// When something was last asked for: in seconds after the start, from 1; 0 for never.
+#[derive(Default)]
+struct LastWanted(AtomicU64);
+
+impl LastWanted {
+    /// How long a wish is remembered.
+    const MEMORY: u64 = 600;
+
+    fn note(&self, started: Instant) {
+        self.0.store(started.elapsed().as_secs() + 1, Ordering::Relaxed);
+    }
+
+    fn is_recent(&self, started: Instant) -> bool {
+        let wanted = self.0.load(Ordering::Relaxed);
+        wanted != 0 && started.elapsed().as_secs() <= wanted + LastWanted::MEMORY
+    }
+
+    /// Forgets a wish that is not recent, and says whether there was one.
+    fn take_old(&self, started: Instant) -> bool {
+        !self.is_recent(started) && self.0.swap(0, Ordering::Relaxed) != 0
+    }
+}
+
 /// The writing end: publishes pages and takes the memory of old ones back.
 pub struct Publisher {
     published: Arc<PublishedPage>,
     spare: Option<Arc<Page>>,
     gzip: Option<Gzip>,
+    /// Pages published so far.
+    count: u64,
 }
 
 impl Publisher {
     pub fn new(published: Arc<PublishedPage>) -> Publisher {
-        Publisher { published, spare: None, gzip: None }
+        Publisher { published, spare: None, gzip: None, count: 0 }
     }
 
     pub fn published(&self) -> &PublishedPage {
@@ -285,13 +325,17 @@ impl Publisher {
         } else if self.gzip.is_none() {
             self.gzip = Some(Gzip::new());
         }
+        if self.published.open_metrics_wanted.take_old(self.published.started) {
+            self.published.open_metrics.release();
+        }
+        self.count += 1;
         // A page that somebody is still reading is freed when they are done.
         let mut page = self.spare.take().filter(|spare| Arc::strong_count(spare) == 1).unwrap_or_default();
         if let Some(page) = Arc::get_mut(&mut page) {
-            page.fill(text, taken, self.gzip.as_mut());
+            page.fill(self.count, text, taken, self.gzip.as_mut());
         }
         self.spare = self.published.page.swap(Some(page));
-        if taken.is_none_or(|taken| taken.elapsed() <= self.published.stale_after)
+        if taken.is_none_or(|taken| taken.elapsed() <= self.published.stale_after())
             && self.published.logged_stale.swap(false, Ordering::Relaxed)
         {
             log::info!("state: the page is fresh again");
@@ -337,6 +381,44 @@ mod tests {
             flate2::read::GzDecoder::new(page.gzip().unwrap()).read_to_string(&mut plain).unwrap();
             assert!(plain == text && page.gzip().unwrap().len() < text.len() / 10);
         }
+    }
+
+    #[test]
+    fn the_second_format_is_made_once_for_each_page_and_only_on_request() {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let mut published =
+            PublishedPage::new(Duration::from_secs(30), None, || None).with_open_metrics(|page, out| {
+                MADE.fetch_add(1, Ordering::Relaxed);
+                out.extend_from_slice(page);
+                out.extend_from_slice(b"# EOF\n");
+            });
+        published.make_open_metrics(false);
+        assert!(published.open_metrics().is_none() && !published.has_open_metrics(false), "there is no page yet");
+        published.started -= Duration::from_secs(LastWanted::MEMORY * 2);
+        let published = Arc::new(published);
+        let mut publisher = Publisher::new(published.clone());
+        for (round, text) in ["one\n", "two\n", "three\n", "four\n"].into_iter().enumerate() {
+            publisher.publish(text, None);
+            assert!(!published.has_open_metrics(false));
+            for gzip in [false, false, true, false, true] {
+                published.make_open_metrics(gzip);
+                assert!(published.has_open_metrics(gzip));
+                let page = published.open_metrics().unwrap();
+                assert_eq!(page.plain(), format!("{text}# EOF\n").as_bytes());
+                assert!(!gzip || page.gzip().is_some());
+            }
+            assert_eq!(MADE.load(Ordering::Relaxed), round as u64 + 1, "what is there is compressed, not made again");
+            assert_eq!(published.page().unwrap().gzip(), None, "the plain page is not compressed for it");
+        }
+        for _ in 0..3 {
+            publisher.publish("five\n", None);
+        }
+        assert!(published.open_metrics().is_some(), "it was asked for a moment ago");
+        published.open_metrics_wanted.0.store(1, Ordering::Relaxed);
+        publisher.publish("six\n", None);
+        assert!(published.open_metrics().is_none(), "nobody has asked for ten minutes");
+        published.make_open_metrics(true);
+        assert!(published.has_open_metrics(true));
     }
 
     #[test]

@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("system", &["config"]),
     ("jobs", &[]),
+    ("containers", &["jobs"]),
     ("publish", &[]),
     ("dcgm", &[]),
     ("counters", &["dcgm"]),
@@ -17,8 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("server", &["publish"]),
     ("metrics", &["counters", "dcgm", "inventory"]),
-    ("exposition", &["counters", "inventory", "jobs", "metrics"]),
-    ("watcher", &["counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish"]),
+    ("exposition", &["containers", "counters", "inventory", "jobs", "metrics"]),
+    ("watcher", &["containers", "counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish"]),
     ("check", &["cli", "counters", "dcgm", "inventory", "jobs", "metrics", "publish", "server", "watcher"]),
 ];
 const EVERYWHERE: [&str; 2] = ["config", "system"];

@@ -9,3 +9,18 @@ TMPFILESDIR=${TMPFILESDIR:-$PREFIX/lib/tmpfiles.d}
 MANDIR=${MANDIR:-$PREFIX/share/man/man1}
 COMPLETIONS=${COMPLETIONS:-$PREFIX/share/bash-completion/completions}
 DATADIR=${DATADIR:-$PREFIX/share/dcgm-exporter}
+DOCDIR=${DOCDIR:-$PREFIX/share/doc/dcgm-exporter}
+UNITS="dcgm-exporter.service dcgm-exporter.socket dcgm-exporter-devices.service"
+# What each file was when it was installed; tells files of an administrator from ours.
+SUMS=$DATADIR/config.sha256
+
+# is_masked UNIT: a link to /dev/null is an administrator's 'systemctl mask'.
+is_masked() {
+    [ "$(readlink "$DESTDIR$UNITDIR/$1")" = /dev/null ]
+}
+
+# is_unchanged FILE: it is as it was installed.
+is_unchanged() {
+    _sum=$(sha256sum <"$DESTDIR$1" | cut -d ' ' -f 1)
+    grep -qsxF "$_sum  $1" "$DESTDIR$SUMS"
+}

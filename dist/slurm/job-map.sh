@@ -1,17 +1,16 @@
 #!/bin/sh
-# Slurm's prolog and epilog for dcgm-exporter: which job has which GPU, one small file for each GPU.
+# Slurm's prolog and epilog for dcgm-exporter: which job has which GPU, one small file per GPU.
 #
 # As prolog it adds the job to the files of its GPUs and writes job.<id> with what a prolog knows of the job. As epilog it
 # takes the job out of every file, whatever its variables say: an epilog may come with other GPUs than the prolog saw, or
 # without a prolog. Which of the two it is, its argument says, else Slurm, else its own name (prolog.sh, epilog.sh).
 #
-# Settings are read from /etc/dcgm-exporter/environment, which the exporter reads, too:
+# Settings are read from /etc/dcgm-exporter/environment, which the exporter reads, too; README.md explains them:
 #   DCGM_HPC_JOB_MAPPING_DIR  the directory; /run/dcgm-job-map by default
-#   DCGM_JOB_MAP_GRES         how gres.conf counts. 'index' (the default): in the order of nvidia-smi, as AutoDetect=nvml
-#                             has it without MIG. 'uuid': by the UUIDs in CUDA_VISIBLE_DEVICES, which Slurm has there for
-#                             MIG and, since 25.11, for GPUs. Else the device files in the order of gres.conf, separated
-#                             by blanks: DCGM_JOB_MAP_GRES="/dev/nvidia3 /dev/nvidia2 /dev/nvidia[0-1]"
+#   DCGM_JOB_MAP_GRES         how gres.conf counts: 'index' (the default), 'uuid', or what each position is
+#   DCGM_JOB_MAP_GROUP        the group that may read job.<id>; root's by default
 #   DCGM_JOB_MAP_MAX_DAYS     jobs older than this have lost their epilog and go; 30 by default, 0 is never
+#   DCGM_JOB_MAP_INSECURE     'true' uses a directory that others can change; for test beds only
 #
 # It never fails a job or drains a node: it exits with 0 whatever happens, starts nothing that stays, and says in one line
 # what it did. Slurm gives it neither a search path nor a job's environment.
@@ -33,20 +32,26 @@ id=${SLURM_JOB_ID:-${SLURM_JOBID:-}}
 names=''
 unused=''
 full=''
+notes=''
+# Ids of jobs that are over, each between blanks.
+gone=' '
 nl='
 '
 
 # say TEXT: to the system's log and to whoever runs this, which is slurmd's log. A system's log that does not listen any
 # more holds neither a job nor the lock.
 say() {
+    exec 9>&-
     printf 'dcgm-exporter %s: %s\n' "$role" "$1"
-    timeout 1 logger -t dcgm-exporter -- "$role: $1" 9>&- 2>/dev/null
+    timeout 1 logger -t dcgm-exporter -- "$role: $1" 2>/dev/null
     return 0
 }
 
 settings() {
     dir=${DCGM_HPC_JOB_MAPPING_DIR:-}
     gres=${DCGM_JOB_MAP_GRES:-}
+    group=${DCGM_JOB_MAP_GROUP:-}
+    insecure=${DCGM_JOB_MAP_INSECURE:-}
     days=${DCGM_JOB_MAP_MAX_DAYS:-}
     file=${DCGM_EXPORTER_ENVIRONMENT_FILE:-/etc/dcgm-exporter/environment}
     if [ -f "$file" ] && [ -r "$file" ]; then
@@ -56,19 +61,39 @@ settings() {
             case $key in
                 DCGM_HPC_JOB_MAPPING_DIR) dir=${dir:-$value} ;;
                 DCGM_JOB_MAP_GRES) gres=${gres:-$value} ;;
+                DCGM_JOB_MAP_GROUP) group=${group:-$value} ;;
+                DCGM_JOB_MAP_INSECURE) insecure=${insecure:-$value} ;;
                 DCGM_JOB_MAP_MAX_DAYS) days=${days:-$value} ;;
             esac
         done <"$file"
     fi
     dir=${dir:-/run/dcgm-job-map}
+    # With a slash at its end a link would be looked through.
+    dir=${dir%"${dir##*[!/]}"}
     gres=${gres:-index}
     case $days in
         '' | *[!0-9]*) days=30 ;;
+    esac
+    # The exporter's words for it.
+    case $insecure in
+        1 | t | T | TRUE | true | True) insecure=yes ;;
+        *) insecure=no ;;
+    esac
+}
+
+# is_name NAME: whether a file of this name may be one of a GPU. Nothing else is ever read, written or removed.
+is_name() {
+    case $1 in
+        '' | [!A-Za-z0-9]* | job.* | *[!A-Za-z0-9.:-]*) return 1 ;;
     esac
 }
 
 # A name that will be a file's.
 add() {
+    if ! is_name "$1"; then
+        reject "$1"
+        return
+    fi
     case " $names " in
         *" $1 "*) ;;
         *) names="$names $1" ;;
@@ -108,10 +133,11 @@ numbers() {
 gpus() {
     # Global ids first. CUDA_VISIBLE_DEVICES is what the job will see, which may be counted anew within its cgroup.
     wanted=${SLURM_JOB_GPUS:-${SLURM_STEP_GPUS:-${GPU_DEVICE_ORDINAL:-${CUDA_VISIBLE_DEVICES:-}}}}
+    # With MIG a position is an instance's, which only its UUID names.
     case $gres,${CUDA_VISIBLE_DEVICES:-} in
-        uuid,GPU-* | uuid,MIG-*) wanted=$CUDA_VISIBLE_DEVICES ;;
-        uuid,*) gres=index ;;
+        uuid,GPU-* | *,MIG-*) wanted=$CUDA_VISIBLE_DEVICES ;;
     esac
+    [ "$gres" != uuid ] || gres=index
     while [ -n "$wanted" ]; do
         one=${wanted%%,*}
         case $wanted in
@@ -146,9 +172,16 @@ gpu() {
             *) next_device "$files" ;;
         esac
     done
-    minor=${device##*nvidia}
+    case $device in
+        /*) minor=${device##*nvidia} ;;
+        ?*)
+            add "$device"
+            return
+            ;;
+        *) minor='' ;;
+    esac
     case $minor in
-        '' | *[!0-9]*) reject "$position (DCGM_JOB_MAP_GRES has no device file for it)" ;;
+        '' | *[!0-9]*) reject "$position (DCGM_JOB_MAP_GRES has nothing for it)" ;;
         *) bus_id "$minor" ;;
     esac
 }
@@ -191,58 +224,132 @@ bus_id() {
     add "minor$1"
 }
 
-# without FILE ID: the lines of a file but this one, to standard output. Returns 0 if the line was there and the others
-# were written.
-without() {
-    was_there=1
-    while read -r line || [ -n "$line" ]; do
-        case $line in
-            "$2") was_there=0 ;;
-            '') ;;
-            *) printf '%s\n' "$line" 2>/dev/null || return 2 ;;
-        esac
-    done <"$1"
-    return "$was_there"
+# enter: makes the map the working directory, so that everything after this is about the directory that was looked at.
+# Returns 1, with the reason in 'why', for a directory that cannot be used, or that somebody else could change: whoever
+# writes there books GPUs on others, and has root read and remove files by name.
+enter() {
+    why="$dir is no directory that can be written"
+    if [ ! -d "$dir" ]; then return 1; fi
+    cd -P "$dir" 2>/dev/null || return 1
+    if [ ! -r . ] || [ ! -w . ]; then return 1; fi
+    # Owner, mode and identity of what the path itself names, of where this is now, and of the lock, if there is one.
+    # shellcheck disable=SC2046 # the words are numbers
+    set -- $(stat -c '%u %a %d:%i' "$dir" . ./.lock 2>/dev/null)
+    lock_owner=${7:-}
+    lock_mode=${8:-}
+    [ "$insecure" = no ] || return 0
+    allow='on a test bed, DCGM_JOB_MAP_INSECURE=true allows it'
+    if [ $# -lt 6 ]; then
+        why="$dir cannot be looked at (stat)"
+        return 1
+    elif [ "$3" != "$6" ]; then
+        why="$dir is a link and is refused; name the directory itself ($allow)"
+        return 1
+    fi
+    if [ "$4" != 0 ] && [ "$4" != "$(id -u)" ]; then
+        why="$dir belongs to user $4 and is refused; chown root $dir ($allow)"
+        return 1
+    fi
+    case $5 in
+        *[2367]? | *[2367])
+            why="$dir has mode $5, others can write there, and is refused; chmod 0755 $dir ($allow)"
+            return 1
+            ;;
+    esac
 }
 
-# forget ID: takes a job out of every file. One that nobody is left in goes; a reader sees the others whole, before or
-# after.
-forget() {
-    drop=''
-    kept=no
+# lock: waits until no other script changes the map. The lock is a file that only its owner can open: flock asks for no
+# more than that, so on the directory itself any user could hold it. Returns 1, with the reason in 'why'.
+lock() {
+    if ! command -v flock >/dev/null 2>&1; then
+        why='flock is not installed (package util-linux)'
+        return 1
+    fi
+    is_new=no
+    if [ -L .lock ] || { [ -e .lock ] && [ ! -f .lock ]; }; then
+        why="$dir/.lock is not a regular file; remove it"
+        return 1
+    elif [ -z "$lock_mode" ]; then
+        is_new=yes
+    elif [ "$insecure" = no ] &&
+        { [ "$lock_mode" != 600 ] || { [ "$lock_owner" != 0 ] && [ "$lock_owner" != "$(id -u)" ]; }; }; then
+        why="$dir/.lock has mode $lock_mode and belongs to user $lock_owner, so others may hold it; remove it"
+        return 1
+    fi
+    # Where this fails, exec would end the shell.
+    umask 077
+    if { true 9<>.lock; } 2>/dev/null; then exec 9<>.lock; else
+        why="$dir cannot be written"
+        return 1
+    fi
+    umask 022
+    if ! flock -w 5 9; then
+        why="another prolog or epilog has held $dir/.lock for 5 s"
+        return 1
+    fi
+}
+
+# rewrite: takes the jobs of 'gone' out of every file, adds this job to those of 'names', and writes what differs aside,
+# into .new. Files that nobody is left in are added to 'empty', a line each, which their names never have inside. Returns
+# 1 if there is no room, in a prolog at once.
+rewrite() {
+    empty=''
+    status=0
     set +f
-    for path in "$dir"/*; do
-        name=${path##*/}
-        if [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
-        case $name in
-            job.*) continue ;;
-        esac
-        without "$path" "$1" >"$new/$name"
-        case $? in
-            0) if [ -s "$new/$name" ]; then kept=yes; else drop="$drop$new/$name$nl$path$nl"; fi ;;
-            1) drop="$drop$new/$name$nl" ;;
-            *)
-                # The others of that file matter more.
-                drop="$drop$new/$name$nl"
-                full=", but there is no room to write $path without it"
+    for path in ./*; do
+        name=${path#./}
+        if ! is_name "$name" || [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
+        kept=''
+        changed=no
+        while read -r first rest || [ -n "$first" ]; do
+            case $first in
+                '') continue ;;
+            esac
+            case $gone in
+                *" $first "*) changed=yes ;;
+                *) kept="$kept$first${rest:+ $rest}$nl" ;;
+            esac
+        done <"$path"
+        case "$role $names " in
+            prolog*" $name "*)
+                kept="$kept$id$nl"
+                changed=yes
                 ;;
         esac
+        [ "$changed" = yes ] || continue
+        if [ -z "$kept" ]; then
+            empty="$empty$path$nl"
+        elif ! printf '%s' "$kept" 2>/dev/null >".new/$name"; then
+            rm -f "./.new/$name"
+            full=", but there is no room to write $dir/$name without it"
+            status=1
+            [ "$role" = epilog ] || break
+        fi
     done
     set -f
-    IFS=$nl
-    # shellcheck disable=SC2086 # a list of names, a line each
-    rm -f $drop "$dir/job.$1"
-    unset IFS
-    [ "$kept" = no ] || in_place
+    return "$status"
 }
 
-# What was written aside takes its place, each file at once.
+# in_place: what was written aside takes its place, each file at once, so a reader sees the others whole, before or
+# after; then what has nobody left goes. All names have passed is_name or are of digits.
 in_place() {
     set +f
-    mv -f "$new"/* "$dir"/
-    moved=$?
+    set -- ./.new/*
+    if [ -e "$1" ] && ! mv -f -- "$@" .; then
+        set -f
+        return 1
+    fi
     set -f
-    return "$moved"
+    set --
+    for one in $empty; do set -- "$@" "$one"; done
+    # What there was no room for is left to the next script.
+    if [ -z "$full" ]; then
+        for one in $gone; do
+            if [ -e "./.over.$one" ]; then set -- "$@" "./.over.$one"; fi
+            if [ "$role,$one" != "prolog,$id" ] && [ -e "./job.$one" ]; then set -- "$@" "./job.$one"; fi
+        done
+    fi
+    [ $# -eq 0 ] || rm -f -- "$@"
 }
 
 # fact KEY VALUE: a line of job.<id>. A value is one line, and not endless.
@@ -269,30 +376,79 @@ facts() {
 
 # Writes everything aside first and puts it in place at once: what cannot be written whole changes nothing.
 remember() {
+    rewrite || return 1
     for name in $names; do
-        if [ -d "$dir/$name" ]; then
+        if [ -e "./.new/$name" ]; then continue; fi
+        if [ -d "./$name" ] && [ ! -L "./$name" ]; then
             reject "$name (a directory)"
             continue
         fi
-        {
-            if [ -f "$dir/$name" ] && [ ! -L "$dir/$name" ]; then
-                without "$dir/$name" "$id"
-                [ $? -ne 2 ] || return 1
-            fi
-            printf '%s\n' "$id" 2>/dev/null
-        } >"$new/$name" || return 1
+        printf '%s\n' "$id" 2>/dev/null >".new/$name" || return 1
     done
-    facts >"$new/job.$id" 2>/dev/null || return 1
+    umask 027
+    facts 2>/dev/null >".new/job.$id" || return 1
+    umask 022
+    give "./.new/job.$id"
     in_place
+}
+
+# make_room: an empty directory .new, whatever one that was killed has left.
+make_room() {
+    set +f
+    set -- ./.new/* ./.new/.[!.]*
+    set -f
+    if [ -d .new ] && [ ! -L .new ] && [ ! -e "$1" ] && [ ! -e "$2" ]; then return 0; fi
+    rm -rf ./.new
+    mkdir -m 700 ./.new 2>/dev/null
+}
+
+# give FILE...: to the group that may read it.
+give() {
+    [ -n "$group" ] || return 0
+    case $group in
+        -* | *[!A-Za-z0-9._-]*) false ;;
+        *) chgrp -- "$group" "$@" 2>/dev/null ;;
+    esac || notes="$notes; DCGM_JOB_MAP_GROUP: no group '$group' that can be given"
+}
+
+# Before there was a lock of its own, job.<id> could be read by everybody.
+close_old_files() {
+    set +f
+    set --
+    for path in ./job.*; do
+        case ${path#./job.} in
+            *[!0-9]*) continue ;;
+        esac
+        if [ -f "$path" ] && [ ! -L "$path" ]; then set -- "$@" "$path"; fi
+    done
+    set -f
+    if [ $# -gt 0 ]; then
+        chmod 0640 "$@"
+        give "$@"
+        notes="$notes; job.<id> of an earlier version now has mode 0640"
+    fi
 }
 
 old_jobs() {
     [ "$days" -gt 0 ] || return 0
-    found=$(find "$dir" -maxdepth 1 -type f -name 'job.[0-9]*' -mtime "+$days" -printf '%f ')
+    found=$(find . -maxdepth 1 -type f -name 'job.[0-9]*' ! -name 'job.*[!0-9]*' -mtime "+$days" -printf '%f ')
     for old in $found; do
-        forget "${old#job.}"
+        gone="$gone${old#job.} "
         unused="$unused '${old#job.}', older than $days days"
     done
+}
+
+# Jobs whose epilog was over before it had the lock, or was killed.
+missed() {
+    set +f
+    for path in ./.over.*; do
+        case ${path#./.over.} in
+            "$id" | '' | *[!0-9]* | ?????????????????????*) continue ;;
+        esac
+        gone="$gone${path#./.over.} "
+        notes="$notes; job ${path#./.over.} is over, too"
+    done
+    set -f
 }
 
 main() {
@@ -317,41 +473,41 @@ main() {
             return
         fi
         [ -d "$dir" ] || mkdir -p "$dir" 2>/dev/null
-    fi
-    if [ ! -d "$dir" ] || [ ! -r "$dir" ] || [ ! -w "$dir" ]; then
-        if [ "$role" = prolog ] || [ -e "$dir" ]; then
-            say "job $id: $dir is no directory that can be written; nothing is changed"
-        else
-            say "job $id is over; no job map is here"
-        fi
+    elif [ ! -e "$dir" ] && [ ! -L "$dir" ]; then
+        say "job $id is over; no job map is here"
         return
     fi
-    # The directory itself is the lock, so that nothing else lies in it.
-    exec 9<"$dir"
-    if ! flock -w 5 9; then
-        say "job $id: somebody else has held $dir for 5 s; nothing is changed"
+    if ! enter; then
+        say "job $id: $why; nothing is changed"
         return
     fi
-    new=$dir/.new
-    # Left by one that was killed.
-    [ ! -e "$new" ] || rm -rf "$new"
-    if ! mkdir "$new" 2>/dev/null; then
+    # Who comes next does what this one does not come to.
+    [ "$role" = prolog ] || { true >".over.$id"; } 2>/dev/null
+    if ! lock; then
+        [ "$role" = prolog ] || why="$why; the next prolog or epilog takes the job out"
+        say "job $id: $why; nothing is changed"
+        return
+    fi
+    if ! make_room; then
         say "job $id: $dir cannot be written; nothing is changed"
         return
     fi
+    [ "$is_new" = no ] || close_old_files
+    # This job, too: one that is requeued after its epilog was lost may have had other GPUs.
+    gone=" $id "
+    missed
     if [ "$role" = epilog ]; then
-        forget "$id"
-        rmdir "$new"
-        say "job $id is over$full"
+        rewrite
+        in_place
+        say "job $id is over$full$notes"
+        return
+    fi
+    old_jobs
+    if remember; then
+        say "job $id has$names${unused:+; not used:$unused}$notes"
     else
-        old_jobs
-        if remember; then
-            rmdir "$new"
-            say "job $id has$names${unused:+; not used:$unused}"
-        else
-            rm -rf "$new"
-            say "job $id: $dir cannot be written; nothing is changed"
-        fi
+        rm -rf ./.new
+        say "job $id: $dir cannot be written; nothing is changed"
     fi
 }
 

@@ -14,7 +14,7 @@ use crate::config::engine::{Address, EngineSelection};
 use crate::counters::Counters;
 use crate::dcgm::{Library, Session, hostengine, inflight, process};
 use crate::inventory::Known;
-use crate::watcher::{CONNECT_TIMEOUT, active_watches};
+use crate::watcher::{CONNECT_TIMEOUT, active_watches, engine_selection};
 
 /// A healthy driver returns within 2 s, also from stopping an engine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl Asker {
         self.neighbours(&session, &inventory);
         let stop = Instant::now();
         drop(session);
-        // The unit gives the exporter ten seconds to stop, and it gives the engine five.
+        // The exporter gives an engine 9 s to stop, and the unit gives the exporter 15.
         const SLOW: Duration = Duration::from_secs(4);
         if stop.elapsed() > SLOW {
             let found = format!("stopping the engine took {:.1} s", stop.elapsed().as_secs_f64());
@@ -148,7 +148,19 @@ impl Asker {
         let remote = match &self.config.engine {
             EngineSelection::Embedded => None,
             EngineSelection::Remote(address) => Some(address.clone()),
-            EngineSelection::Auto(places) => hostengine::first_answering(places).cloned(),
+            EngineSelection::Auto(places) => {
+                let (trusted, strangers) = engine_selection::first_trusted(places);
+                for (address, owner) in strangers {
+                    self.warn(
+                        "engine",
+                        format!(
+                            "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
+                        ),
+                        format!("end that process; to use it all the same, name it: -r {address}"),
+                    );
+                }
+                trusted.cloned()
+            }
         };
         match remote {
             Some(address) => self.connect(library, &address),

@@ -8,9 +8,10 @@
 //! - [`unit`]: the installed unit and its settings.
 //! - [`node`]: driver, permissions, other exporters.
 //! - [`addresses`]: the ports and sockets to serve on.
-//! - [`settings`]: web configuration, job map, hostname label.
+//! - [`job_map`](mod@job_map): whether the job map can be read, and only root can write it.
+//! - [`settings`]: web configuration, hostname label.
 //! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
-//!   [`gpus`] and [`values`]: what is asked of that engine.
+//!   [`gpus`], [`values`] and [`instances`]: what is asked of that engine.
 //! - [`fields`]: `--list-fields`, the names for a counters file.
 
 pub mod addresses;
@@ -18,6 +19,8 @@ pub mod answers;
 pub mod engine;
 pub mod fields;
 pub mod gpus;
+pub mod instances;
+pub mod job_map;
 pub mod node;
 pub mod settings;
 pub mod unit;
@@ -52,6 +55,7 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     let Some(config) = configuration(unit.as_ref(), arguments, environment, &mut answers) else {
         return Findings { answers, hung: false };
     };
+    settings::file(&config, &mut answers);
     let counters = counters(&config, &mut answers);
     let driver_gpus = node::driver(host, &config, &mut answers);
     node::permissions(host, &config, &counters, &mut answers);
@@ -59,7 +63,7 @@ pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Op
     node::exporters(host, &mut answers);
     settings::web(&config, &mut answers);
     addresses::addresses(host, &config, &mut answers);
-    settings::job_map(&config, &mut answers);
+    job_map::job_map(&config, &mut answers);
     unit::installed(host, unit.as_ref(), &mut answers);
     settings::hostname(&config, &mut answers);
     Findings { answers, hung }
@@ -94,7 +98,9 @@ fn configuration(
         }
         Ok(Command::Print(_)) => None,
         Err(error) => {
-            answers.fail(QUESTION, error, "correct it; dcgm-exporter --help lists all flags and variables");
+            for line in error.lines() {
+                answers.fail(QUESTION, line, "correct it; dcgm-exporter --help lists all flags and variables");
+            }
             None
         }
     }
@@ -103,8 +109,8 @@ fn configuration(
 /// The counters file; without a usable one, none of its rows.
 fn counters(config: &Config, answers: &mut Answers) -> Counters {
     const QUESTION: &str = "counters file";
-    let file = config.collectors.display();
-    match Counters::read(&config.collectors, &sources::names()) {
+    let file = config.counters_file().display();
+    match Counters::of(config, &sources::names()) {
         Ok(counters) => {
             answers.ok(QUESTION, format!("{file}, {} rows", counters.rows.len()));
             for (line, what) in &counters.errors {

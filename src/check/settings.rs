@@ -1,16 +1,24 @@
-//! What `--check` asks of the settings: whether the web configuration and the job map can be used, and whether the
-//! hostname label tells nodes apart.
+//! What `--check` asks of the settings: what the configuration file has, whether the web configuration can be used, and
+//! whether the hostname label tells nodes apart.
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::answers::Answers;
 use super::node::is_elsewhere;
 use crate::config::Config;
+use crate::config::file::Collection;
 use crate::inventory::hostname;
-use crate::jobs;
 use crate::server::web_config::WebConfig;
+
+/// What the configuration file has; one that is wrong is no settings at all.
+pub fn file(config: &Config, answers: &mut Answers) {
+    let Some(file) = &config.config_file else { return };
+    let mut found = format!("{}, interval {}", file.display(), humantime::format_duration(config.interval));
+    for Collection { name, interval, .. } in &config.collections {
+        found.push_str(&format!(", {name} {}", humantime::format_duration(*interval)));
+    }
+    answers.ok("configuration file", found);
+}
 
 /// Whether the web configuration can be used.
 pub fn web(config: &Config, answers: &mut Answers) {
@@ -30,47 +38,6 @@ pub fn web(config: &Config, answers: &mut Answers) {
             }
         }
     }
-}
-
-/// Whether the job map can be read, and only root can write it.
-pub fn job_map(config: &Config, answers: &mut Answers) {
-    const QUESTION: &str = "job map";
-    let Some(directory) = &config.job_map else {
-        answers.ok(QUESTION, "not used (--hpc-job-mapping-dir is not set)");
-        return;
-    };
-    let shown = directory.display();
-    let metadata = match fs::metadata(directory) {
-        Ok(metadata) if metadata.is_dir() => metadata,
-        Ok(_) => {
-            answers.fail(QUESTION, format!("{shown} is not a directory"), "correct --hpc-job-mapping-dir");
-            return;
-        }
-        Err(error) => {
-            answers.warn(
-                QUESTION,
-                format!("{shown}: {error}"),
-                "create it now with systemd-tmpfiles --create dcgm-exporter.conf; every boot does so, too",
-            );
-            return;
-        }
-    };
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        answers.warn(
-            QUESTION,
-            format!("{shown} has mode {mode:04o}: other users than its owner can change the job labels"),
-            format!("chmod 0755 {shown}"),
-        );
-    }
-    if metadata.uid() != 0 {
-        answers.warn(QUESTION, format!("{shown} belongs to user {}", metadata.uid()), format!("chown root: {shown}"));
-    }
-    let scan = jobs::scan(directory);
-    for problem in &scan.problems {
-        answers.warn(QUESTION, problem.clone(), "correct or remove the file; prolog and epilog write whole files");
-    }
-    answers.ok(QUESTION, format!("{shown}, {}", scan.map.summary()));
 }
 
 /// Whether the hostname label tells nodes apart.

@@ -139,6 +139,9 @@ impl Asker {
         let moving = stamps[1].iter().filter(|seen| matches!(seen, Seen::At(_))).count();
         self.ok(QUESTION, format!("{moving} of {} entities have values", inventory.entities.len()));
         self.rows(&plan, &collector, inventory, profiling);
+        if let Err(error) = self.instances(session, &plan, &collector, inventory) {
+            self.warn("MIG instances", format!("the whole GPUs cannot be asked: {error}"), "see the engine's log");
+        }
     }
 
     /// Which rows of the counters file have no value on which model.

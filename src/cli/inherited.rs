@@ -15,9 +15,6 @@ const MOST_KEPT: u64 = i32::MAX as u64;
 
 const NO_RETENTION: &str = "every collection takes the newest sample, and DCGM keeps as many as the windows of XIDs and \
                             clock events need";
-const NO_YAML: &str = "is for a YAML file, which this exporter does not read: give flags or variables instead, such as \
-                       --collectors and --collect-interval, and leave the flag out";
-const NO_CONTAINERS: &str = "is for the label container, which this exporter does not have: leave the flag out";
 
 const NO_DUMP: Flag = Flag {
     help: "Accepted; nothing is dumped",
@@ -124,32 +121,6 @@ pub static FLAGS: &[Flag] = &[
         ),
         ..FLAG
     },
-    Flag {
-        long: "config-file",
-        variable: "DCGM_EXPORTER_CONFIG_FILE",
-        kind: Kind::Value("FILE"),
-        default: "",
-        effect: Effect::Refused(NO_YAML),
-        apply: |_, value| refuse_unless(value.is_empty(), NO_YAML),
-        ..FLAG
-    },
-    Flag {
-        long: "container-labels",
-        variable: "DCGM_EXPORTER_CONTAINER_LABELS",
-        effect: Effect::Refused(NO_CONTAINERS),
-        apply: |_, value| refuse_unless(!values::boolean(value)?, NO_CONTAINERS),
-        ..FLAG
-    },
-    Flag {
-        long: "container-runtime-socket",
-        variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
-        kind: Kind::Value("PATH"),
-        default: "",
-        help: "Accepted; it is read with --container-labels alone",
-        effect: Effect::None("it belongs to --container-labels, which is not available"),
-        apply: |_, _| Ok(()),
-        ..FLAG
-    },
     Flag { long: "kubernetes", short: Some("k"), variable: "DCGM_EXPORTER_KUBERNETES", ..KUBERNETES },
     Flag {
         long: "configmap-data",
@@ -207,10 +178,6 @@ fn kubernetes_switch(_: &mut Config, value: &str) -> Result<(), Refusal> {
 /// Refuses any value but the default.
 fn kubernetes_default(value: &str, default: &str) -> Result<(), Refusal> {
     if value == default { Ok(()) } else { Err(refuse_kubernetes()) }
-}
-
-fn refuse_unless(is_default: bool, why: &str) -> Result<(), Refusal> {
-    if is_default { Ok(()) } else { Err(Refusal::Flag(why.to_owned())) }
 }
 
 fn refuse_kubernetes() -> Refusal {

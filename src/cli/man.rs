@@ -36,7 +36,7 @@ pub fn page() -> String {
         }
     }
     page.push_str(
-        ".SH SIGNALS\n.TP\nSIGHUP\nReads the counters file again.\n.TP\nSIGUSR1\nReleases the GPUs, for a reset or a driver \
+        ".SH SIGNALS\n.TP\nSIGHUP\nReads the configuration file and the counters file again.\n.TP\nSIGUSR1\nReleases the GPUs, for a reset or a driver \
          reload.\n.TP\nSIGUSR2\nUses the GPUs again.\n.TP\nSIGTERM, SIGINT, SIGQUIT\nReleases everything and exits.\n.SH EXIT \
          STATUS\n0 after a signal to exit, 1 if the exporter could not start or stop as it should. Of \\-\\-check: 0 ok, 1 \
          warnings, 2 failures.\n.SH FILES\n.TP\n/etc/dcgm\\-exporter/default\\-counters.csv\nWhich fields to export: name, \

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::flag::{FLAG, Flag, Kind, Refusal};
 use super::{devices, engine, values};
+use crate::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
-use crate::config::{CheckFormat, JobLabels, LogFormat};
+use crate::config::{CheckFormat, JobLabels, JobMapTrust, LogFormat, OpenMetrics};
 
 /// Flags of one purpose.
 pub struct Group {
@@ -21,7 +22,7 @@ pub static GROUPS: &[Group] = &[
     Group { title: "When to collect", flags: COLLECT },
     Group { title: "Where to serve", flags: SERVE },
     Group { title: "DCGM engine", flags: ENGINE },
-    Group { title: "Jobs of Slurm and other batch systems", flags: JOBS },
+    Group { title: "Jobs of Slurm and other batch systems, containers", flags: JOBS },
     Group { title: "Checks and log", flags: DIAGNOSE },
 ];
 
@@ -57,6 +58,16 @@ const REPORT: &[Flag] = &[
             config.collectors = values::absolute(value)?;
             Ok(())
         },
+        ..FLAG
+    },
+    Flag {
+        long: "config-file",
+        variable: "DCGM_EXPORTER_CONFIG_FILE",
+        kind: Kind::Value("FILE"),
+        default: "",
+        help: "YAML file with settings, in the format of NVIDIA's dcgm-exporter (version 1 or 2): counters, and collections \
+               of fields with an interval of their own. Flags and variables count before it. Read again when it changes",
+        apply: path!(config_file),
         ..FLAG
     },
     Flag {
@@ -153,6 +164,14 @@ const REPORT: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "extended-labels",
+        variable: "DCGM_EXPORTER_EXTENDED_LABELS",
+        help: "Add the labels of dcgm-exporter 4.8.3 and later: health_error_severity and health_error_category on \
+               DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on CPUs",
+        apply: switch!(extended_labels),
+        ..FLAG
+    },
+    Flag {
         long: "xid-count-window-size",
         short: Some("x"),
         variable: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",
@@ -180,7 +199,8 @@ const REPORT: &[Flag] = &[
     Flag {
         long: "disable-exporter-metrics",
         variable: "DCGM_EXPORTER_DISABLE_EXPORTER_METRICS",
-        help: "Leave out the exporter's own metrics (dcgm_exporter_*, process_*)",
+        help: "Leave out the exporter's own metrics (dcgm_exporter_*, process_*); those of jobs stay with --job-labels \
+               info-only",
         apply: |config, value| {
             config.exporter_metrics = !values::boolean(value)?;
             Ok(())
@@ -188,10 +208,6 @@ const REPORT: &[Flag] = &[
         ..FLAG
     },
 ];
-
-/// DCGM needs this long between two samples of a profiling field on Hopper; below it they come out as 0.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 const COLLECT: &[Flag] = &[
     Flag {
@@ -311,6 +327,25 @@ const SERVE: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "openmetrics",
+        variable: "DCGM_EXPORTER_OPENMETRICS",
+        kind: Kind::Value("WHEN"),
+        default: "auto",
+        help: "When /metrics answers in the OpenMetrics format. auto: to clients that ask for it and do not take text/plain of \
+               version 0.0.4. always: to clients that prefer it, as Prometheus does; counters without _total in their name \
+               then are of unknown type there. never: to none",
+        apply: |config, value| {
+            config.open_metrics = match value {
+                "auto" => OpenMetrics::Auto,
+                "always" => OpenMetrics::Always,
+                "never" => OpenMetrics::Never,
+                _ => return Err(Refusal::Value("expected auto, always or never".to_owned())),
+            };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
         long: "health-require-gpus",
         variable: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS",
         help: "Answer 503 on /health while DCGM has no GPU. Without it, a node that never had a GPU is healthy",
@@ -421,8 +456,23 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DIR"),
         default: "",
         help: "Directory of job map files: one file per GPU, one job id per line. A file's name is the GPU's index, \
-               <gpu>.<instance>, UUID, PCI bus id or minor<N>. Samples get the label hpc_job",
+               <gpu>.<instance>, UUID, PCI bus id or minor<N>. Samples get the label hpc_job. Only root, or the \
+               exporter's user, may be able to write there",
         apply: path!(job_map),
+        ..FLAG
+    },
+    Flag {
+        long: "job-map-insecure",
+        variable: "DCGM_JOB_MAP_INSECURE",
+        help: "For test beds: use a job map directory that is a link, another user's, or writable by others. Whoever can \
+               write there decides what is published. Prolog and epilog read the variable, too",
+        apply: |config, value| {
+            config.job_map_trust = match values::boolean(value)? {
+                true => JobMapTrust::Anybody,
+                false => JobMapTrust::RootOnly,
+            };
+            Ok(())
+        },
         ..FLAG
     },
     Flag {
@@ -438,6 +488,39 @@ const JOBS: &[Flag] = &[
                 "info-only" => JobLabels::InfoOnly,
                 _ => return Err(Refusal::Value("expected on-samples or info-only".to_owned())),
             };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "container-labels",
+        variable: "DCGM_EXPORTER_CONTAINER_LABELS",
+        help: "Add the label container to samples of GPUs and instances that containers of Docker or Podman have, a sample \
+               per container. Needs --container-runtime-socket",
+        apply: switch!(container_labels),
+        check: |config| match (config.container_labels, &config.container_runtime) {
+            (true, None) => Err(Refusal::Flag(
+                "needs --container-runtime-socket, such as --container-runtime-socket /run/docker.sock".to_owned(),
+            )),
+            (false, Some(_)) => {
+                let warning =
+                    "--container-runtime-socket has no effect: it belongs to --container-labels, which is off";
+                config.warnings.push(warning.to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "container-runtime-socket",
+        variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
+        kind: Kind::Value("PATH"),
+        default: "",
+        help: "Socket of Docker or Podman for --container-labels, such as /run/docker.sock or /run/podman/podman.sock",
+        apply: |config, value| {
+            let path = value.strip_prefix("unix://").unwrap_or(value);
+            config.container_runtime = if path.is_empty() { None } else { Some(values::absolute(path)?) };
             Ok(())
         },
         ..FLAG
@@ -491,8 +574,8 @@ const DIAGNOSE: &[Flag] = &[
         variable: "DCGM_EXPORTER_LIST_FIELDS",
         kind: Kind::Optional("PATTERN"),
         default: "false",
-        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm has the \
-               field, and exit. PATTERN is a part of the name, or the name with * and ?",
+        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm and these \
+               GPUs have the field, and exit. PATTERN is a part of the name, or the name with * and ?",
         apply: |config, value| {
             config.list_fields = match values::boolean(value) {
                 Ok(wanted) => wanted.then(String::new),

@@ -1,14 +1,20 @@
-//! Parsing: which value each flag has, from the command line, else the environment, else the table's default.
+//! Parsing: which value each flag has, from the command line, else the environment, else the configuration file, else
+//! the table's default.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::flag::{self, Effect, Flag, Kind, Refusal};
-use super::{Command, completion, help, man};
+use super::{Command, completion, help, man, values};
+use crate::config::file::{self, ConfigFile, Setting};
 use crate::config::{CheckFormat, Config};
+use crate::system::files;
 
-/// Understands a command line (without the program's name) in an environment.
+/// Understands a command line (without the program's name) in an environment, and reads the configuration file that they
+/// name.
 ///
-/// Errors: one line that names the flag, the value and what would be right.
+/// Errors: a line that names the flag, the value and what would be right; for what is wrong with the configuration file,
+/// a line for each problem.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -18,28 +24,69 @@ pub fn parse(
         Typed::Print(text) => return Ok(Command::Print(text)),
     };
     let mut config = Config { warnings: typed.warnings, ..Config::default() };
-    let mut origins = Vec::new();
+    let mut given = Vec::new();
     for (flag, typed) in flag::all().zip(typed.values) {
-        let (value, origin) = match typed {
-            Some(value) => (value, format!("--{}", flag.long)),
+        given.push(match typed {
+            Some(value) => Some((value, format!("--{}", flag.long))),
             None => match environment(flag.variable).filter(|value| !value.is_empty()) {
-                Some(value) => (text(value, flag.variable)?, format!("{} (--{})", flag.variable, flag.long)),
-                None => (flag.default.to_owned(), format!("--{}", flag.long)),
+                Some(value) => Some((text(value, flag.variable)?, format!("{} (--{})", flag.variable, flag.long))),
+                None => None,
             },
+        });
+    }
+    let given_for = |name: &str| flag::all().zip(&given).find(|(flag, _)| flag.long == name)?.1.as_ref();
+    let mut file = None;
+    if let Some((path, origin)) = given_for("config-file").filter(|(path, _)| !path.is_empty()) {
+        let path = values::absolute(path).map_err(|right| refused(Refusal::Value(right), origin, path))?;
+        let ConfigFile { settings, rows, collections, warnings, .. } = read_file(&path, origin)?;
+        // A counters file that is given counts before the rows.
+        config.rows = rows.filter(|_| given_for("collectors").is_none());
+        config.collections = collections;
+        config.warnings.extend(warnings.iter().map(|warning| format!("{}:{warning}", path.display())));
+        file = Some((path, settings));
+    }
+    let mut origins = Vec::new();
+    for (flag, given) in flag::all().zip(given) {
+        let of_file = file.as_ref().and_then(|(path, settings)| Some((path, setting_of(flag, settings)?)));
+        let (value, origin, name) = match (given, of_file) {
+            (Some((value, origin)), _) => (value, origin, format!("--{}", flag.long)),
+            (None, Some((path, Setting { value, at, key, .. }))) => {
+                let origin = format!("{}:{}:{}: {key}", path.display(), at.line, at.column);
+                (value.clone(), origin.clone(), origin)
+            }
+            (None, None) => (flag.default.to_owned(), format!("--{}", flag.long), format!("--{}", flag.long)),
         };
         (flag.apply)(&mut config, &value).map_err(|refusal| refused(refusal, &origin, &value))?;
         if let Effect::None(why) = flag.effect
             && value != flag.default
             && value != "false"
         {
-            config.warnings.push(format!("--{} has no effect: {why}", flag.long));
+            config.warnings.push(format!("{name} has no effect: {why}"));
         }
         origins.push((flag, value, origin));
     }
     for (flag, value, origin) in &origins {
         (flag.check)(&mut config).map_err(|refusal| refused(refusal, origin, value))?;
     }
+    config.warnings.extend(config.uneven_intervals());
     Ok(Command::Run(Box::new(config)))
+}
+
+fn setting_of<'a>(flag: &Flag, settings: &'a [Setting]) -> Option<&'a Setting> {
+    settings.iter().find(|setting| setting.flag == flag.long)
+}
+
+/// Reads the configuration file.
+///
+/// Errors: a line for each problem.
+fn read_file(path: &Path, origin: &str) -> Result<ConfigFile, String> {
+    let shown = path.display();
+    let bytes = files::read(path, file::LARGEST_FILE)
+        .map_err(|error| format!("{origin}: cannot read configuration file {shown}: {error}"))?;
+    ConfigFile::parse(&bytes).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("{shown}:{problem}")).collect();
+        lines.join("\n")
+    })
 }
 
 fn refused(refusal: Refusal, origin: &str, value: &str) -> String {
@@ -335,6 +382,148 @@ mod tests {
         assert!(config.keep_reading_after_xid119 && config.warnings.is_empty());
         let config = run(&["--keep-reading-after-xid119", "-r", "localhost"], &[]).unwrap();
         assert!(config.warnings[0].contains("__DCGM_FATAL_XIDS__=-119"), "{:?}", config.warnings);
+    }
+
+    /// A configuration file, gone with the test.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(name: &str, text: &str) -> File {
+            let path = std::env::temp_dir().join(format!("dcgm-exporter-parse-{}-{name}.yaml", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            File(path)
+        }
+
+        fn path(&self) -> &str {
+            self.0.to_str().unwrap()
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    const FULL: &str = "version: 2\nmetrics: {file: /of/file.csv}\ncollections:\n  - {name: rest, every: 20s, metrics: {include: \
+                        ['*']}}\n  - {name: fast, every: 5s, metrics: {include: [X*]}}\nsources: {dcgm: {watch: {maxKeepAge: 7m, \
+                        maxKeepSamples: 3}, detectBindUnbind: {enabled: true, pollInterval: 3s}}}\n";
+
+    /// Each setting of the file against nothing, its variable and its flag.
+    #[test]
+    fn flags_before_variables_before_the_file_before_defaults() {
+        let file = File::new("precedence", FULL);
+        /// Flag, variable, the value of each, and what is shown of default, file, variable and flag.
+        type Row<'a> = (&'a str, &'a str, &'a str, &'a str, [&'a str; 4], fn(&Config) -> String);
+        let table: [Row<'_>; 6] = [
+            (
+                "-f",
+                "DCGM_EXPORTER_COLLECTORS",
+                "/of/variable.csv",
+                "/of/flag.csv",
+                ["/etc/dcgm-exporter/default-counters.csv", "/of/file.csv", "/of/variable.csv", "/of/flag.csv"],
+                |config| config.collectors.display().to_string(),
+            ),
+            ("-c", "DCGM_EXPORTER_INTERVAL", "1000", "2s", ["30s", "20s", "1s", "2s"], |config| {
+                format!("{:?}", config.interval)
+            }),
+            (
+                "--watch-max-keep-age",
+                "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE",
+                "1m",
+                "2m",
+                ["600s", "420s", "60s", "120s"],
+                |config| format!("{:?}", config.retention.age),
+            ),
+            (
+                "--watch-max-keep-samples",
+                "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES",
+                "1",
+                "2",
+                ["0", "3", "1", "2"],
+                |config| config.retention.samples.to_string(),
+            ),
+            (
+                "--enable-gpu-bind-unbind-watch",
+                "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH",
+                "false",
+                "true",
+                ["false", "true", "false", "true"],
+                |config| config.bind_unbind_watch.to_string(),
+            ),
+            (
+                "--gpu-bind-unbind-poll-interval",
+                "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL",
+                "1500ms",
+                "2s",
+                ["1s", "3s", "1.5s", "2s"],
+                |config| format!("{:?}", config.bind_unbind_interval),
+            ),
+        ];
+        for (flag, variable, of_variable, of_flag, wanted, shown) in table {
+            let with_file = ["--config-file", file.path()];
+            let typed = format!("{flag}={of_flag}");
+            let with_flag = [with_file[0], with_file[1], &typed];
+            let variables = [(variable, of_variable)];
+            let found = [
+                shown(&run(&[], &[]).unwrap()),
+                shown(&run(&with_file, &[]).unwrap()),
+                shown(&run(&with_file, &variables).unwrap()),
+                shown(&run(&with_flag, &variables).unwrap()),
+            ];
+            assert_eq!(found, wanted, "{flag}");
+            // The file's path may be a variable, too.
+            let named = [("DCGM_EXPORTER_CONFIG_FILE", file.path())];
+            assert_eq!(shown(&run(&[], &named).unwrap()), wanted[1], "{flag}");
+        }
+        let config = run(&["--config-file", file.path(), "-c", "1m"], &[]).unwrap();
+        assert_eq!((config.collections.len(), config.period()), (1, Duration::from_secs(5)));
+        assert_eq!(config.slower_rest(), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn intervals_that_do_not_fit_are_named() {
+        let text = "version: 1\ncollection: {interval: 12s, watchGroups: [{name: a, interval: 5s, fields: [X]}, {name: b, interval: \
+                    1m, fields: [Y]}]}\n";
+        let file = File::new("uneven", text);
+        let warnings = run(&["--config-file", file.path()], &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("'*': its interval 12s")
+                && warnings[0].contains("every 5s; its fields are sampled every 10s")
+        );
+        assert_eq!(run(&["--config-file", file.path(), "-c", "15s"], &[]).unwrap().warnings, [""; 0]);
+    }
+
+    #[test]
+    fn a_counters_file_that_is_given_counts_before_rows() {
+        let text = "version: 2\nmetrics: {fields: [{name: A, prometheusType: gauge, help: h}]}\n";
+        let file = File::new("rows", text);
+        let config = run(&["--config-file", file.path()], &[]).unwrap();
+        assert_eq!((config.rows.as_ref().map(Vec::len), config.counters_file()), (Some(1), file.0.as_path()));
+        let config = run(&["--config-file", file.path(), "-f", "/c.csv"], &[]).unwrap();
+        assert_eq!((config.rows.is_none(), config.counters_file()), (true, std::path::Path::new("/c.csv")));
+        assert!(
+            run(&["--config-file", file.path()], &[("DCGM_EXPORTER_COLLECTORS", "/c.csv")]).unwrap().rows.is_none()
+        );
+    }
+
+    #[test]
+    fn what_the_file_says_is_judged_with_the_flags() {
+        let file = File::new("judged", FULL);
+        let warnings = run(&["--config-file", file.path()], &[]).unwrap().warnings;
+        let place = format!("{}:6:38: watch.maxKeepAge has no effect", file.path());
+        assert!(warnings.iter().any(|warning| warning.starts_with(&place)), "{warnings:?}");
+        let error = run(&["--config-file", file.path(), "--stale-after=20s"], &[]).unwrap_err();
+        assert!(error.contains("--stale-after: '20s'"), "{error}");
+        let zero = File::new("zero", "version: 1\ncollection: {retention: {maxAge: 0s}}\n");
+        let error = run(&["--config-file", zero.path()], &[]).unwrap_err();
+        assert!(error.starts_with(&format!("{}:2:34: collection.retention.maxAge: ", zero.path())), "{error}");
+        run(&["--config-file", zero.path(), "--watch-max-keep-samples=2"], &[]).unwrap();
+        let wrong = File::new("wrong", "version: 2\nserver: {a: 1}\nmetrics: {b: 2}\n");
+        let error = run(&["--config-file", wrong.path()], &[]).unwrap_err();
+        assert_eq!(error.lines().count(), 3, "{error}");
+        assert!(error.lines().all(|line| line.starts_with(wrong.path())), "{error}");
     }
 
     #[test]

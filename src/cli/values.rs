@@ -3,6 +3,7 @@
 //! Errors are what would be right, for the end of a message that already names the flag and the value.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::config::duration::parse_go;
@@ -61,8 +62,12 @@ pub fn web_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A path. A relative one is made absolute at once, because an embedded engine may change the working directory.
+/// A path. A relative one is made absolute at once, by the directory of the first call: an embedded engine may change the
+/// working directory, and settings are read again later.
 pub fn absolute(path: &str) -> Result<PathBuf, String> {
+    static START: OnceLock<PathBuf> = OnceLock::new();
+    let start = START.get_or_init(|| std::env::current_dir().unwrap_or_default());
+    let path = if path.is_empty() { PathBuf::new() } else { start.join(path) };
     std::path::absolute(path).map_err(|error| format!("expected a path ({error})"))
 }
 

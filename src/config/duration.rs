@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// DCGM needs this long between two samples of a profiling field on Hopper; below it they come out as 0.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+pub const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Parses a Go duration. `None` for anything else, a negative one included: no setting here has a use for it.
 pub fn parse_go(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);

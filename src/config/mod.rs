@@ -1,26 +1,35 @@
 //! Settings: plain types that every module may read and that import none.
 //!
 //! - [`devices`], [`engine`], [`listen`]: which GPUs to report, which DCGM engine to use, where to serve.
-//! - [`duration`]: how times are written.
-//! - [`yaml`]: YAML files, read strictly.
+//! - [`duration`], [`glob`]: how times and patterns for names are written.
+//! - [`yaml`]: YAML files, read strictly; [`file`](mod@file) is what one says that has settings.
 
 pub mod devices;
 pub mod duration;
 pub mod engine;
+pub mod file;
+pub mod glob;
 pub mod listen;
 pub mod yaml;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use devices::DeviceSelection;
 use engine::EngineSelection;
+use file::{Collection, InlineRow};
 use listen::{ListenAddress, Timeouts};
 
 /// All settings, parsed and checked.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// YAML file that some of these settings are from.
+    pub config_file: Option<PathBuf>,
     pub collectors: PathBuf,
+    /// Rows of the configuration file, which are there instead of the counters file.
+    pub rows: Option<Vec<InlineRow>>,
+    /// Fields with an interval of their own.
+    pub collections: Vec<Collection>,
     /// At least one.
     pub listen: Vec<ListenAddress>,
     /// Take the listening sockets from systemd instead of opening `listen`.
@@ -28,7 +37,8 @@ pub struct Config {
     /// TLS, users and headers, in exporter-toolkit's format.
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
-    /// Time between two collections.
+    pub open_metrics: OpenMetrics,
+    /// Time between two samples of a field that is in none of `collections`.
     pub interval: Duration,
     /// The shortest period of a regular scraper that collections follow.
     pub min_collect_interval: Duration,
@@ -44,6 +54,8 @@ pub struct Config {
     /// The value of that label, where it is not to follow from the engine's place.
     pub hostname: Option<String>,
     pub replace_blanks_in_model_name: bool,
+    /// Labels that dcgm-exporter has from 4.8.3 on: of health incidents and of CPUs.
+    pub extended_labels: bool,
     pub engine: EngineSelection,
     pub libdcgm: Option<PathBuf>,
     /// Look for GPUs that were bound to the driver or unbound from it once per `bind_unbind_interval`.
@@ -61,7 +73,11 @@ pub struct Config {
     pub dcgm_log: bool,
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
+    pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
+    /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
+    pub container_runtime: Option<PathBuf>,
+    pub container_labels: bool,
     pub exporter_metrics: bool,
     /// `/health` is 503 while the engine has no GPU, also where there never was one.
     pub health_requires_gpus: bool,
@@ -83,11 +99,15 @@ impl Default for Config {
     /// Placeholders: `cli` applies every flag's value or default and replaces all of them.
     fn default() -> Config {
         Config {
+            config_file: None,
             collectors: PathBuf::new(),
+            rows: None,
+            collections: Vec::new(),
             listen: Vec::new(),
             systemd_socket: false,
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
+            open_metrics: OpenMetrics::Auto,
             interval: Duration::ZERO,
             min_collect_interval: Duration::ZERO,
             stale_after: None,
@@ -99,6 +119,7 @@ impl Default for Config {
             hostname_label: "",
             hostname: None,
             replace_blanks_in_model_name: false,
+            extended_labels: false,
             engine: EngineSelection::Embedded,
             libdcgm: None,
             bind_unbind_watch: false,
@@ -112,7 +133,10 @@ impl Default for Config {
             dcgm_log: false,
             dcgm_log_level: "",
             job_map: None,
+            job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
+            container_runtime: None,
+            container_labels: false,
             exporter_metrics: true,
             health_requires_gpus: false,
             retention: Retention::default(),
@@ -125,12 +149,79 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Time between two collections: the shortest interval that some field has.
+    pub fn period(&self) -> Duration {
+        self.collections.iter().map(|collection| collection.interval).fold(self.interval, Duration::min)
+    }
+
+    /// The interval of fields that are in no collection, where others are sampled more often.
+    pub fn slower_rest(&self) -> Option<Duration> {
+        (self.interval > self.period()).then_some(self.interval)
+    }
+
+    /// A sentence for each interval that is no whole number of collections: the nearest one is taken.
+    pub fn uneven_intervals(&self) -> Vec<String> {
+        let period = self.period().as_secs_f64().max(1e-3);
+        let rest = ("*", self.interval);
+        let named = self.collections.iter().map(|collection| (collection.name.as_str(), collection.interval));
+        let uneven = named.chain([rest]).filter_map(|(name, interval)| {
+            let count = (interval.as_secs_f64() / period).round().max(1.0);
+            let sampled = Duration::from_secs_f64(count * period);
+            (sampled.abs_diff(interval) > interval.mul_f64(0.05)).then(|| {
+                let [asked, sampled, period] = [interval, sampled, self.period()].map(humantime::format_duration);
+                format!(
+                    "collection '{name}': its interval {asked} is no whole number of collections, which come every {period}; \
+                     its fields are sampled every {sampled}"
+                )
+            })
+        });
+        uneven.collect()
+    }
+
+    /// The file that the rows are in.
+    pub fn counters_file(&self) -> &Path {
+        self.config_file.as_deref().filter(|_| self.rows.is_some()).unwrap_or(&self.collectors)
+    }
+
+    /// Takes over what the configuration file can say, from settings that were read again; nothing else can be different.
+    pub fn take_from_file(&mut self, new: Config) {
+        self.collectors = new.collectors;
+        self.rows = new.rows;
+        self.collections = new.collections;
+        self.interval = new.interval;
+        self.bind_unbind_watch = new.bind_unbind_watch;
+        self.bind_unbind_interval = new.bind_unbind_interval;
+        self.retention = new.retention;
+        self.warnings = new.warnings;
+    }
+}
+
 /// How much dcgm-exporter would tell DCGM to keep of each field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
     pub age: Duration,
     /// 0 for no limit.
     pub samples: u64,
+}
+
+/// When the page is sent in the OpenMetrics format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMetrics {
+    /// To a client that asks for it and does not take version 0.0.4 of the text format.
+    Auto,
+    /// To every client that prefers it.
+    Always,
+    Never,
+}
+
+/// Whose job map is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobMapTrust {
+    /// That of root or of the exporter's own user, which nobody else can write.
+    RootOnly,
+    /// Any, which is for test beds.
+    Anybody,
 }
 
 /// Where the job map shows.

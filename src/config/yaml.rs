@@ -3,6 +3,7 @@
 //! The syntax is `saphyr-parser`'s, whose events carry positions. The tree keeps scalars as they are written, so that
 //! the reader of a value decides what it is: `X-XSS-Protection: 1` is a text there and a number elsewhere.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -11,6 +12,9 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 const DEEPEST: usize = 32;
 /// Values, and bytes of text, that a file may have; aliases can make a small file large.
 const LARGEST: usize = 4 * 1024 * 1024;
+
+/// Unknown keys that are compared with the known ones.
+const MOST_HINTS: usize = 50;
 
 /// A place in a file, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,8 +53,10 @@ pub struct Node {
 pub enum Value {
     /// Nothing, `~` or `null`.
     Null,
-    /// A scalar as it is written, without its quotes.
+    /// A scalar as it is written.
     Scalar(String),
+    /// A scalar in quotes or as a block, without them: a text, whatever it looks like.
+    Quoted(String),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
 }
@@ -65,7 +71,7 @@ impl Value {
     fn name(&self) -> &'static str {
         match self {
             Value::Null => "nothing",
-            Value::Scalar(_) => "a single value",
+            Value::Scalar(_) | Value::Quoted(_) => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "keys with values",
         }
@@ -77,6 +83,8 @@ impl Value {
 /// Errors: bad syntax, a key that is given twice, a second document, too deep or too large a document.
 pub fn parse(text: &str) -> Result<Node, Problem> {
     let mut builder = Builder::default();
+    // A byte order mark is no part of the text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| Problem {
@@ -105,6 +113,8 @@ struct Open {
     anchor: usize,
     /// In a map: the key whose value comes next.
     key: Option<Key>,
+    /// In a map: the line of each key.
+    lines: HashMap<String, usize>,
 }
 
 impl Builder {
@@ -125,8 +135,12 @@ impl Builder {
                 (known.1.value.clone(), 0)
             }
             Event::Scalar(text, style, anchor, _) => {
-                let is_null = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                (if is_null { Value::Null } else { Value::Scalar(text.into_owned()) }, anchor)
+                let value = match (style, &*text) {
+                    (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
+                    (ScalarStyle::Plain, _) => Value::Scalar(text.into_owned()),
+                    _ => Value::Quoted(text.into_owned()),
+                };
+                (value, anchor)
             }
             Event::SequenceStart(anchor, _) => return self.begin(Node { at, value: Value::List(Vec::new()) }, anchor),
             Event::MappingStart(anchor, _) => return self.begin(Node { at, value: Value::Map(Vec::new()) }, anchor),
@@ -145,7 +159,7 @@ impl Builder {
         if self.open.len() >= DEEPEST {
             return Err(Problem { at: node.at, what: format!("nested deeper than {DEEPEST} levels") });
         }
-        self.open.push(Open { node, anchor, key: None });
+        self.open.push(Open { node, anchor, key: None, lines: HashMap::new() });
         Ok(())
     }
 
@@ -161,22 +175,22 @@ impl Builder {
         };
         match (&mut parent.node.value, parent.key.take()) {
             (Value::Map(entries), Some(key)) => entries.push((key, node)),
-            (Value::Map(entries), None) => {
+            (Value::Map(_), None) => {
                 let name = match node.value {
-                    Value::Scalar(name) => name,
+                    Value::Scalar(name) | Value::Quoted(name) => name,
                     Value::Null => "null".to_owned(),
                     other => {
                         return Err(Problem { at: node.at, what: format!("a key is a text, not {}", other.name()) });
                     }
                 };
-                if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
-                    let what = format!("'{name}' is given twice; the first is in line {}", first.at.line);
+                if let Some(first) = parent.lines.insert(name.clone(), node.at.line) {
+                    let what = format!("'{name}' is given twice; the first is in line {first}");
                     return Err(Problem { at: node.at, what });
                 }
                 parent.key = Some(Key { at: node.at, name });
             }
             (Value::List(items), _) => items.push(node),
-            (Value::Null | Value::Scalar(_), _) => {}
+            (Value::Null | Value::Scalar(_) | Value::Quoted(_), _) => {}
         }
         Ok(())
     }
@@ -190,7 +204,7 @@ fn check_size(size: usize, at: Position) -> Result<(), Problem> {
 fn size(node: &Node) -> usize {
     match &node.value {
         Value::Null => 1,
-        Value::Scalar(text) => 1 + text.len(),
+        Value::Scalar(text) | Value::Quoted(text) => 1 + text.len(),
         Value::List(items) => 1 + items.iter().map(size).sum::<usize>(),
         Value::Map(entries) => 1 + entries.iter().map(|(_, node)| size(node)).sum::<usize>(),
     }
@@ -211,14 +225,22 @@ impl Reader {
     pub fn map<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Map<'a> {
         let entries = self.entries(node, what);
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.name.as_str())) {
-            let nearest = known.iter().max_by(|a, b| alike(&key.name, a).total_cmp(&alike(&key.name, b)));
-            let hint = match nearest.filter(|known| alike(&key.name, known) > 0.8) {
-                Some(known) => format!("did you mean '{known}'?"),
-                None => format!("expected {}", known.join(", ")),
-            };
-            self.problem(key.at, format!("'{}' is not a key of {what}; {hint}", key.name));
+            self.unknown(key, what, known);
         }
         Map { entries }
+    }
+
+    /// Reports a key that is not known.
+    pub fn unknown(&mut self, key: &Key, what: &str, known: &[&str]) {
+        // A file with so many is not meant to be one of ours, and to compare names takes time.
+        let names = if self.problems.len() < MOST_HINTS { known } else { &[] };
+        let nearest = names.iter().max_by(|a, b| alike(&key.name, a).total_cmp(&alike(&key.name, b)));
+        let hint = match nearest.filter(|known| alike(&key.name, known) > 0.8) {
+            _ if key.name == "<<" => "merge keys are not read; write the keys themselves".to_owned(),
+            Some(known) => format!("did you mean '{known}'?"),
+            None => format!("expected {}", known.join(", ")),
+        };
+        self.problem(key.at, format!("'{}' is not a key of {what}; {hint}", key.name));
     }
 
     /// All entries of a map with any keys.
@@ -247,7 +269,7 @@ impl Reader {
     /// A scalar's text, whatever else it could be read as; nothing is the empty text.
     pub fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
         match &node.value {
-            Value::Scalar(text) => Some(text),
+            Value::Scalar(text) | Value::Quoted(text) => Some(text),
             Value::Null => Some(""),
             other => {
                 self.problem(node.at, format!("{what}: expected one value, found {}", other.name()));
@@ -277,6 +299,15 @@ pub struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
+    pub fn new(entries: &'a [(Key, Node)]) -> Map<'a> {
+        Map { entries }
+    }
+
+    /// The place of a key, also of one with nothing behind it.
+    pub fn place_of(&self, name: &str) -> Option<Position> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| key.at)
+    }
+
     /// The value of a key; a key with nothing behind it counts as not there.
     pub fn get(&self, name: &str) -> Option<&'a Node> {
         let found = self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node);
@@ -294,7 +325,7 @@ mod tests {
 
     fn scalar(node: &Node) -> &str {
         match &node.value {
-            Value::Scalar(text) => text,
+            Value::Scalar(text) | Value::Quoted(text) => text,
             other => panic!("{other:?}"),
         }
     }

@@ -5,12 +5,16 @@
 //! which the caller knows; whether this library and these GPUs have the field is not known here and is never an error of
 //! the file.
 
+mod collections;
 mod text;
 pub mod types;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::config::Config;
+use crate::config::file::InlineRow;
 use crate::dcgm::fields::{self, Field, ValueType};
 
 /// A file larger than this is not a counters file.
@@ -29,6 +33,8 @@ pub struct Row {
     pub source: Source,
     pub kind: MetricType,
     pub help: String,
+    /// Of the collection that the field is in; `None` for the rest.
+    pub interval: Option<Duration>,
 }
 
 /// Where the values of a row come from.
@@ -101,6 +107,8 @@ pub enum Error {
         file: PathBuf,
         errors: Vec<(u64, String)>,
     },
+    /// The rows and the collections of the configuration file do not go together: `FILE:LINE:COLUMN: what`.
+    Collections(Vec<String>),
 }
 
 impl fmt::Display for Error {
@@ -116,6 +124,7 @@ impl fmt::Display for Error {
                 let file = file.display();
                 write!(f, "counters file {file} has no row that can be used; a row is written NAME, TYPE, HELP")
             }
+            Error::Collections(problems) => f.write_str(&problems.join("\n")),
         }
     }
 }
@@ -123,6 +132,36 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Counters {
+    /// The rows that the settings ask for, from the counters file or the configuration file, with their intervals.
+    /// `computed` are the names of the metrics that are not fields.
+    ///
+    /// Errors: as [`Counters::read`]; rows and collections do not go together.
+    pub fn of(config: &Config, computed: &[&'static str]) -> Result<Counters, Error> {
+        let mut counters = match &config.rows {
+            None => Counters::read(&config.collectors, computed)?,
+            Some(rows) => Counters::inline(rows, computed)
+                .map_err(|errors| Error::NoRows { file: config.counters_file().to_owned(), errors })?,
+        };
+        collections::assign(&mut counters.rows, config).map_err(|problems| {
+            let file = config.config_file.as_deref().unwrap_or(Path::new("")).display();
+            Error::Collections(problems.iter().map(|problem| format!("{file}:{problem}")).collect())
+        })?;
+        Ok(counters)
+    }
+
+    /// Rows of the configuration file.
+    fn inline(rows: &[InlineRow], computed: &[&'static str]) -> Result<Counters, Vec<(u64, String)>> {
+        let mut counters = Counters::default();
+        for InlineRow { at, name, kind, help } in rows {
+            let line = at.line as u64;
+            match row(line, &[name.clone(), kind.clone(), help.clone()], computed) {
+                Ok(row) => counters.add(row),
+                Err(what) => counters.errors.push((line, what)),
+            }
+        }
+        if counters.rows.is_empty() { Err(counters.errors) } else { Ok(counters) }
+    }
+
     /// Reads a file. `computed` are the names of the metrics that are not fields.
     ///
     /// Errors: the file cannot be read, or none of its rows can be used.
@@ -234,7 +273,7 @@ fn row(line: u64, fields: &[String], computed: &[&'static str]) -> Result<Row, S
     if let Source::Field(field) = source {
         check_type(&field, &kind)?;
     }
-    Ok(Row { line, name, source, kind, help })
+    Ok(Row { line, name, source, kind, help, interval: None })
 }
 
 fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {

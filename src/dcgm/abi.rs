@@ -12,6 +12,7 @@ pub const NOT_SUPPORTED: c_int = -6;
 pub const VER_MISMATCH: c_int = -12;
 pub const MAX_LIMIT: c_int = -24;
 pub const CONNECTION_NOT_VALID: c_int = -21;
+pub const NO_DATA: c_int = -14;
 pub const MODULE_NOT_LOADED: c_int = -33;
 
 /// What a function fails with here when the loaded library does not have it at all (`DCGM_ST_FUNCTION_NOT_FOUND`).
@@ -66,7 +67,7 @@ macro_rules! plain {
     };
 }
 
-plain!(DeviceAttributes, MigHierarchy, NvLinkP2pStatus, CpuHierarchy, ProfMetricGroups, VersionInfo);
+plain!(DeviceAttributes, MigHierarchy, NvLinkP2pStatus, CpuHierarchy, CpuHierarchyV2, ProfMetricGroups, VersionInfo);
 // SAFETY: integers and arrays of them, as both switch structs are.
 unsafe impl<S: Plain> Plain for NvLinkStatus<S> {}
 plain!(SwitchLinkStatusV3, SwitchLinkStatusV4);
@@ -270,6 +271,22 @@ pub struct CpuHierarchyCpu {
     pub cores: CpuOwnedCores,
 }
 
+/// `dcgmCpuHierarchy_v2`, since DCGM 4.0.
+#[repr(C)]
+pub struct CpuHierarchyV2 {
+    pub version: u32,
+    pub num_cpus: u32,
+    pub cpus: [CpuHierarchyCpuV2; MAX_CPUS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CpuHierarchyCpuV2 {
+    pub cpu_id: u32,
+    pub cores: CpuOwnedCores,
+    pub serial: [c_char; 256],
+}
+
 #[repr(C)]
 pub struct VersionInfo {
     pub version: u32,
@@ -343,6 +360,8 @@ layout!(HealthResponse<1024>, size 1069068 as 5 = 0x510_500c, overall_health @ 4
 layout!(CpuHierarchy, size 1160 as 1 = 0x100_0488, num_cpus @ 4, cpus @ 8);
 layout!(CpuOwnedCores, size 136 as 1 = 0x100_0088, bitmask @ 8);
 layout!(CpuHierarchyCpu, size 144, cpu_id @ 0, cores @ 8);
+layout!(CpuHierarchyV2, size 3208 as 2 = 0x200_0c88, num_cpus @ 4, cpus @ 8);
+layout!(CpuHierarchyCpuV2, size 400, cpu_id @ 0, cores @ 8, serial @ 144);
 layout!(VersionInfo, size 516 as 2 = 0x200_0204, raw @ 4);
 layout!(ProfMetricGroup, size 136, major_id @ 0, minor_id @ 2, num_field_ids @ 4, field_ids @ 8);
 layout!(ProfMetricGroups, size 1376 as 3 = 0x300_0560, unused @ 4, gpu_id @ 8, num_metric_groups @ 12, metric_groups @ 16);

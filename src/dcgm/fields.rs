@@ -4,6 +4,8 @@
 //! dcgm-exporter 1.x. Whether the *loaded* library has a field is asked of the library, not of this table. Pure data:
 //! nothing here knows an engine.
 
+use std::collections::HashSet;
+
 /// `name,id,value_type,entity_level,first_release`, sorted by id.
 static FIELDS: &str = include_str!("fields.csv");
 
@@ -75,7 +77,8 @@ pub struct Listed {
 pub fn all() -> impl Iterator<Item = Listed> {
     let with_entity = fields().zip(rows(FIELDS)).map(|(field, [_, _, _, entity, _])| Listed { field, entity });
     // Of the two fields of one name, the base unit's counts: see `by_name`.
-    let with_entity = with_entity.filter(|listed| by_name(listed.field.name) == Some(listed.field));
+    let mut named: HashSet<&str> = base_units().map(|field| field.name).collect();
+    let with_entity = with_entity.filter(move |listed| named.insert(listed.field.name));
     with_entity.chain(base_units().map(|field| {
         let id = field.classic.map_or(field.id, |classic| classic.id);
         let same = fields().zip(rows(FIELDS)).find(|(field, _)| field.id == id);

@@ -157,6 +157,7 @@ symbols! {
         dcgmGetNvLinkLinkStatus: fn(Handle, *mut c_void) -> c_int;
         dcgmGetNvLinkP2PStatus: fn(Handle, *mut NvLinkP2pStatus) -> c_int;
         dcgmGetCpuHierarchy: fn(Handle, *mut CpuHierarchy) -> c_int;
+        dcgmGetCpuHierarchy_v2: fn(Handle, *mut CpuHierarchyV2) -> c_int;
         dcgmProfGetSupportedMetricGroups: fn(Handle, *mut ProfMetricGroups) -> c_int;
         dcgmHealthSet_v2: fn(Handle, *mut HealthSetParams) -> c_int;
         dcgmHealthCheck: fn(Handle, usize, *mut c_void) -> c_int;

@@ -191,6 +191,21 @@ impl Session {
         Ok(hierarchy.cpus[..count].iter().map(|cpu| (cpu.cpu_id, cores(&cpu.cores.bitmask))).collect())
     }
 
+    /// Serial numbers of CPUs, of those that have one.
+    ///
+    /// Errors: as [`Session::cpus`]; -20 before DCGM 4.0.
+    pub fn cpu_serials(&self) -> Result<Vec<(u32, String)>> {
+        let name = "dcgmGetCpuHierarchy_v2";
+        let function = self.wanted(name, self.library.symbols.dcgmGetCpuHierarchy_v2)?;
+        let mut hierarchy = zeroed::<CpuHierarchyV2>();
+        hierarchy.version = version_word::<CpuHierarchyV2>(2);
+        // SAFETY: a complete version 2 struct.
+        self.call(name, || unsafe { function(self.handle, &mut *hierarchy) })?;
+        let count = (hierarchy.num_cpus as usize).min(hierarchy.cpus.len());
+        let serials = hierarchy.cpus[..count].iter().map(|cpu| (cpu.cpu_id, text_of(&cpu.serial)));
+        Ok(serials.filter(|(_, serial)| !serial.is_empty() && !is_blank_text(serial)).collect())
+    }
+
     /// Fields that this GPU's profiling hardware can answer; the union of its metric groups.
     ///
     /// Errors: -36 and others on GPUs or engines without profiling.

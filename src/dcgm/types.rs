@@ -59,6 +59,13 @@ pub struct Reading<'a> {
     pub value: Value<'a>,
 }
 
+impl Reading<'_> {
+    /// The engine watches the field and has no sample of it: nothing to sample has happened (-14).
+    pub fn has_no_data(&self) -> bool {
+        self.status == NO_DATA
+    }
+}
+
 #[derive(Debug, PartialEq)]
 pub enum Value<'a> {
     Int(i64),

@@ -4,8 +4,10 @@
 //! parts with numbers between them, written into a buffer that is used again.
 
 mod family;
+pub mod openmetrics;
 
 use crate::config::JobLabels;
+use crate::containers::ContainerMap;
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
 use crate::jobs::gpu_name::GpuName;
@@ -50,14 +52,44 @@ struct EntityText {
     labels: String,
     /// The same for metrics of our own.
     identity: String,
-    /// `,hpc_job="17"} ` for each job, or one `} `.
+    /// `,container="web",hpc_job="17"} ` for each container and each job, or one `} `.
     endings: Vec<String>,
     /// Under which a job map may have it.
     names: Vec<GpuName>,
+    gpu_uuid: String,
+    gpu_instance: Option<u32>,
+    /// Of whom `endings` are.
+    containers: Vec<String>,
+    jobs: Vec<String>,
+}
+
+impl EntityText {
+    /// Brings `endings` up to date.
+    fn set_endings(&mut self) {
+        let or_none = |names: &[String]| -> Vec<Option<String>> {
+            if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() }
+        };
+        let (containers, jobs) = (or_none(&self.containers), or_none(&self.jobs));
+        self.endings.clear();
+        for container in &containers {
+            for job in &jobs {
+                let mut end = String::new();
+                for (name, value) in [(CONTAINER, container), (JOB, job)] {
+                    if let Some(value) = value {
+                        push_label(&mut end, name, value);
+                    }
+                }
+                end.push_str(END);
+                self.endings.push(end);
+            }
+        }
+    }
 }
 
 /// The label that names a job, wherever it is.
 const JOB: &str = "hpc_job";
+/// The label that names a container.
+const CONTAINER: &str = "container";
 /// Beyond this a page has each sample for one job of its GPU only. A page without copies for jobs is at most 2 MB; a job
 /// map that is full of old jobs multiplies that by 64.
 const MOST_BYTES: usize = 16 << 20;
@@ -73,6 +105,10 @@ impl Exposition {
                 fixed,
                 endings: vec![END.to_owned()],
                 names: entity.names.clone(),
+                gpu_uuid: entity.gpu_uuid.clone(),
+                gpu_instance: entity.gpu_instance,
+                containers: Vec::new(),
+                jobs: Vec::new(),
             }
         });
         let kinds = Kind::ALL.into_iter().filter_map(|kind| {
@@ -92,13 +128,19 @@ impl Exposition {
                 JobLabels::OnSamples => jobs.jobs_of(&entity.names),
                 JobLabels::InfoOnly => Vec::new(),
             };
-            entity.endings.clear();
-            entity.endings.extend(ids.iter().map(|id| job_end(id)));
-            if ids.is_empty() {
-                entity.endings.push(END.to_owned());
-            }
+            entity.jobs = ids.into_iter().map(str::to_owned).collect();
+            entity.set_endings();
         }
         self.jobs = self.job_metrics(jobs);
+    }
+
+    /// Labels the samples of each GPU and instance with the containers that have it.
+    pub fn set_containers(&mut self, containers: &ContainerMap) {
+        for entity in &mut self.entities {
+            let names = containers.of(&entity.names, &entity.gpu_uuid, entity.gpu_instance);
+            entity.containers = names.into_iter().map(str::to_owned).collect();
+            entity.set_endings();
+        }
     }
 
     /// Appends the metrics of the job map: which GPU is allocated, to whom, and what is known of each job.
@@ -189,6 +231,23 @@ impl Exposition {
         let mut family = Family::new("dcgm_exporter_entity_up", "gauge", help);
         for (labels, up) in present.chain(gone.iter().map(|labels| (labels, false))) {
             family.sample(out, labels, [], END, Number::Int(up.into()));
+        }
+    }
+
+    /// Appends `dcgm_exporter_xid_events_total`: one sample for each GPU and instance, and for each GPU behind instances, with
+    /// `counts` by entity; then those of entities that have gone, with their last known identity.
+    pub fn render_xid_events(&self, counts: &[Option<u64>], gone: &[(&Entity, u64)], out: &mut String) {
+        let help = "XID errors of a GPU or instance since the exporter started, whatever their codes";
+        let mut family = Family::new("dcgm_exporter_xid_events_total", "counter", help);
+        let number = |count: u64| Number::Int(i64::try_from(count).unwrap_or(i64::MAX));
+        let gpus = self.kinds.iter().filter(|kind| matches!(kind.kind, Kind::Gpu | Kind::WholeGpu));
+        for index in gpus.flat_map(|kind| kind.entities.clone()) {
+            if let Some(Some(count)) = counts.get(index) {
+                family.sample(out, &self.entities[index].identity, [], END, number(*count));
+            }
+        }
+        for (entity, count) in gone {
+            family.sample(out, &identity(entity), [], END, number(*count));
         }
     }
 

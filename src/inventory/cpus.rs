@@ -16,8 +16,10 @@ pub(super) fn add(session: &Session, scope: &Scope, inventory: &mut Inventory) -
     let present: Vec<u32> = cpus.iter().map(|(id, _)| *id).collect();
     inventory.warn_missing("--cpu-devices", "CPU", &major, &present);
     if scope.wants(Kind::Cpu) {
+        let serials = if scope.names.cpu_serials { serials(session)? } else { Vec::new() };
         for id in major.of(&present) {
-            let labels = scope.names.finish(vec![("cpu", id.to_string())]);
+            let serial = serials.iter().find(|(cpu, _)| *cpu == id).map(|(_, serial)| serial.as_str());
+            let labels = scope.names.cpu(id, serial);
             inventory.entities.push(Entity::of_node(EntityGroup::Cpu, id, Kind::Cpu, labels));
         }
     }
@@ -32,4 +34,16 @@ pub(super) fn add(session: &Session, scope: &Scope, inventory: &mut Inventory) -
         }
     }
     Ok(())
+}
+
+/// Serial numbers by CPU: none with DCGM 3, which does not tell them.
+fn serials(session: &Session) -> Result<Vec<(u32, String)>> {
+    match session.cpu_serials() {
+        Err(error) if error.is_connection_lost() => Err(error),
+        Err(error) => {
+            log::debug!("serial numbers of CPUs cannot be read: {error}");
+            Ok(Vec::new())
+        }
+        serials => serials,
+    }
 }

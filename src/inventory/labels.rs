@@ -18,6 +18,8 @@ pub struct Naming {
     pub hostname: String,
     pub replace_blanks_in_model_name: bool,
     pub fake_gpus: bool,
+    /// `cpu_serial` on CPUs, as dcgm-exporter has it from 4.8.3 on.
+    pub cpu_serials: bool,
 }
 
 impl Naming {
@@ -55,6 +57,13 @@ impl Naming {
             ("model_name", gpu.model.clone()),
         ];
         labels.extend(optional.into_iter().filter(|(_, value)| !value.is_empty()));
+        self.finish(labels)
+    }
+
+    /// Of a CPU.
+    pub(super) fn cpu(&self, id: u32, serial: Option<&str>) -> Labels {
+        let mut labels = vec![("cpu", id.to_string())];
+        labels.extend(serial.map(|serial| ("cpu_serial", serial.to_owned())));
         self.finish(labels)
     }
 

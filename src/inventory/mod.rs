@@ -31,6 +31,7 @@ use crate::jobs::gpu_name::GpuName;
 pub use architecture::oldest_architecture;
 pub use known::Known;
 pub use labels::{Labels, Naming};
+pub use read::read_once;
 
 /// The kinds of entity that samples are of, in the order of the page. GPU instances are of kind
 /// GPU: they answer the same fields and take their place.

@@ -1,10 +1,12 @@
 //! The job map: which jobs have which GPU, and whose they are, as prolog and epilog scripts write it into a directory.
 //!
+//! - [`directory`]: opening it, and its files, so that only root decides what is read.
 //! - [`gpu_name`]: the ways in which such a script may name a GPU.
 //! - [`scan`](mod@scan): reading the directory.
 //!
 //! DCGM is not known here.
 
+pub mod directory;
 pub mod gpu_name;
 pub mod scan;
 
@@ -19,6 +21,8 @@ pub struct JobMap {
     jobs: BTreeMap<GpuName, Vec<String>>,
     /// By job id.
     facts: BTreeMap<String, Facts>,
+    /// Job ids and files that were left out because of a limit, or because they are no ids.
+    left_out: usize,
 }
 
 /// What is known of a job.
@@ -31,9 +35,25 @@ pub struct Facts {
 }
 
 impl JobMap {
-    /// Ids under any of these names of one GPU, each once. There are at most [`scan::MOST_JOBS`] for each name and
+    /// Ids under any of these names of one GPU, each once: at most [`scan::MOST_JOBS`] of the GPU, and
     /// [`scan::MOST_IDS`] in the whole map.
     pub fn jobs_of(&self, names: &[GpuName]) -> Vec<&str> {
+        let mut ids = self.all_of(names);
+        ids.truncate(scan::MOST_JOBS);
+        ids
+    }
+
+    /// How many ids of one GPU [`JobMap::jobs_of`] leaves out.
+    pub fn beyond_limit(&self, names: &[GpuName]) -> usize {
+        self.all_of(names).len().saturating_sub(scan::MOST_JOBS)
+    }
+
+    /// Ids and files that reading the directory left out.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    fn all_of(&self, names: &[GpuName]) -> Vec<&str> {
         let mut ids: Vec<&str> = Vec::new();
         for id in names.iter().filter_map(|name| self.jobs.get(name)).flatten() {
             if !ids.contains(&id.as_str()) {

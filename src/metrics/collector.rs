@@ -3,7 +3,7 @@
 //! A [`Collector`] lives as long as its inventory: when entities come or go, a new one takes its place. Counts that are
 //! to survive that are in the [`Memory`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,10 @@ use super::identity::Key;
 use super::memory::Memory;
 use super::plan::Plan;
 use super::sample::Samples;
+use super::schedule::Schedule;
 use super::source::{Context, Setup, Source};
-use super::sources::SOURCES;
-use super::switch_fields::{Change, SwitchFields};
+use super::sources::{SOURCES, xid};
+use super::switch_fields::{self, Change, SwitchFields};
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
 use crate::dcgm::links::Numbering;
@@ -33,12 +34,12 @@ pub struct Collector {
     pub problems: Vec<String>,
     /// One for each watch that is missing because the engine has no room: its other clients hold the groups.
     pub no_room: Vec<Error>,
-    /// Each with the kind of its entities.
-    watches: Vec<(Kind, Watch)>,
+    watches: Vec<Watched>,
     field_groups: FieldGroups,
     switch_fields: SwitchFields,
-    /// Time between two collections.
-    interval: Duration,
+    schedule: Schedule,
+    /// Collections since everything was watched.
+    collections: u64,
     sources: Vec<Box<dyn Source>>,
     events: Events,
     fatal_xid: FatalXid,
@@ -47,6 +48,13 @@ pub struct Collector {
     /// Series left out when that was last reported.
     left_out: u64,
     session: Rc<Session>,
+}
+
+struct Watched {
+    kind: Kind,
+    /// Of the collection that the fields are in.
+    interval: Option<Duration>,
+    watch: Watch,
 }
 
 /// An engine has room for 62 groups, and others want some: beyond this many, groups are not split.
@@ -91,18 +99,24 @@ impl Collector {
         session: &Rc<Session>,
         plan: &Plan,
         inventory: &Inventory,
-        interval: Duration,
+        schedule: impl Into<Schedule>,
         memory: &mut Memory,
     ) -> Result<Collector> {
+        let schedule = schedule.into();
+        let rest = schedule.of(None);
         let table = Table::new(plan, inventory);
         let mut field_groups = FieldGroups::default();
         let (mut watches, mut refused, mut no_room) = (Vec::new(), Vec::new(), Vec::new());
         for fields in &plan.fields {
-            let mut watcher = Watcher::new(session, interval, Keep::Latest, &mut field_groups);
-            watch_fields(&mut watcher, plan, inventory, fields.kind, &fields.ids)?;
-            watches.extend(watcher.watches.into_iter().map(|watch| (fields.kind, watch)));
-            refused.extend(watcher.refused);
-            no_room.extend(watcher.no_room);
+            for (interval, ids) in by_interval(plan, &fields.ids) {
+                let every = schedule.of(interval);
+                let mut watcher = Watcher::new(session, every, Keep::Latest, &mut field_groups);
+                watch_fields(&mut watcher, plan, inventory, fields.kind, &ids)?;
+                let kind = fields.kind;
+                watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
+                refused.extend(watcher.refused);
+                no_room.extend(watcher.no_room);
+            }
         }
         let keys: Vec<Option<Key>> = inventory.entities.iter().map(|entity| memory.key(entity)).collect();
         let (wanted, shown): (Vec<_>, Vec<_>) = (plan.computed().collect(), plan.shown().collect());
@@ -112,11 +126,12 @@ impl Collector {
             session,
             inventory,
             keys: &keys,
-            interval,
+            interval: rest.time(),
             windows: memory.windows,
             events: &mut wanted_events,
             wanted: &wanted,
             shown: &shown,
+            extras: memory.extras,
         };
         for row in SOURCES {
             match (row.new)(&mut setup) {
@@ -132,9 +147,9 @@ impl Collector {
                 }
             }
         }
-        let made = Events::new(session, &wanted_events, interval, &mut field_groups, &mut no_room)?;
+        let made = Events::new(session, &wanted_events, rest, &mut field_groups, &mut no_room)?;
         let (events, refused_events) = made;
-        let fatal_xid = FatalXid::new(session, interval, &mut field_groups, &mut no_room)?;
+        let fatal_xid = FatalXid::new(session, rest, &mut field_groups, &mut no_room)?;
         refused.extend(refused_events);
         Ok(Collector {
             table,
@@ -145,7 +160,8 @@ impl Collector {
             watches,
             field_groups,
             switch_fields: SwitchFields::default(),
-            interval,
+            schedule,
+            collections: 0,
             sources,
             events,
             fatal_xid,
@@ -155,16 +171,19 @@ impl Collector {
         })
     }
 
-    /// Changes the time between two collections: all watches get their new interval in place, and lose no sample.
+    /// Changes when fields are sampled: all watches get their new interval in place, and lose no sample.
     ///
     /// Errors: the first one; the watches after it keep their interval.
-    pub fn set_interval(&mut self, interval: Duration) -> Result<()> {
-        self.interval = interval;
-        watches::set_interval(self.watches.iter().map(|(_, watch)| watch), interval)?;
-        self.sources.iter_mut().try_for_each(|source| source.set_interval(interval))?;
+    pub fn set_schedule(&mut self, schedule: Schedule) -> Result<()> {
+        self.schedule = schedule;
+        for Watched { interval, watch, .. } in &self.watches {
+            watches::set_interval([watch], schedule.of(*interval))?;
+        }
+        let rest = schedule.of(None);
+        self.sources.iter_mut().try_for_each(|source| source.set_interval(rest.time()))?;
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
-        self.events.set_interval(interval)?;
-        self.fatal_xid.set_interval(interval)
+        self.events.set_interval(rest)?;
+        self.fatal_xid.set_interval(rest)
     }
 
     /// GPUs of which XID 119 is known, after which DCGM answers for none.
@@ -180,6 +199,13 @@ impl Collector {
         }
     }
 
+    /// XID errors since the exporter started, by entity of the inventory. `None` where they are not counted, because nobody
+    /// asks for them or the engine does not watch for them.
+    pub fn xid_events(&self, memory: &mut Memory) -> Option<Vec<Option<u64>>> {
+        let is_counted = self.events.is_watched() && self.sources.iter().any(|source| source.name() == xid::NAME);
+        is_counted.then(|| xid::events(memory, self.keys.iter().copied()))
+    }
+
     /// Polls what is due and reads it into the table, then asks the sources. What could not be read is blank, never old.
     ///
     /// Errors: only a lost connection; others are in the outcome.
@@ -187,11 +213,12 @@ impl Collector {
     pub fn collect(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         outcome.note(self.session.update_all_fields())?;
+        self.collections += 1;
         self.table.clear();
         let mut unread = Vec::new();
         let table = &mut self.table;
-        for (at, (_, watch)) in self.watches.iter().enumerate() {
-            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+        for (at, Watched { watch, .. }) in self.watches.iter().enumerate() {
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &xid::none_so_far(reading)));
             if read.is_err() && watch.entities().len() > 1 {
                 unread.push(at);
             }
@@ -199,7 +226,7 @@ impl Collector {
         }
         // From the last: a watch that is split moves those behind it.
         for at in unread.into_iter().rev() {
-            let (kind, watch) = &self.watches[at];
+            let Watched { kind, watch, .. } = &self.watches[at];
             log::warn!("a group of {} ({}) cannot be read; reading it in halves", watch.entities().len(), kind.name());
             self.split(at, &mut outcome)?;
         }
@@ -215,6 +242,7 @@ impl Collector {
     /// Errors: as [`Collector::collect`].
     pub fn take_in_last_events(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
         self.sources.retain(|source| source.is_of_events());
+        self.events.read_now();
         if self.sources.is_empty() { Ok(()) } else { self.ask_sources(inventory, memory, now, &mut Outcome::default()) }
     }
 
@@ -226,7 +254,7 @@ impl Collector {
         if self.watches.len() >= MOST_WATCHES {
             return Ok(());
         }
-        let (kind, watch) = self.watches.remove(at);
+        let Watched { kind, interval, watch } = self.watches.remove(at);
         let (fields, entities) = (watch.fields().clone(), watch.entities().to_vec());
         // Before new ones are made: of two watches on the same field of an entity the first to be dropped ends both.
         drop(watch);
@@ -234,7 +262,7 @@ impl Collector {
         let (left, right) = entities.split_at(entities.len().div_ceil(2));
         for half in [left, right].into_iter().filter(|half| !half.is_empty()) {
             let made = Group::numbered(&self.session, half, numbering, |_, _| {}).and_then(|group| {
-                Watch::new(&Rc::new(group), &fields, watches::of_collections(self.interval), Keep::Latest)
+                Watch::new(&Rc::new(group), &fields, self.schedule.of(interval).watch_interval(), Keep::Latest)
             });
             let watch = match made {
                 Err(error) => {
@@ -244,10 +272,10 @@ impl Collector {
                 Ok(watch) => watch,
             };
             let table = &mut self.table;
-            let read = watch.latest(&mut |entity, reading| table.put(entity, &reading));
+            let read = watch.latest(&mut |entity, reading| table.put(entity, &xid::none_so_far(reading)));
             let should_split = read.is_err() && half.len() > 1;
             outcome.note(read)?;
-            self.watches.push((kind, watch));
+            self.watches.push(Watched { kind, interval, watch });
             if should_split {
                 self.split(self.watches.len() - 1, outcome)?;
             }
@@ -260,19 +288,34 @@ impl Collector {
     ///
     /// Errors: only a lost connection.
     pub fn settle_switch_fields(&mut self, plan: &Plan, inventory: &Inventory) -> Result<Change> {
+        // The first collections sample everything.
+        let is_first = self.collections <= u64::from(switch_fields::FIRST);
+        if !is_first && !self.collections.is_multiple_of(u64::from(self.switch_collections(plan))) {
+            return Ok(Change::default());
+        }
         let change = self.switch_fields.collected(&plan.fields, &self.table, inventory);
         for &kind in &change.rewatch {
             let Some(fields) = plan.fields.iter().find(|fields| fields.kind == kind) else { continue };
             // Before new ones are made: of two watches on the same field of an entity the first to be dropped ends both.
-            self.watches.retain(|(watched, _)| *watched != kind);
+            self.watches.retain(|watched| watched.kind != kind);
             let ids: Vec<u16> =
                 fields.ids.iter().copied().filter(|field| !self.switch_fields.leaves_out((kind, *field))).collect();
-            let mut watcher = Watcher::new(&self.session, self.interval, Keep::Latest, &mut self.field_groups);
-            watch_fields(&mut watcher, plan, inventory, kind, &ids)?;
-            self.watches.extend(watcher.watches.into_iter().map(|watch| (kind, watch)));
-            self.no_room.extend(watcher.no_room);
+            for (interval, ids) in by_interval(plan, &ids) {
+                let every = self.schedule.of(interval);
+                let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
+                watch_fields(&mut watcher, plan, inventory, kind, &ids)?;
+                self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
+                self.no_room.extend(watcher.no_room);
+            }
         }
         Ok(change)
+    }
+
+    /// Collections after which every field of the switch module has a new sample: the steps of [`SwitchFields`].
+    fn switch_collections(&self, plan: &Plan) -> u32 {
+        let fields = plan.fields.iter().filter(|fields| SwitchFields::serves(fields.kind));
+        let every = fields.flat_map(|fields| &fields.ids).map(|field| self.schedule.of(plan.interval_of(*field)));
+        every.map(|every| every.collections).max().unwrap_or(1)
     }
 
     /// Fields that no entity here has a sample of, and that are not watched for that reason.
@@ -329,6 +372,15 @@ impl Collector {
         }
         Ok(())
     }
+}
+
+/// The fields by the interval of their collection, those of the rest first.
+fn by_interval(plan: &Plan, fields: &[u16]) -> BTreeMap<Option<Duration>, Vec<u16>> {
+    let mut by_interval: BTreeMap<Option<Duration>, Vec<u16>> = BTreeMap::new();
+    for field in fields {
+        by_interval.entry(plan.interval_of(*field)).or_default().push(*field);
+    }
+    by_interval
 }
 
 /// Watches these fields of all entities of a kind.

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::schedule::Every;
 use super::watches::{FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Value, Watch};
@@ -15,6 +16,10 @@ pub const OVERLAP: i64 = 5_000_000;
 
 /// How far the kernel's time may be ahead of the wall clock: 50 ppm over two weeks.
 const CLOCK_DRIFT: i64 = 60_000_000;
+
+/// Where nobody needs them at every collection, events are read this often at most. DCGM fetches XID errors from the
+/// driver once a second, and each read costs up to 2 ms of page faults in libdcgm.
+const AT_LEISURE: Duration = Duration::from_secs(1);
 
 /// A sample of an event field. The same one comes again within [`OVERLAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +47,18 @@ pub struct Wanted {
     fields: Vec<u16>,
     entities: Vec<EntityId>,
     window: Duration,
+    at_every_collection: bool,
 }
 
 impl Wanted {
     /// Asks for all samples of a field of these entities, from so long before the first read.
     pub fn add(&mut self, field: u16, entities: &[EntityId], window: Duration) {
+        self.at_every_collection = true;
+        self.add_at_leisure(field, entities, window);
+    }
+
+    /// The same for whoever does not need them at every collection.
+    pub fn add_at_leisure(&mut self, field: u16, entities: &[EntityId], window: Duration) {
         self.fields.push(field);
         for entity in entities {
             if !self.entities.contains(entity) {
@@ -62,6 +74,9 @@ impl Wanted {
 pub struct Events {
     watches: Vec<Watch>,
     window: Duration,
+    at_every_collection: bool,
+    /// When they were last read.
+    looked: Option<Instant>,
     pub read: Vec<Event>,
 }
 
@@ -74,15 +89,26 @@ impl Events {
     pub fn new(
         session: &Rc<Session>,
         wanted: &Wanted,
-        interval: Duration,
+        every: Every,
         field_groups: &mut FieldGroups,
         no_room: &mut Vec<Error>,
     ) -> Result<(Events, Vec<(u16, Error)>)> {
-        let mut watcher = Watcher::new(session, interval, Keep::Window(kept(wanted.window, interval)), field_groups);
+        let mut watcher = Watcher::new(session, every, Keep::Window(kept(wanted.window, every.time())), field_groups);
         watcher.watch(&wanted.entities, &wanted.fields)?;
         let Watcher { watches, refused, no_room: more, .. } = watcher;
         no_room.extend(more);
-        Ok((Events { watches, window: wanted.window, read: Vec::new() }, refused))
+        let &Wanted { window, at_every_collection, .. } = wanted;
+        Ok((Events { watches, window, at_every_collection, looked: None, read: Vec::new() }, refused))
+    }
+
+    /// Whether anything is watched: the engine may have refused it or had no room.
+    pub fn is_watched(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
+    /// Lets the next collection read them in any case.
+    pub fn read_now(&mut self) {
+        self.looked = None;
     }
 
     /// Reads what is new since the last read, from where the cursor moves on unless something could not be read. After
@@ -91,10 +117,12 @@ impl Events {
     /// Errors: only a lost connection; others go to `failed`.
     pub fn collect(&mut self, now: i64, cursor: &mut Option<Cursor>, failed: &mut Vec<Error>) -> Result<Option<i64>> {
         self.read.clear();
-        if self.watches.is_empty() {
+        let read = Instant::now();
+        let is_too_soon = self.looked.is_some_and(|looked| read.duration_since(looked) < AT_LEISURE.mul_f64(0.9));
+        if self.watches.is_empty() || is_too_soon && !self.at_every_collection {
             return Ok(None);
         }
-        let read = Instant::now();
+        self.looked = Some(read);
         let since = cursor.map_or(now - self.window.as_micros() as i64, |cursor| cursor.next - OVERLAP);
         let (mut reached, mut set_back): (Option<i64>, Option<i64>) = (None, None);
         for watch in &self.watches {
@@ -120,8 +148,8 @@ impl Events {
     }
 
     /// Changes the interval of the watches in place; to be called after the plain watches have theirs, see [`Events::new`].
-    pub fn set_interval(&self, interval: Duration) -> Result<()> {
-        super::watches::set_interval(&self.watches, interval)
+    pub fn set_interval(&self, every: Every) -> Result<()> {
+        super::watches::set_interval(&self.watches, every)
     }
 }
 

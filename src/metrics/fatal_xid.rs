@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::schedule::Every;
 use super::sources::xid;
 use super::watches::{FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
@@ -32,7 +33,7 @@ impl FatalXid {
     /// Errors: only a lost connection. `no_room` gets an error if there is no room for the watch.
     pub fn new(
         session: &Rc<Session>,
-        interval: Duration,
+        every: Every,
         field_groups: &mut FieldGroups,
         no_room: &mut Vec<Error>,
     ) -> Result<FatalXid> {
@@ -42,15 +43,15 @@ impl FatalXid {
             other => other.unwrap_or_default(),
         };
         let gpus: Vec<EntityId> = gpus.into_iter().map(|gpu| EntityId::new(EntityGroup::Gpu, gpu)).collect();
-        let mut watcher = Watcher::new(session, interval, Keep::Window(KEEP), field_groups);
+        let mut watcher = Watcher::new(session, every, Keep::Window(KEEP), field_groups);
         watcher.watch(&gpus, &[xid::FIELD])?;
         let Watcher { watches, no_room: more, .. } = watcher;
         no_room.extend(more);
         Ok(FatalXid { watches })
     }
 
-    pub fn set_interval(&self, interval: Duration) -> Result<()> {
-        super::watches::set_interval(&self.watches, interval)
+    pub fn set_interval(&self, every: Every) -> Result<()> {
+        super::watches::set_interval(&self.watches, every)
     }
 
     /// GPUs that have had the error, ascending.

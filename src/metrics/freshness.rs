@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::number::Number;
+use super::schedule::Schedule;
 use super::table::Table;
 use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId};
@@ -28,19 +29,20 @@ pub fn is_evidence(field: u16) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
     pub now: Instant,
-    /// Time between two samples.
-    pub interval: Duration,
+    pub schedule: Schedule,
 }
 
 /// Modules with clocks of their own are not expected to bring values oftener than this, whatever their watches say.
 const SHORTEST_OF_MODULES: Duration = Duration::from_secs(1);
 
 impl Look {
-    fn at_pace_of(self, kind: Kind) -> Look {
+    /// Time between two samples of a field of a collection, `None` being the rest.
+    fn interval(self, kind: Kind, of_field: Option<Duration>) -> Duration {
+        let interval = self.schedule.of(of_field).time();
         match kind {
-            Kind::Gpu | Kind::WholeGpu | Kind::GpuLink => self,
+            Kind::Gpu | Kind::WholeGpu | Kind::GpuLink => interval,
             Kind::Switch | Kind::SwitchLink | Kind::ConnectX | Kind::Cpu | Kind::Core => {
-                Look { interval: self.interval.max(SHORTEST_OF_MODULES), ..self }
+                interval.max(SHORTEST_OF_MODULES)
             }
         }
     }
@@ -70,8 +72,34 @@ impl Stamp {
         }
     }
 
-    fn is_frozen(&self, look: Look) -> bool {
-        self.still >= STILL_LIMIT && look.now.duration_since(self.moved) >= look.interval.mul_f64(0.9) * STILL_LIMIT
+    /// `interval` is the time between two samples.
+    fn is_frozen(&self, now: Instant, interval: Duration) -> bool {
+        self.still >= STILL_LIMIT && now.duration_since(self.moved) >= interval.mul_f64(0.9) * STILL_LIMIT
+    }
+}
+
+/// The fields of an entity that are sampled together.
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    newest: i64,
+    /// The newest stamp before the look that is going on, and the time of that look.
+    before: i64,
+    look: Instant,
+    /// Its stamp has moved since it was first seen, so it is expected to move on.
+    moves: bool,
+}
+
+impl Class {
+    fn new(now: Instant) -> Class {
+        Class { newest: 0, before: 0, look: now, moves: false }
+    }
+
+    fn see(&mut self, timestamp: i64, now: Instant) {
+        if now != self.look {
+            (self.before, self.look) = (self.newest, now);
+        }
+        self.moves |= self.before > 0 && timestamp > self.before;
+        self.newest = self.newest.max(timestamp);
     }
 }
 
@@ -80,6 +108,8 @@ impl Stamp {
 pub struct Freshness {
     entities: HashMap<EntityId, Stamp>,
     profiling: HashMap<(EntityId, u16), Stamp>,
+    /// By the interval of their collection; only where there is more than one.
+    classes: HashMap<(EntityId, Option<Duration>), Class>,
     /// What [`Answered`] says of the entities of this session.
     answered: HashMap<EntityId, bool>,
 }
@@ -140,8 +170,18 @@ impl Freshness {
         let (mut gpus_asked, mut gpus_answer) = (false, false);
         for (index, entity) in inventory.entities.iter().enumerate() {
             let (mut newest, mut answers, mut asked) = (0, false, false);
-            for (field, number, timestamp) in table.cells(index).filter(|(field, ..)| is_evidence(*field)) {
+            let intervals = table.intervals(index);
+            let has_classes = intervals.iter().any(|interval| *interval != intervals[0]);
+            let cells = table.cells(index).zip(intervals);
+            for ((field, number, timestamp), interval) in cells.filter(|((field, ..), _)| is_evidence(*field)) {
                 asked = true;
+                // Profiling fields can go silent while all others of the entity move.
+                if has_classes && !PROFILING.contains(&field) {
+                    self.classes
+                        .entry((entity.id, *interval))
+                        .or_insert_with(|| Class::new(look.now))
+                        .see(timestamp, look.now);
+                }
                 newest = newest.max(timestamp);
                 answers |= number != Number::Blank;
                 if PROFILING.contains(&field) {
@@ -149,13 +189,14 @@ impl Freshness {
                     stamp.see(timestamp, look.now);
                 }
             }
+            let interval = self.interval(look, entity, intervals, has_classes);
             let stamp = self.entities.entry(entity.id).or_insert_with(|| Stamp::new(look.now));
             stamp.see(newest, look.now);
             judgement.newest = judgement.newest.max(newest);
             if entity.kind == Kind::Gpu {
                 (gpus_asked, gpus_answer) = (gpus_asked | asked, gpus_answer | answers);
             }
-            let is_frozen = stamp.is_frozen(look.at_pace_of(entity.kind));
+            let is_frozen = stamp.is_frozen(look.now, interval);
             let has_answered = self.answered.entry(entity.id).or_insert_with(|| answered.contains(entity));
             if answers && !std::mem::replace(has_answered, true) {
                 answered.insert(entity);
@@ -170,22 +211,39 @@ impl Freshness {
             } else if is_silent {
                 judgement.fail(index, entity.kind, entity.id, "none of its fields has a value");
             } else {
-                self.judge_profiling(look, index, entity.id, table, judgement);
+                self.judge_profiling(look, index, entity, table, judgement);
             }
         }
         judgement.no_gpu_has_values = gpus_asked && !gpus_answer;
+    }
+
+    /// Time between two samples of an entity: of its fields that are sampled most often, among those that have been seen
+    /// to move. Before that, of those that are sampled most rarely.
+    fn interval(&self, look: Look, entity: &Entity, intervals: &[Option<Duration>], has_classes: bool) -> Duration {
+        let time = |interval: &Option<Duration>| look.interval(entity.kind, *interval);
+        if !has_classes {
+            return intervals.first().map_or_else(|| time(&None), time);
+        }
+        let moves =
+            |interval: &&Option<Duration>| self.classes.get(&(entity.id, **interval)).is_some_and(|class| class.moves);
+        let most_often = intervals.iter().filter(moves).map(time).min();
+        most_often.or_else(|| intervals.iter().map(time).max()).unwrap_or_else(|| time(&None))
     }
 
     fn judge_profiling(
         &mut self,
         look: Look,
         index: usize,
-        entity: EntityId,
+        entity: &Entity,
         table: &mut Table,
         judgement: &mut Judgement,
     ) {
         for ((owner, field), stamp) in &mut self.profiling {
-            if *owner != entity || !stamp.is_frozen(look) {
+            if *owner != entity.id {
+                continue;
+            }
+            let interval = look.interval(entity.kind, table.interval(index, *field));
+            if !stamp.is_frozen(look.now, interval) {
                 continue;
             }
             table.blank_cell(index, *field);
@@ -193,7 +251,7 @@ impl Freshness {
                 stamp.rewatched = true;
                 judgement.rewatch = true;
             }
-            judgement.blame(entity, &format!("profiling field {field} is silent"));
+            judgement.blame(entity.id, &format!("profiling field {field} is silent"));
         }
     }
 
@@ -202,6 +260,7 @@ impl Freshness {
         self.entities.remove(&entity);
         self.answered.remove(&entity);
         self.profiling.retain(|(owner, _), _| *owner != entity);
+        self.classes.retain(|(owner, _), _| *owner != entity);
     }
 }
 
@@ -249,16 +308,16 @@ mod tests {
     #[test]
     fn a_stamp_freezes_after_five_intervals_and_thaws_at_once() {
         let (start, interval) = (Instant::now(), Duration::from_secs(30));
-        let look = |number: u32| Look { now: start + interval * number, interval };
+        let at = |number: u32| start + interval * number;
         let mut stamp = Stamp::new(start);
-        (0..10).for_each(|number| stamp.see(0, look(number).now));
-        assert!(!stamp.is_frozen(look(10)), "what was never sampled has not stopped");
-        (10..15).for_each(|number| stamp.see(100, look(number).now));
-        assert!(!stamp.is_frozen(look(14)));
-        stamp.see(100, look(15).now);
-        assert!(stamp.is_frozen(look(15)));
-        stamp.see(101, look(16).now);
-        assert!(!stamp.is_frozen(look(16)));
+        (0..10).for_each(|number| stamp.see(0, at(number)));
+        assert!(!stamp.is_frozen(at(10), interval), "what was never sampled has not stopped");
+        (10..15).for_each(|number| stamp.see(100, at(number)));
+        assert!(!stamp.is_frozen(at(14), interval));
+        stamp.see(100, at(15));
+        assert!(stamp.is_frozen(at(15), interval));
+        stamp.see(101, at(16));
+        assert!(!stamp.is_frozen(at(16), interval));
     }
 
     #[test]
@@ -266,10 +325,102 @@ mod tests {
         let (start, interval) = (Instant::now(), Duration::from_secs(30));
         let mut stamp = Stamp::new(start);
         (0..50).for_each(|number| stamp.see(100, start + Duration::from_millis(number)));
-        assert!(!stamp.is_frozen(Look { now: start + interval, interval }));
+        assert!(!stamp.is_frozen(start + interval, interval));
         let mut stamp = Stamp::new(start);
         stamp.see(100, start);
         stamp.see(100, start + interval * 100);
-        assert!(!stamp.is_frozen(Look { now: start + interval * 100, interval }));
+        assert!(!stamp.is_frozen(start + interval * 100, interval));
+    }
+
+    const SLOW: Option<Duration> = Some(Duration::from_secs(60));
+
+    /// One GPU with some fields at every collection, which comes once per second, and others once per minute.
+    struct Played {
+        freshness: Freshness,
+        table: Table,
+        inventory: Inventory,
+        judgement: Judgement,
+        now: Instant,
+        /// Seconds since the start.
+        second: i64,
+    }
+
+    impl Played {
+        fn new(fast: &[u16], slow: &[u16]) -> Played {
+            let entities = vec![crate::metrics::source::tests::gpu(0, Kind::Gpu)];
+            let inventory = Inventory { entities, ..Inventory::default() };
+            Played {
+                freshness: Freshness::default(),
+                table: Table::of_fields(&inventory, fast, slow, SLOW),
+                inventory,
+                judgement: Judgement::default(),
+                now: Instant::now(),
+                second: 0,
+            }
+        }
+
+        /// The next second. `moves`: the fields with a new sample.
+        fn next(&mut self, fields: &[u16], moves: &[u16], stamps: &mut HashMap<u16, i64>) {
+            self.second += 1;
+            self.now += Duration::from_secs(1);
+            self.table.clear();
+            let entity = self.inventory.entities[0].id;
+            for field in fields {
+                if moves.contains(field) {
+                    // The fields of one collection do not have quite the same stamp.
+                    stamps.insert(*field, self.second * 1_000_000 + i64::from(*field));
+                }
+                let timestamp = stamps[field];
+                self.table.put(
+                    entity,
+                    &crate::dcgm::Reading { field: *field, status: 0, timestamp, value: crate::dcgm::Value::Int(1) },
+                );
+            }
+            let look = Look { now: self.now, schedule: Schedule::from(Duration::from_secs(1)) };
+            self.freshness.judge(look, &mut Answered::default(), &mut self.table, &self.inventory, &mut self.judgement);
+        }
+
+        /// How many of the fields are shown.
+        fn shown(&self) -> usize {
+            self.table.cells(0).filter(|(_, number, _)| *number != Number::Blank).count()
+        }
+    }
+
+    /// Plays so many seconds of a GPU whose driver stands still from `stops` on. Returns the seconds in which something
+    /// was not shown.
+    fn missing(fast: &[u16], slow: &[u16], seconds: i64, stops: i64) -> Vec<i64> {
+        let mut played = Played::new(fast, slow);
+        let all: Vec<u16> = fast.iter().chain(slow).copied().collect();
+        let (mut stamps, mut missing) = (HashMap::new(), Vec::new());
+        for second in 1..=seconds {
+            let is_slow = second <= 2 || second % 60 == 0;
+            let moves: &[u16] = match second {
+                _ if second >= stops => &[],
+                _ if is_slow => &all,
+                _ => fast,
+            };
+            played.next(&all, moves, &mut stamps);
+            if played.shown() < all.len() {
+                missing.push(second);
+            }
+        }
+        missing
+    }
+
+    #[test]
+    fn a_slow_field_is_shown_until_its_next_sample() {
+        let never = i64::MAX;
+        for (fast, slow) in
+            [(&[150, 155][..], &[100, 203][..]), (&[], &[100]), (&[1001], &[100, 1002]), (&[230], &[100])]
+        {
+            assert_eq!(missing(fast, slow, 600, never), [0i64; 0], "{fast:?} {slow:?}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_stands_still_is_seen_at_the_pace_of_its_fastest_fields() {
+        assert_eq!(missing(&[150], &[100], 400, 100).first(), Some(&104));
+        // After five of its minutes, less a tenth: the last sample is of second 60.
+        assert_eq!(missing(&[], &[100], 400, 100).first(), Some(&330));
     }
 }

@@ -34,8 +34,18 @@ pub struct Windows {
     pub clock_events: Duration,
 }
 
+/// What the page has beside the rows of the counters file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The exporter's own metrics; some of them count events.
+    pub own_metrics: bool,
+    /// Severity and category of health incidents.
+    pub error_labels: bool,
+}
+
 pub struct Memory {
     pub windows: Windows,
+    pub extras: Extras,
     pub parts: Parts,
     pub jobs: JobTimeline,
     /// Where reading of events goes on.
@@ -62,15 +72,20 @@ impl Parts {
 }
 
 impl Memory {
-    /// `now` is in microseconds since 1970; what happened before is not counted.
+    /// `now` is in microseconds since 1970; what happened before is not counted. There are no extras.
     pub fn new(now: i64, windows: Windows) -> Memory {
         Memory {
             windows,
+            extras: Extras::default(),
             parts: Parts { started: now, windows, parts: HashMap::new() },
             jobs: JobTimeline::default(),
             next_event: None,
             identities: Identities::default(),
         }
+    }
+
+    pub fn with(self, extras: Extras) -> Memory {
+        Memory { extras, ..self }
     }
 
     /// To be called with every inventory, also the first one of a new session. Forgets the instances that are gone from

@@ -6,6 +6,7 @@
 //! - [`sources`]: metrics that the exporter makes itself, one file per source, and the one table that lists them.
 //! - [`source`], [`sample`], [`tally`], [`window`], [`events`]: what the sources have in common.
 //! - [`memory`], by [`identity`], with the [`job_timeline`]: what outlives sessions and inventories.
+//! - [`schedule`]: which collections sample a field.
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
 //! - [`switch_fields`]: fields of switches and their links that the hardware lacks.
 //! - [`fatal_xid`]: the error after which DCGM answers for no GPU.
@@ -24,6 +25,7 @@ pub mod memory;
 pub mod number;
 pub mod plan;
 pub mod sample;
+pub mod schedule;
 pub mod source;
 pub mod sources;
 pub mod switch_fields;
@@ -33,4 +35,4 @@ pub mod watches;
 pub mod window;
 
 pub use collector::{Collector, Outcome, profiling_support};
-pub use memory::{Memory, Windows};
+pub use memory::{Extras, Memory, Windows};

@@ -4,6 +4,7 @@
 //! the GPUs' profiling hardware. A row that fails with the last two is skipped with its reason, never fatal.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::number::Number;
 pub use super::sources::xid::FIELD as FIELD_XID;
@@ -97,6 +98,8 @@ pub struct Plan {
     pub fields: Vec<KindFields>,
     /// Rows that come to nothing here: name and reason.
     pub skipped: Vec<(String, String)>,
+    /// Of fields that are in a collection of the configuration file.
+    intervals: HashMap<u16, Duration>,
     profiling: HashMap<u32, Vec<u16>>,
 }
 
@@ -132,6 +135,7 @@ impl Plan {
         plan.metrics.sort_by(|a, b| (a.order, &a.name, a.kind, &a.help).cmp(&(b.order, &b.name, b.kind, &b.help)));
         plan.labels.sort_by(|a, b| a.name.cmp(&b.name));
         plan.fields = plan.fields_by_kind();
+        plan.intervals.retain(|_, interval| !interval.is_zero());
         plan.profiling = profiling.unwrap_or_default();
         plan
     }
@@ -144,6 +148,7 @@ impl Plan {
         profiling: Option<&HashMap<u32, Vec<u16>>>,
     ) -> Result<(), String> {
         let (asked, level) = resolve(field, library)?;
+        self.note_interval(asked.id, row.interval);
         if let Some(profiling) = profiling
             && PROFILING.contains(&asked.id)
             && !profiling.values().any(|ids| ids.contains(&asked.id))
@@ -176,6 +181,14 @@ impl Plan {
             kinds,
         });
         Ok(())
+    }
+
+    /// Two rows come to one field where the library lacks that of one: it is sampled as the more frequent wants it, and
+    /// like the rest if one of them is no part of a collection.
+    fn note_interval(&mut self, field: u16, interval: Option<Duration>) {
+        // Of the rest, until all rows are known.
+        let interval = interval.unwrap_or(Duration::ZERO);
+        self.intervals.entry(field).and_modify(|known| *known = interval.min(*known)).or_insert(interval);
     }
 
     fn add_computed(&mut self, row: &Row, metric: &ComputedMetric) {
@@ -221,6 +234,11 @@ impl Plan {
         ids.sort_unstable();
         ids.dedup();
         Some(KindFields { kind, ids })
+    }
+
+    /// The interval of the collection that a field is in; `None` for the rest.
+    pub fn interval_of(&self, field: u16) -> Option<Duration> {
+        self.intervals.get(&field).copied()
     }
 
     /// Those of `ids` that this GPU can answer.

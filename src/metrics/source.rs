@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::events::{Event, Wanted};
 use super::identity::Key;
 use super::job_timeline::JobTimeline;
-use super::memory::{Parts, Windows};
+use super::memory::{Extras, Parts, Windows};
 use super::sample::Samples;
 use crate::dcgm::{Error, Result, Session};
 use crate::inventory::Inventory;
@@ -51,6 +51,7 @@ pub struct Setup<'a> {
     pub wanted: &'a [&'static str],
     /// Fields that rows of the counters file show by themselves.
     pub shown: &'a [u16],
+    pub extras: Extras,
 }
 
 impl Setup<'_> {

@@ -80,6 +80,11 @@ impl Default for SwitchFields {
 }
 
 impl SwitchFields {
+    /// Whether entities of this kind are the switch module's.
+    pub fn serves(kind: Kind) -> bool {
+        KINDS.contains(&kind)
+    }
+
     pub fn leaves_out(&self, pair: Pair) -> bool {
         self.left_out.contains(&pair)
     }

@@ -1,6 +1,7 @@
 //! The latest value of every field of every entity: one dense table, filled in place at every collection.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::number::Number;
 use super::plan::{Asked, LabelRow, Plan, Scale};
@@ -19,6 +20,8 @@ struct Cell {
 struct Columns {
     kind: Kind,
     ids: Vec<u16>,
+    /// By column: see [`Plan::interval_of`].
+    intervals: Vec<Option<Duration>>,
     /// By column: indices into an entity's label values.
     labels: Vec<Vec<(usize, Scale)>>,
     label_names: Vec<String>,
@@ -52,8 +55,7 @@ pub struct Table {
 impl Table {
     /// A blank table for these entities; its entity indices are the inventory's.
     pub fn new(plan: &Plan, inventory: &Inventory) -> Table {
-        let columns: Vec<Columns> =
-            plan.fields.iter().map(|fields| columns(fields.kind, &fields.ids, &plan.labels)).collect();
+        let columns: Vec<Columns> = plan.fields.iter().map(|fields| columns(plan, fields.kind, &fields.ids)).collect();
         let (mut entries, mut cells) = (Vec::new(), 0);
         for entity in &inventory.entities {
             let columns_index = columns.iter().position(|columns| columns.kind == entity.kind).unwrap_or(usize::MAX);
@@ -69,6 +71,22 @@ impl Table {
             entries,
             cells: vec![Cell::default(); cells],
         }
+    }
+
+    /// GPUs with these fields, of which some are in a collection with this interval.
+    #[cfg(test)]
+    pub fn of_fields(inventory: &Inventory, rest: &[u16], slow: &[u16], interval: Option<Duration>) -> Table {
+        let mut ids: Vec<u16> = rest.iter().chain(slow).copied().collect();
+        ids.sort_unstable();
+        let fields = super::plan::KindFields { kind: Kind::Gpu, ids };
+        let mut plan = Plan::default();
+        plan.fields.push(fields);
+        let mut table = Table::new(&plan, inventory);
+        let Columns { ids, intervals, .. } = &mut table.columns[0];
+        for (id, known) in ids.iter().zip(intervals) {
+            *known = interval.filter(|_| slow.contains(id));
+        }
+        table
     }
 
     /// Forgets all values, so that one that does not come again is not shown again.
@@ -151,6 +169,17 @@ impl Table {
         ids.iter().zip(cells).map(|(id, cell)| (*id, cell.number, cell.timestamp))
     }
 
+    /// By cell of an entity: the interval of the collection that the field is in.
+    pub fn intervals(&self, entity: usize) -> &[Option<Duration>] {
+        self.columns.get(self.entries[entity].columns).map(|columns| columns.intervals.as_slice()).unwrap_or_default()
+    }
+
+    /// The same of one field; `None` also for one that is not asked for.
+    pub fn interval(&self, entity: usize, field: u16) -> Option<Duration> {
+        let columns = self.columns.get(self.entries.get(entity)?.columns)?;
+        columns.intervals[columns.ids.binary_search(&field).ok()?]
+    }
+
     /// Takes all values of an entity back.
     pub fn blank(&mut self, entity: usize) {
         let entry = &self.entries[entity];
@@ -195,8 +224,8 @@ fn set_label(value: &mut LabelValue, text: &str) -> bool {
     true
 }
 
-fn columns(kind: Kind, ids: &[u16], rows: &[LabelRow]) -> Columns {
-    let of_kind: Vec<&LabelRow> = rows.iter().filter(|row| row.kinds.contains(&kind)).collect();
+fn columns(plan: &Plan, kind: Kind, ids: &[u16]) -> Columns {
+    let of_kind: Vec<&LabelRow> = plan.labels.iter().filter(|row| row.kinds.contains(&kind)).collect();
     let feeds = |id: u16| {
         let fed = of_kind.iter().enumerate().filter(|(_, row)| row.field.id == id);
         fed.map(|(index, row)| (index, row.field.scale)).collect()
@@ -204,6 +233,7 @@ fn columns(kind: Kind, ids: &[u16], rows: &[LabelRow]) -> Columns {
     Columns {
         kind,
         ids: ids.to_vec(),
+        intervals: ids.iter().map(|id| plan.interval_of(*id)).collect(),
         labels: ids.iter().map(|id| feeds(*id)).collect(),
         label_names: of_kind.iter().map(|row| row.name.clone()).collect(),
     }

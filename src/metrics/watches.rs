@@ -10,25 +10,17 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::schedule::Every;
 use crate::dcgm::abi::MAX_FIELDS_PER_GROUP;
 use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
-/// Watches' share of the collect interval: a little shorter, or a due watch is skipped when our timer fires early; not
-/// much, or profiling fields no longer average over the time between two pages.
-pub const WATCH_SHARE: f64 = 0.9;
-
-/// The interval of a watch that is to be sampled once per collection.
-pub fn of_collections(interval: Duration) -> Duration {
-    interval.mul_f64(WATCH_SHARE)
-}
-
-/// Changes the interval of watches in place, to once per collection.
+/// Changes the interval of watches in place.
 ///
 /// Errors: the first one; the watches after it keep their interval.
-pub fn set_interval<'w>(watches: impl IntoIterator<Item = &'w Watch>, interval: Duration) -> Result<()> {
-    watches.into_iter().try_for_each(|watch| watch.set_interval(of_collections(interval)))
+pub fn set_interval<'w>(watches: impl IntoIterator<Item = &'w Watch>, every: Every) -> Result<()> {
+    watches.into_iter().try_for_each(|watch| watch.set_interval(every.watch_interval()))
 }
 
 /// One field group for each list of fields, for as long as a watch uses it.
@@ -61,14 +53,8 @@ pub struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    /// Watches are sampled once a collection, at `interval`.
-    pub fn new(
-        session: &'a Rc<Session>,
-        interval: Duration,
-        keep: Keep,
-        field_groups: &'a mut FieldGroups,
-    ) -> Watcher<'a> {
-        let interval = of_collections(interval);
+    pub fn new(session: &'a Rc<Session>, every: Every, keep: Keep, field_groups: &'a mut FieldGroups) -> Watcher<'a> {
+        let interval = every.watch_interval();
         Watcher { session, interval, keep, field_groups, watches: Vec::new(), refused: Vec::new(), no_room: Vec::new() }
     }
 

@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::accept::Form;
 use super::routes;
 use super::worker::{Running, connect};
 use crate::publish::PublishedPage;
@@ -46,18 +47,20 @@ pub struct Answer {
 
 impl Answer {
     /// The answer that sends the page.
-    pub fn page(body: Body) -> Answer {
-        Answer { status: "200 OK".into(), content_type: routes::METRICS.into(), allow: None, body }
+    pub fn page(form: Form, gzip: bool) -> Answer {
+        let body = Body::Page { form, gzip };
+        Answer { status: "200 OK".into(), content_type: form.content_type().into(), allow: None, body }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     Text(Vec<u8>),
-    /// The newest page.
-    Page,
-    /// The newest page, compressed if it has been.
-    PageGzip,
+    /// The newest page in this form, compressed if it is to be and has been.
+    Page {
+        form: Form,
+        gzip: bool,
+    },
 }
 
 pub struct Backend {
@@ -279,15 +282,16 @@ fn parse(bytes: &[u8]) -> Parsed {
         return Parsed::Partial;
     }
     let (Some(code), Some(reason)) = (response.code, response.reason) else { return Parsed::Invalid };
+    let content_type = value("Content-Type").unwrap_or(routes::PLAIN);
+    let body = match (value(routes::PAGE), Form::of_content_type(content_type)) {
+        (Some(page), Some(form)) => Body::Page { form, gzip: page == routes::PAGE_GZIP },
+        _ => Body::Text(rest[..body_length].to_vec()),
+    };
     Parsed::Answer(Answer {
         status: format!("{code} {reason}").into(),
-        content_type: value("Content-Type").unwrap_or(routes::PLAIN).to_owned().into(),
+        content_type: content_type.to_owned().into(),
         allow: value("Allow").map(str::to_owned),
-        body: match value(routes::PAGE) {
-            Some(routes::PAGE_PLAIN) => Body::Page,
-            Some(routes::PAGE_GZIP) => Body::PageGzip,
-            _ => Body::Text(rest[..body_length].to_vec()),
-        },
+        body,
     })
 }
 
@@ -317,33 +321,35 @@ mod tests {
         let mut asked = Vec::new();
         for method in Method::ALL {
             for path in routes::PATHS.into_iter().chain([UNKNOWN_PATH]) {
-                for takes_gzip in [false, true] {
-                    asked.push((method, path, takes_gzip));
+                for (form, takes_gzip) in Form::ALL.into_iter().flat_map(|form| [(form, false), (form, true)]) {
+                    asked.push((method, path, form, takes_gzip));
                     let request = Request { method, path, takes_gzip, ..Request::health() };
-                    backend.ask(asked.len() as u64 - 1, request.canonical());
+                    backend.ask(asked.len() as u64 - 1, request.canonical(form));
                 }
             }
         }
-        assert!(backend.queue.len() < asked.len(), "HEAD and GET are one question");
+        assert!(
+            backend.queue.len() < asked.len() / 4,
+            "HEAD and GET are one question, and the form counts for the page alone"
+        );
         let mut answers = settle(&mut backend);
         answers.sort_by_key(|(who, _)| *who);
         assert_eq!(answers.len(), asked.len());
-        for (index, ((who, answer), (method, path, takes_gzip))) in answers.into_iter().zip(asked).enumerate() {
+        for (index, ((who, answer), (method, path, form, takes_gzip))) in answers.into_iter().zip(asked).enumerate() {
             let answer = answer.unwrap_or_else(|| panic!("{method:?} {path} is not answered"));
-            let (status, body) = match (method, path) {
+            let (status, page) = match (method, path) {
                 (Method::Options, _) => ("204 No Content", None),
                 (Method::Other, _) => ("405 Method Not Allowed", None),
                 (_, UNKNOWN_PATH) => ("404 Not Found", None),
-                (_, "/metrics") if takes_gzip => ("200 OK", Some(Body::PageGzip)),
-                (_, "/metrics") => ("200 OK", Some(Body::Page)),
+                (_, "/metrics") => ("200 OK", Some(Answer::page(form, takes_gzip))),
                 (_, "/") => ("200 OK", None),
                 // No watcher has said that all is well.
                 _ => ("503 Service Unavailable", None),
             };
             assert_eq!((who, &*answer.status), (index as u64, status), "{method:?} {path}");
             assert_eq!(answer.allow.is_some(), matches!(method, Method::Options | Method::Other));
-            if let Some(body) = body {
-                assert_eq!(answer, Answer::page(body), "{method:?} {path}");
+            if let Some(page) = page {
+                assert_eq!(answer, page, "{method:?} {path}");
             }
         }
     }
@@ -351,7 +357,7 @@ mod tests {
     #[test]
     fn one_that_does_not_answer_is_ended_and_replaced_once() {
         let mut backend = backend();
-        backend.ask(1, Request::health().canonical());
+        backend.ask(1, Request::health().canonical(Form::Text));
         assert!(settle(&mut backend)[0].1.is_some());
         // Half a head: tiny_http waits for the rest.
         for who in 2..5 {
@@ -360,12 +366,12 @@ mod tests {
         let settled = settle(&mut backend);
         assert_eq!(settled, [(2, None), (3, None), (4, None)]);
         assert_eq!(backend.published.http_restarts(), 1);
-        backend.ask(5, Request::health().canonical());
+        backend.ask(5, Request::health().canonical(Form::Text));
         assert!(settle(&mut backend)[0].1.is_some(), "the new one answers");
         backend.ask(6, "GET /".to_owned());
         assert_eq!(settle(&mut backend), [(6, None)]);
         assert_eq!(backend.published.http_restarts(), 1, "not twice in a minute");
-        backend.ask(7, Request::health().canonical());
+        backend.ask(7, Request::health().canonical(Form::Text));
         assert!(settle(&mut backend)[0].1.is_some(), "and needs no replacing to answer again");
     }
 }

@@ -10,6 +10,7 @@
 //! One file, because every method changes the one list of connections; what one connection is, is in
 //! [`super::connection`].
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
+use super::accept::Form;
 use super::backend::{Answer, Backend, Body};
 use super::connection::{Connection, Content, State, client};
 use super::credentials::{Credentials, Login};
@@ -28,6 +30,7 @@ use super::response::{Asked, Plain, UNAUTHORIZED, head};
 use super::stream::{Step, Stream};
 use super::watchdog::Watchdog;
 use super::{routes, tls};
+use crate::config::OpenMetrics;
 use crate::config::listen::Timeouts;
 use crate::publish::PublishedPage;
 use crate::system::threads::test_fault;
@@ -53,16 +56,23 @@ const MOST_HANDSHAKES_WAITING: usize = 64;
 /// How long accepting pauses when descriptors have run out and there is no connection to close.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 
+/// What an administrator may choose.
+#[derive(Clone, Copy)]
+pub struct Policy {
+    pub timeouts: Timeouts,
+    pub open_metrics: OpenMetrics,
+}
+
 pub struct Connections {
     listeners: Arc<Vec<Listener>>,
     backend: Backend,
     credentials: Credentials,
     published: Arc<PublishedPage>,
-    timeouts: Timeouts,
+    policy: Policy,
     watchdog: Option<Watchdog>,
     bucket: Bucket,
-    /// When tiny_http last decided to send the page: as it is, and compressed.
-    decided: [Option<Instant>; 2],
+    /// When tiny_http last decided to send the page, by its form and whether it is compressed.
+    decided: HashMap<(Form, bool), Instant>,
     /// In the order of their ids.
     open: Vec<Connection>,
     next_id: u64,
@@ -84,7 +94,7 @@ impl Connections {
         backend: Backend,
         credentials: Credentials,
         published: Arc<PublishedPage>,
-        timeouts: Timeouts,
+        policy: Policy,
         watchdog: Option<Watchdog>,
     ) -> Connections {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -94,10 +104,10 @@ impl Connections {
             backend,
             credentials,
             published,
-            timeouts,
+            policy,
             watchdog,
             bucket: Bucket::default(),
-            decided: [None; 2],
+            decided: HashMap::new(),
             open: Vec::new(),
             next_id: 1,
             limit,
@@ -148,7 +158,7 @@ impl Connections {
         let credentials_at = descriptors.len();
         descriptors.extend(self.credentials.descriptor().map(|fd| PollFd::new(fd, PollFlags::IN)));
 
-        let deadlines = self.open.iter().map(|open| open.deadline(&self.timeouts));
+        let deadlines = self.open.iter().map(|open| open.deadline(&self.policy.timeouts));
         let deadlines = deadlines.chain((!is_accepting).then_some(self.accept_again)).chain(self.backend.deadline());
         let next = deadlines.chain(self.watchdog.as_ref().map(Watchdog::due)).min();
         let is_busy = self.backend.is_due(now) || handshakes > 0 || has_more;
@@ -199,7 +209,7 @@ impl Connections {
 
     /// Closes connections that are done with, or have taken too long.
     fn close_overdue(&mut self, now: Instant) {
-        let (timeouts, credentials) = (self.timeouts, &mut self.credentials);
+        let (timeouts, credentials) = (self.policy.timeouts, &mut self.credentials);
         self.open.retain_mut(|open| {
             let is_open = !matches!(open.state, State::Closed);
             let is_kept = is_open && now < open.deadline(&timeouts);
@@ -293,16 +303,20 @@ impl Connections {
     }
 
     fn ask(&mut self, at: usize, request: &Request, now: Instant) {
-        let decided = self.decided[usize::from(request.takes_gzip)];
-        let asks_for_page = request.path == "/metrics" && matches!(request.method, Method::Get | Method::Head);
-        if asks_for_page && decided.is_some_and(|decided| now < decided + DECISION) {
+        let form = request.accept.form(self.policy.open_metrics);
+        if request.is_for_page() && self.is_decided(form, request.takes_gzip, now) {
             self.published.count_scrape();
-            let body = if request.takes_gzip { Body::PageGzip } else { Body::Page };
-            return self.deliver(at, Answer::page(body), now);
+            return self.deliver(at, Answer::page(form, request.takes_gzip), now);
         }
         let connection = &mut self.open[at];
         connection.enter(State::Waiting, now);
-        self.backend.ask(connection.id, request.canonical());
+        self.backend.ask(connection.id, request.canonical(form));
+    }
+
+    /// Whether the page may be sent in this form without asking tiny_http.
+    fn is_decided(&self, form: Form, gzip: bool, now: Instant) -> bool {
+        self.decided.get(&(form, gzip)).is_some_and(|decided| now < *decided + DECISION)
+            && (!form.is_open_metrics() || self.published.has_open_metrics(gzip))
     }
 
     fn take_logins(&mut self, now: Instant) {
@@ -331,10 +345,8 @@ impl Connections {
             let Some(at) = self.find(id).filter(|at| matches!(self.open[*at].state, State::Waiting)) else { continue };
             match answer {
                 Some(answer) => {
-                    match answer.body {
-                        Body::Page => self.decided[0] = Some(now),
-                        Body::PageGzip => self.decided[1] = Some(now),
-                        Body::Text(_) => {}
+                    if let Body::Page { form, gzip } = answer.body {
+                        self.decided.insert((form, gzip), now);
                     }
                     self.deliver(at, answer, now);
                 }
@@ -345,23 +357,27 @@ impl Connections {
 
     /// Sends what tiny_http decided.
     fn deliver(&mut self, at: usize, answer: Answer, now: Instant) {
-        let is_page = matches!(answer.body, Body::Page | Body::PageGzip);
-        let (body, encoding) = match (answer.body, is_page.then(|| self.published.page()).flatten()) {
-            (Body::Text(text), _) => (Content::Text(text), None),
-            (Body::PageGzip, Some(page)) if page.gzip().is_some() => (Content::PageGzip(page), Some("gzip")),
-            (_, Some(page)) => (Content::Page(page), None),
-            (_, None) => return self.respond(at, &Plain::status(routes::UNAVAILABLE), now),
+        let (body, content_type, is_compressed) = match answer.body {
+            Body::Text(text) => (Content::Text(text), &*answer.content_type, false),
+            Body::Page { form, gzip } => {
+                let made = if form.is_open_metrics() { self.published.open_metrics() } else { None };
+                // What cannot be had in OpenMetrics is sent as text.
+                let form = if form.is_open_metrics() && made.is_none() { Form::Text } else { form };
+                match made.or_else(|| self.published.page()) {
+                    Some(page) if gzip && page.gzip().is_some() => (Content::PageGzip(page), form.content_type(), true),
+                    Some(page) => (Content::Page(page), form.content_type(), false),
+                    None => return self.respond(at, &Plain::status(routes::UNAVAILABLE), now),
+                }
+            }
         };
-        if is_page {
-            self.published.note_scrape(self.open[at].client);
-        }
         let mut extra: Vec<(&str, &str)> = Vec::new();
-        if is_page {
-            extra.push(("Vary", "Accept-Encoding"));
+        if !matches!(body, Content::Text(_)) {
+            self.published.note_scrape(self.open[at].client);
+            extra.push(("Vary", "Accept, Accept-Encoding"));
         }
-        extra.extend(encoding.map(|encoding| ("Content-Encoding", encoding)));
+        extra.extend(is_compressed.then_some(("Content-Encoding", "gzip")));
         extra.extend(answer.allow.as_deref().map(|allow| ("Allow", allow)));
-        self.begin(at, &answer.status, &answer.content_type, &extra, body, now);
+        self.begin(at, &answer.status, content_type, &extra, body, now);
     }
 
     /// Answers a head that is not served here, and closes, because the start of the next request is unknown.
@@ -512,7 +528,7 @@ impl Connections {
         if let Some(watchdog) = &mut self.watchdog
             && watchdog.begin(now, self.published.watcher_is_alive())
         {
-            self.backend.ask(Watchdog::ID, Request::health().canonical());
+            self.backend.ask(Watchdog::ID, Request::health().canonical(Form::Text));
         }
     }
 }

@@ -10,13 +10,16 @@
 //! - [`connections`]: one thread that owns them and bounds the cost of clients; [`connection`] is one of them.
 //! - [`stream`]: bytes of a connection, plain or through [`tls`].
 //! - [`request`]: the head of a request, judged and rewritten; [`response`]: the head of an answer.
+//! - [`accept`]: the form of the page that a client takes.
 //! - [`web_config`]: TLS, users, headers and rate limit, read again by [`reload`]; [`client_certificates`],
 //!   [`credentials`] and [`rate_limit`] act on it.
 //! - [`backend`]: questions to tiny_http; [`worker`] runs it behind a private socket, and [`routes`] has its answers.
 //! - [`watchdog`]: notifications to systemd's watchdog.
 //!
-//! Nothing here waits for DCGM or formats metrics: the page is sent from the memory in which it was published.
+//! Nothing here waits for DCGM or formats metrics: the page is sent from the memory in which it was published. Only the
+//! page in OpenMetrics is made here, on the worker's thread, when a client asks for it.
 
+pub mod accept;
 pub mod backend;
 pub mod client_certificates;
 pub mod connection;
@@ -38,11 +41,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::OpenMetrics;
 use crate::config::listen::Timeouts;
 use crate::publish::PublishedPage;
 use crate::system::threads::Supervisor;
 use backend::Backend;
-use connections::Connections;
+use connections::{Connections, Policy};
 use credentials::Credentials;
 use listen::Listener;
 use reload::Monitor;
@@ -79,6 +83,7 @@ pub fn start(
     listeners: Arc<Vec<Listener>>,
     published: &Arc<PublishedPage>,
     timeouts: Timeouts,
+    open_metrics: OpenMetrics,
     web: Web,
     supervisor: &Supervisor,
 ) -> io::Result<()> {
@@ -88,7 +93,8 @@ pub fn start(
         Some((config, monitor)) => Credentials::start(config, monitor, supervisor)?,
     };
     let watchdog = Watchdog::from_environment();
-    let connections = Connections::new(listeners, backend, credentials, published.clone(), timeouts, watchdog);
+    let policy = Policy { timeouts, open_metrics };
+    let connections = Connections::new(listeners, backend, credentials, published.clone(), policy, watchdog);
     supervisor.spawn("connections", STACK, move || connections.run())?;
     Ok(())
 }

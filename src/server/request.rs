@@ -6,6 +6,7 @@
 //!
 //! One file, because the rules are read together; nearly half of it are their tests.
 
+use super::accept::{Accept, Encodings, Form};
 use super::routes::PATHS;
 
 /// Replaces every path that has no answer of its own.
@@ -73,6 +74,7 @@ pub struct Request {
     pub path: &'static str,
     /// The client prefers gzip to the plain text.
     pub takes_gzip: bool,
+    pub accept: Accept,
     pub version: Version,
     /// The client leaves the connection open for another request.
     pub keep_alive: bool,
@@ -90,13 +92,23 @@ impl Request {
     /// A question of our own, which only has to be answered.
     pub fn health() -> Request {
         let (method, version) = (Method::Get, Version::Http11);
-        Request { method, path: "/health", takes_gzip: false, version, keep_alive: true, authorization: None }
+        let accept = Accept::default();
+        Request { method, path: "/health", takes_gzip: false, accept, version, keep_alive: true, authorization: None }
     }
 
-    /// The head that tiny_http gets instead of the client's.
-    pub fn canonical(&self) -> String {
+    /// Whether it asks for the page, or for the head of that answer.
+    pub fn is_for_page(&self) -> bool {
+        self.path == "/metrics" && matches!(self.method, Method::Get | Method::Head)
+    }
+
+    /// The head that tiny_http gets instead of the client's, who is to get the page in this form.
+    pub fn canonical(&self, form: Form) -> String {
         let encoding = if self.takes_gzip { "Accept-Encoding: gzip\r\n" } else { "" };
-        format!("{} {} HTTP/1.1\r\n{encoding}\r\n", self.method.name(), self.path)
+        let accept = match form {
+            form if form != Form::Text && self.is_for_page() => format!("Accept: {}\r\n", form.content_type()),
+            _ => String::new(),
+        };
+        format!("{} {} HTTP/1.1\r\n{accept}{encoding}\r\n", self.method.name(), self.path)
     }
 }
 
@@ -142,7 +154,7 @@ pub fn is_head(bytes: &[u8]) -> bool {
 
 fn read(method: Method, target: &str, version: Version, headers: &[httparse::Header<'_>]) -> Result<Request, Status> {
     let mut hosts = 0;
-    let mut encodings = Encodings::default();
+    let (mut accept, mut encodings) = (Accept::default(), Encodings::default());
     let (mut says_close, mut says_keep_alive) = (false, false);
     let mut authorization = None;
     for header in headers {
@@ -150,6 +162,8 @@ fn read(method: Method, target: &str, version: Version, headers: &[httparse::Hea
         let value = std::str::from_utf8(header.value).map_err(|_| BAD_REQUEST)?;
         if is("host") {
             hosts += 1;
+        } else if is("accept") {
+            accept.read(value);
         } else if is("accept-encoding") {
             encodings.read(value);
         } else if is("connection") {
@@ -175,7 +189,7 @@ fn read(method: Method, target: &str, version: Version, headers: &[httparse::Hea
     let path = path_of(method, target).ok_or(BAD_REQUEST)?;
     let path = PATHS.into_iter().find(|known| *known == path).unwrap_or(UNKNOWN_PATH);
     let keep_alive = !says_close && (version == Version::Http11 || says_keep_alive);
-    Ok(Request { method, path, takes_gzip: encodings.prefer_gzip(), version, keep_alive, authorization })
+    Ok(Request { method, path, takes_gzip: encodings.prefer_gzip(), accept, version, keep_alive, authorization })
 }
 
 /// How many bytes come before the first that is not ASCII or is a line feed without its carriage return.
@@ -220,47 +234,6 @@ fn path_of(method: Method, target: &str) -> Option<&str> {
     }
 }
 
-/// What `Accept-Encoding` says, as weights in thousandths (RFC 9110, 12.5.3).
-#[derive(Default)]
-struct Encodings {
-    gzip: Option<u16>,
-    identity: Option<u16>,
-    any: Option<u16>,
-}
-
-impl Encodings {
-    /// Reads one header line; several are one list.
-    fn read(&mut self, value: &str) {
-        for member in value.split(',') {
-            let mut parts = member.split(';').map(str::trim);
-            let slot = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "gzip" | "x-gzip" => &mut self.gzip,
-                "identity" => &mut self.identity,
-                "*" => &mut self.any,
-                _ => continue,
-            };
-            let mut parameters = parts.filter_map(|part| part.split_once('='));
-            let weight = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
-            *slot = Some(weight.map_or(1000, |(_, weight)| thousandths(weight.trim())));
-        }
-    }
-
-    /// Whether gzip is at least as welcome as plain text; `*` alone is no wish for it.
-    fn prefer_gzip(&self) -> bool {
-        let gzip = self.gzip.or(self.any).unwrap_or(0);
-        let is_named = self.gzip.is_some();
-        let identity = self.identity.unwrap_or(if is_named { 0 } else { gzip });
-        gzip > 0 && (gzip > identity || (is_named && gzip == identity))
-    }
-}
-
-/// A weight from 0 to 1 with up to three decimals; anything else counts as 0, because plain text is always right.
-fn thousandths(weight: &str) -> u16 {
-    let is_number = weight.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let weight = if is_number { weight.parse::<f32>().unwrap_or(0.0) } else { 0.0 };
-    if weight <= 1.0 { (weight * 1000.0) as u16 } else { 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +259,7 @@ mod tests {
         let head = b"\r\nGET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\nrest";
         let Verdict::Complete { request, length } = judged(head) else { panic!("complete") };
         assert_eq!(&head[length..], b"rest");
-        assert_eq!(request.canonical(), "GET /metrics HTTP/1.1\r\n\r\n");
+        assert_eq!(request.canonical(Form::Text), "GET /metrics HTTP/1.1\r\n\r\n");
         for length in 0..length {
             assert_eq!(judged(&head[..length]), Verdict::Incomplete, "{length}");
         }
@@ -412,38 +385,6 @@ mod tests {
         ] {
             let head = format!("GET / HTTP/{version}\r\n{lines}\r\n");
             assert_eq!(complete(&head).keep_alive, keep_alive, "{head:?}");
-        }
-    }
-
-    #[test]
-    fn encodings() {
-        for (lines, gzip) in [
-            (&["gzip"][..], true),
-            (&["GZip, deflate, br"], true),
-            (&["deflate", "gzip"], true),
-            (&["x-gzip"], true),
-            (&["gzip;q=0.001"], true),
-            (&["gzip ; q=1.0 ; x=1"], true),
-            (&["gzip;q=0.5, identity;q=0.5"], true),
-            (&["identity;q=0, *"], true),
-            (&["*;q=0, gzip"], true),
-            (&[], false),
-            (&[""], false),
-            (&["*"], false),
-            (&["identity"], false),
-            (&["gzip;q=0"], false),
-            (&["gzip;Q=0"], false),
-            (&["gzip;q=0.000;x=1"], false),
-            (&["gzip;x=1;q=0"], false),
-            (&["gzip;q=0, *"], false),
-            (&["gzip;q=0.5, identity"], false),
-            (&["gzip;q=abc"], false),
-            (&["gzip;q=nan"], false),
-            (&["gzip;q=2"], false),
-            (&["gzipped"], false),
-        ] {
-            let lines: String = lines.iter().map(|line| format!("ACCEPT-ENCODING: {line}\r\n")).collect();
-            assert_eq!(complete(&format!("GET / HTTP/1.1\r\n{lines}\r\n")).takes_gzip, gzip, "{lines:?}");
         }
     }
 }

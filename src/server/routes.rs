@@ -9,6 +9,7 @@ use std::io;
 
 use tiny_http::{Method, Request};
 
+use super::accept::Form;
 use crate::publish::{Health, PublishedPage};
 
 /// Paths that have an answer; see [`super::request`].
@@ -24,7 +25,7 @@ pub const PAGE: &str = "X-Page";
 pub const PAGE_PLAIN: &str = "plain";
 pub const PAGE_GZIP: &str = "gzip";
 
-/// An answer for which the page is sent.
+/// The same, of the usual form, without an allocation.
 macro_rules! page {
     ($form:literal) => {
         concat!(
@@ -69,15 +70,32 @@ pub const UNAVAILABLE: &str = "503 Service Unavailable";
 
 fn metrics(request: &Request, published: &PublishedPage) -> Cow<'static, str> {
     published.count_scrape();
-    // The canonical head has the header only for a client that prefers gzip.
-    let takes_gzip = request.headers().iter().any(|header| header.field.equiv("Accept-Encoding"));
+    // The canonical head has these only for a client that prefers gzip, or gets another form than the usual.
+    let header = |name: &'static str| request.headers().iter().find(|header| header.field.equiv(name));
+    let takes_gzip = header("Accept-Encoding").is_some();
+    let form = header("Accept").and_then(|accept| Form::of_content_type(accept.value.as_str())).unwrap_or(Form::Text);
     match published.health() {
-        Health::Present { .. } if takes_gzip => {
-            published.want_gzip();
-            Cow::Borrowed(page!("gzip"))
+        Health::Present { .. } => {
+            if form.is_open_metrics() {
+                published.make_open_metrics(takes_gzip);
+            } else if takes_gzip {
+                published.want_gzip();
+            }
+            page(form, takes_gzip)
         }
-        Health::Present { .. } => Cow::Borrowed(page!("plain")),
         health => text(UNAVAILABLE, METRICS, "", &describe(&health)),
+    }
+}
+
+/// An answer for which the page is sent.
+fn page(form: Form, gzip: bool) -> Cow<'static, str> {
+    match (form, gzip) {
+        (Form::Text, false) => Cow::Borrowed(page!("plain")),
+        (Form::Text, true) => Cow::Borrowed(page!("gzip")),
+        (form, gzip) => {
+            let page = if gzip { PAGE_GZIP } else { PAGE_PLAIN };
+            text("200 OK", form.content_type(), &format!("{PAGE}: {page}\r\n"), "")
+        }
     }
 }
 
@@ -108,8 +126,9 @@ mod tests {
 
     #[test]
     fn the_answers_for_a_page_are_what_their_parts_say() {
-        for (form, answer) in [(PAGE_PLAIN, page!("plain")), (PAGE_GZIP, page!("gzip"))] {
-            assert_eq!(answer, text("200 OK", METRICS, &format!("{PAGE}: {form}\r\n"), ""));
+        for (form, gzip) in [(PAGE_PLAIN, false), (PAGE_GZIP, true)] {
+            assert_eq!(page(Form::Text, gzip), text("200 OK", METRICS, &format!("{PAGE}: {form}\r\n"), ""));
         }
+        assert_eq!(Form::Text.content_type(), METRICS);
     }
 }

@@ -17,8 +17,9 @@ use super::routes;
 use crate::publish::PublishedPage;
 use crate::system::threads::{Supervisor, test_fault};
 
-/// The worker parses nothing and formats a few lines.
-const STACK: usize = 128 * 1024;
+/// The worker formats a few lines, and makes the page in OpenMetrics. The compressor for that is made on the stack: some
+/// 300 KB, which are touched only then.
+const STACK: usize = 1024 * 1024;
 
 /// A tiny_http with its worker.
 pub struct Running {

@@ -1,7 +1,8 @@
 //! Monitors a directory for changes, through inotify.
 //!
-//! The directory may be missing, be replaced, or be mounted over, so its identity is compared at every look, which the
-//! owner takes at least once a second.
+//! The directory may be missing, be replaced, or be mounted over, so its identity is compared, too: at every look without
+//! inotify and after every event of it, and every 5 s where inotify is silent, for it does not tell of a mount. The owner
+//! looks at least once a second.
 //!
 //! `fs.inotify.max_user_instances` is 128 for each user, root included, and other services may have used them up. Then
 //! the directory is listed once a second, and inotify is tried again every minute.
@@ -20,6 +21,8 @@ use super::threads::test_fault;
 const LIST_EVERY: Duration = Duration::from_secs(1);
 /// Time between two attempts to have inotify after one failed.
 const RETRY_EVERY: Duration = Duration::from_secs(60);
+/// Time between two comparisons of the identity where inotify is silent.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// Entries of a directory whose size and times are looked at in a listing; of any others only the names.
 const MOST_STATS: usize = 4096;
 
@@ -28,6 +31,8 @@ pub struct DirectoryMonitor {
     /// Device and inode of what is monitored; `None` while there is no such directory.
     identity: Option<(u64, u64)>,
     source: Source,
+    /// The identity was compared last.
+    compared: Instant,
     /// inotify failed, and that was logged.
     is_failing: bool,
     /// Replaced by tests.
@@ -53,8 +58,14 @@ impl DirectoryMonitor {
 
     fn with(directory: &Path, open: fn(&Path) -> Result<OwnedFd, Errno>, now: Instant) -> DirectoryMonitor {
         let directory = directory.to_owned();
-        let mut monitor =
-            DirectoryMonitor { directory, identity: None, source: Source::Absent, is_failing: false, open };
+        let mut monitor = DirectoryMonitor {
+            directory,
+            identity: None,
+            source: Source::Absent,
+            compared: now,
+            is_failing: false,
+            open,
+        };
         monitor.rearm(now);
         monitor
     }
@@ -73,13 +84,24 @@ impl DirectoryMonitor {
     }
 
     fn changed_at(&mut self, now: Instant) -> bool {
+        let has_event = match &self.source {
+            Source::Inotify(inotify) => {
+                let has_event = drain(inotify);
+                if !has_event && now < self.compared + COMPARE_EVERY {
+                    return false;
+                }
+                has_event
+            }
+            Source::Absent | Source::Listing { .. } => false,
+        };
+        self.compared = now;
         if identity(&self.directory) != self.identity {
             self.rearm(now);
             return true;
         }
         match &mut self.source {
             Source::Absent => false,
-            Source::Inotify(inotify) => drain(inotify),
+            Source::Inotify(_) => has_event,
             Source::Listing { listed, .. } if now < *listed + LIST_EVERY => false,
             Source::Listing { stamp, listed, retry } => {
                 let before = *stamp;
@@ -141,6 +163,7 @@ fn open(directory: &Path) -> Result<OwnedFd, Errno> {
         | WatchFlags::DELETE
         | WatchFlags::MOVED_FROM
         | WatchFlags::MOVED_TO
+        | WatchFlags::MOVE_SELF
         | WatchFlags::ONLYDIR;
     inotify::add_watch(&created, directory, events)?;
     Ok(created)

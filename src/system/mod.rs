@@ -5,6 +5,7 @@
 //! - [`driver`]: the GPUs that the driver lists.
 //! - [`files`]: reading files that other programs write.
 //! - [`json`]: JSON of the log and of `--check`.
+//! - [`listeners`]: who owns a listening socket.
 //! - [`logging`]: the log.
 //! - [`limits`]: limits of this process.
 //! - [`process`]: usage, from `/proc/self`.
@@ -17,6 +18,7 @@ pub mod driver;
 pub mod files;
 pub mod json;
 pub mod limits;
+pub mod listeners;
 pub mod logging;
 pub mod process;
 pub mod systemd;

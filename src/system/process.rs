@@ -7,6 +7,8 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     pub cpu_seconds: f64,
@@ -22,15 +24,15 @@ pub struct Usage {
 /// What costs several files to read is read no oftener than this: a page a second would spend a third of its time there.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
-/// A number that is read again when it is older than [`READ_AGAIN`].
-struct Cached(Mutex<Option<(Instant, f64)>>);
+/// What was read once, and is read again when it is older than [`READ_AGAIN`].
+struct Cached<T>(Mutex<Option<(Instant, T)>>);
 
-impl Cached {
-    const fn new() -> Cached {
+impl<T: Copy> Cached<T> {
+    const fn new() -> Cached<T> {
         Cached(Mutex::new(None))
     }
 
-    fn get(&self, read: impl FnOnce() -> f64) -> f64 {
+    fn get(&self, read: impl FnOnce() -> T) -> T {
         let mut cached = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match *cached {
             Some((at, value)) if at.elapsed() < READ_AGAIN => value,
@@ -43,21 +45,27 @@ impl Cached {
     }
 }
 
-/// What can be read; zeroes for what cannot. The number of open files may be 5 s old.
+/// What can be read; zeroes for what cannot. All but the processor time may be 5 s old.
 pub fn usage() -> Usage {
-    static OPEN_FILES: Cached = Cached::new();
+    static USAGE: Cached<Usage> = Cached::new();
+    Usage { cpu_seconds: seconds(ClockId::ProcessCPUTime), ..USAGE.get(read_usage) }
+}
+
+fn read_usage() -> Usage {
     let mut buffer = [0u8; 2048];
-    let open_files = OPEN_FILES.get(|| open_files() as f64) as u64;
-    let mut usage = Usage { open_files, max_files: max_files(), ..Usage::default() };
-    let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
+    let mut usage = Usage { open_files: open_files(), max_files: max_files(), ..Usage::default() };
     let Some(stat) = read("/proc/self/stat", &mut buffer) else { return usage };
     let field = |number| stat_field(stat, number);
-    usage.cpu_seconds = (field(14) + field(15)) as f64 / ticks;
     usage.threads = field(20);
     usage.virtual_bytes = field(23);
     usage.resident_bytes = field(24) * rustix::param::page_size() as u64;
-    usage.start_time = boot_time() + field(22) as f64 / ticks;
+    usage.start_time = boot_time() + field(22) as f64 / rustix::param::clock_ticks_per_second().max(1) as f64;
     usage
+}
+
+fn seconds(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
@@ -67,11 +75,6 @@ fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
 
 /// When the machine booted, in seconds since 1970. From the clocks, because /proc/stat has it after hundreds of lines.
 fn boot_time() -> f64 {
-    use rustix::time::{ClockId, clock_gettime};
-    let seconds = |clock| {
-        let time = clock_gettime(clock);
-        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-    };
     static BOOT: std::sync::OnceLock<f64> = std::sync::OnceLock::new();
     *BOOT.get_or_init(|| seconds(ClockId::Realtime) - seconds(ClockId::Boottime))
 }
@@ -106,15 +109,14 @@ pub fn all_threads_serve() {
 
 /// Processor time of the threads that serve, in seconds; up to 5 s old.
 pub fn serving_cpu_seconds() -> f64 {
-    static SECONDS: Cached = Cached::new();
+    static SECONDS: Cached<f64> = Cached::new();
     SECONDS
         .get(|| SERVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().copied().map(cpu_seconds).sum())
 }
 
 /// Processor time of the calling thread, in seconds.
 pub fn this_threads_cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    seconds(ClockId::ThreadCPUTime)
 }
 
 /// Processor time of a thread of this process, in seconds; 0 if it is gone.

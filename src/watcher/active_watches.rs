@@ -1,7 +1,6 @@
 //! What is being watched now: the entities that are here, the watches on them, and the text of their samples.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -11,6 +10,7 @@ use crate::exposition::Exposition;
 use crate::inventory::{self, Inventory, Kind, Known, Naming, Scope};
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
+use crate::metrics::schedule::Schedule;
 use crate::metrics::sources::health;
 use crate::metrics::{Collector, Memory, profiling_support};
 
@@ -34,12 +34,12 @@ impl ActiveWatches {
         counters: &Counters,
         inventory: Inventory,
         memory: &mut Memory,
-        period: Duration,
+        schedule: Schedule,
     ) -> Result<ActiveWatches> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
         let plan = Plan::new(counters, session.library(), profiling);
-        let collector = Collector::new(session, &plan, &inventory, period, memory)?;
+        let collector = Collector::new(session, &plan, &inventory, schedule, memory)?;
         let exposition = Exposition::new(&plan, &inventory);
         Ok(ActiveWatches { inventory, plan, collector, exposition, judgement: Judgement::default(), profiling_refusal })
     }
@@ -53,11 +53,16 @@ pub fn discover(
     hostname: &str,
     known: &mut Known,
 ) -> Result<Inventory> {
+    let mut kinds = Plan::kinds(counters, session.library());
+    // XID errors of a whole GPU are counted beside those of its instances.
+    if config.exporter_metrics && kinds.contains(&Kind::Gpu) && !kinds.contains(&Kind::WholeGpu) {
+        kinds.push(Kind::WholeGpu);
+    }
     let scope = Scope {
         gpus: config.gpus.clone(),
         switches: config.switches.clone(),
         cpus: config.cpus.clone(),
-        kinds: Plan::kinds(counters, session.library()),
+        kinds,
         minors: config.job_map.is_some(),
         names: Naming {
             old_namespace: config.old_namespace,
@@ -65,6 +70,7 @@ pub fn discover(
             hostname: hostname.to_owned(),
             replace_blanks_in_model_name: config.replace_blanks_in_model_name,
             fake_gpus: config.fake_gpus,
+            cpu_serials: config.extended_labels,
         },
     };
     inventory::discover(session, &scope, known)

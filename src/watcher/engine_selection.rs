@@ -3,11 +3,17 @@
 //! For `auto` the node's host engine comes first, because it holds the GPUs already. A restart of it should not start
 //! an embedded one in the meantime, since each start and stop costs seconds; so an engine that is lost is waited for
 //! 5 s. One that listens but refuses a session is not tried again for a minute, then for twice as long each time.
+//!
+//! A host engine's port is unprivileged, so any user of the node may listen there, and would be talked to by a process
+//! that has root's rights. `auto` uses a listener of this node only if its owner is root, this process's user or the user
+//! of NVIDIA's service. An address that was asked for by itself is used as it is.
 
 use std::time::{Duration, Instant};
 
+use super::notices;
 use crate::config::engine::{Address, EngineSelection};
 use crate::dcgm::hostengine;
+use crate::system::listeners::{self, Stranger};
 
 /// How long an engine that went away is waited for.
 const RETURN: Duration = Duration::from_secs(5);
@@ -35,22 +41,42 @@ pub struct EngineChooser {
     refused_until: Instant,
     /// How long the next refusal counts.
     refusal: Duration,
+    /// The listeners that were not trusted when `auto` last looked; each is logged once.
+    strangers: Vec<(Address, Stranger)>,
+}
+
+/// The first of these places at which somebody listens who is trusted, and those who are not.
+pub fn first_trusted(places: &[Address]) -> (Option<&Address>, Vec<(Address, Stranger)>) {
+    let mut strangers = Vec::new();
+    let trusted = places.iter().filter(|place| hostengine::answers(place)).find(|place| {
+        let stranger = listeners::stranger(place);
+        strangers.extend(stranger.clone().map(|stranger| ((*place).clone(), stranger)));
+        stranger.is_none()
+    });
+    (trusted, strangers)
 }
 
 impl EngineChooser {
     pub fn new(engine: EngineSelection, now: Instant) -> EngineChooser {
-        EngineChooser { engine, awaited: None, looked: now, refused_until: now, refusal: FIRST_REFUSAL }
+        EngineChooser {
+            engine,
+            awaited: None,
+            looked: now,
+            refused_until: now,
+            refusal: FIRST_REFUSAL,
+            strangers: Vec::new(),
+        }
     }
 
     pub fn next(&mut self, now: Instant) -> Next {
         match &self.engine {
             EngineSelection::Embedded => Next::Embedded,
             EngineSelection::Remote(address) => Next::Remote(address.clone()),
-            EngineSelection::Auto(places) => {
+            EngineSelection::Auto(_) => {
                 self.looked = now;
-                let found = hostengine::first_answering(places).filter(|_| now >= self.refused_until);
+                let found = self.trusted().filter(|_| now >= self.refused_until);
                 match (found, &self.awaited) {
-                    (Some(address), _) => Next::Remote(address.clone()),
+                    (Some(address), _) => Next::Remote(address),
                     (None, Some((address, until))) if now < *until => Next::AwaitReturn(address.clone()),
                     (None, _) => {
                         self.awaited = None;
@@ -92,12 +118,23 @@ impl EngineChooser {
 
     /// The node's host engine, if one has come while an embedded engine is in use.
     pub fn has_come(&mut self, now: Instant) -> Option<Address> {
-        let EngineSelection::Auto(places) = &self.engine else { return None };
-        if now < self.looked + LOOK || now < self.refused_until {
+        if !matches!(self.engine, EngineSelection::Auto(_)) || now < self.looked + LOOK || now < self.refused_until {
             return None;
         }
         self.looked = now;
-        hostengine::first_answering(places).cloned()
+        self.trusted()
+    }
+
+    /// The first place of `auto` at which somebody listens who is trusted. Logs who is not, once.
+    fn trusted(&mut self) -> Option<Address> {
+        let EngineSelection::Auto(places) = &self.engine else { return None };
+        let (found, strangers) = first_trusted(places);
+        for known in strangers.iter().filter(|stranger| !self.strangers.contains(stranger)) {
+            notices::stranger(&known.0, &known.1);
+        }
+        let found = found.cloned();
+        self.strangers = strangers;
+        found
     }
 
     /// Whether somebody listens where a host engine is waited for.
@@ -105,7 +142,7 @@ impl EngineChooser {
         match &self.engine {
             EngineSelection::Embedded => false,
             EngineSelection::Remote(address) => hostengine::answers(address),
-            EngineSelection::Auto(places) => hostengine::first_answering(places).is_some(),
+            EngineSelection::Auto(places) => first_trusted(places).0.is_some(),
         }
     }
 }

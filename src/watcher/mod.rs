@@ -11,7 +11,7 @@
 
 pub mod active_watches;
 mod connect;
-mod engine_selection;
+pub mod engine_selection;
 mod lost_entities;
 mod notices;
 mod pace;
@@ -23,11 +23,13 @@ mod session_run;
 mod wait;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::config::engine::{EngineSelection, usual_places};
+use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
@@ -36,8 +38,9 @@ use crate::jobs::JobMap;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
+use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
-use crate::metrics::{Memory, Windows, sources};
+use crate::metrics::{Extras, Memory, Windows, sources};
 use crate::publish::Publisher;
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
@@ -70,8 +73,15 @@ const FIRST_PERIOD: Duration = Duration::from_secs(1);
 /// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
 pub const STATES: [&str; 10] = Phase::NAMES;
 
+/// Understands the settings again, from the same command line and the configuration file as it is now.
+///
+/// Errors: a line for each problem.
+pub type ReadSettings = Box<dyn Fn() -> Result<Config, String> + Send>;
+
 pub struct Watcher {
     config: Config,
+    /// `None` without a configuration file.
+    read_settings: Option<ReadSettings>,
     library: Arc<Library>,
     /// Of another release line, for a host engine of that line.
     other_library: Option<Arc<Library>>,
@@ -88,6 +98,9 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
+    /// `None` without labels for containers.
+    containers: Option<Containers>,
+    container_map: Arc<ContainerMap>,
     /// Names in the job map that no reported GPU or instance has.
     unmatched: BTreeSet<String>,
     known: Known,
@@ -111,7 +124,7 @@ impl Watcher {
         counters: Counters,
         publisher: Publisher,
     ) -> std::io::Result<(Watcher, WatcherHandle)> {
-        let (wait, handle) = Wait::new(&config.collectors, config.job_map.as_deref())?;
+        let (wait, handle) = Wait::new(&monitored(&config), config.job_map.as_deref())?;
         if let Some(directory) = &config.job_map {
             notices::job_map(directory);
         }
@@ -132,22 +145,26 @@ impl Watcher {
             back_off: BackOff::new(),
             silence: Silence::new(),
             driver_gpus: DriverGpus::new(),
-            pace: Pace::new(config.interval, config.min_collect_interval),
+            pace: Pace::new(config.period(), config.min_collect_interval),
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            containers: None,
+            container_map: Arc::default(),
             unmatched: BTreeSet::new(),
             known: Known::default(),
             memory: Memory::new(
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
-            ),
+            )
+            .with(Extras { own_metrics: config.exporter_metrics, error_labels: config.extended_labels }),
             answered: Answered::default(),
             lost: LostEntities::default(),
             report,
             text: String::new(),
             collected: None,
             neighbour_logged: false,
+            read_settings: None,
             config,
             library,
             other_library: None,
@@ -155,6 +172,16 @@ impl Watcher {
             publisher,
         };
         Ok((watcher, handle))
+    }
+
+    /// Has the settings read again when the configuration file changes, and on [`Command::Reload`].
+    pub fn read_settings_with(&mut self, read: ReadSettings) {
+        self.read_settings = Some(read);
+    }
+
+    /// Labels samples with what these say.
+    pub fn with_containers(self, containers: Option<Containers>) -> Watcher {
+        Watcher { containers, ..self }
     }
 
     /// Runs until told to stop; then the watches are released and the engine is stopped.
@@ -266,7 +293,7 @@ impl Watcher {
                     self.relabel(run);
                     self.publish(run);
                 }
-                Wake::CountersChanged | Wake::Command(Command::Reload) => {
+                Wake::FilesChanged | Wake::Command(Command::Reload) => {
                     if !self.reload() {
                         // Whoever asked for it wants to see the outcome before the next collection.
                         self.publish(run);
@@ -316,7 +343,7 @@ impl Watcher {
 
     fn looks_again(&self, run: &SessionRun) -> Instant {
         let has_none = run.watches.as_ref().is_none_or(|watches| watches.inventory.gpus.is_empty());
-        let looks_again = run.looks_again(self.config.interval, has_none || !self.lost.entities().is_empty());
+        let looks_again = run.looks_again(self.config.period(), has_none || !self.lost.entities().is_empty());
         match self.config.bind_unbind_watch {
             true => looks_again.min(run.looked + self.config.bind_unbind_interval),
             false => looks_again,
@@ -326,7 +353,7 @@ impl Watcher {
     /// Looks for entities again; keeps what is watched if they are the same.
     fn look_again(&mut self, run: &mut SessionRun) -> Result<(), Event> {
         let has_stopped = std::mem::take(&mut run.should_rewatch) && run.fatal_xid.is_empty();
-        let should_rewatch = has_stopped || run.should_try_room(self.config.interval);
+        let should_rewatch = has_stopped || run.should_try_room(self.config.period());
         let inventory = self.discover(run)?;
         if !should_rewatch && run.watches.as_ref().is_some_and(|watches| watches.inventory == inventory) {
             return Ok(());
@@ -336,7 +363,12 @@ impl Watcher {
 
     /// Time between two collections. A host engine samples on its own clock: there the interval holds.
     fn period(&self, run: &SessionRun) -> Duration {
-        if run.is_embedded() { self.pace.period() } else { self.config.interval }
+        if run.is_embedded() { self.pace.period() } else { self.config.period() }
+    }
+
+    /// When fields are sampled, once new watches have their first samples.
+    fn schedule(&self, run: &SessionRun) -> Schedule {
+        Schedule::new(self.period(run), self.config.slower_rest())
     }
 
     /// Keeps the pace of the most regular scraper.
@@ -363,9 +395,9 @@ impl Watcher {
     }
 
     fn set_period(&mut self, run: &mut SessionRun) -> Result<(), Event> {
-        let period = self.period(run);
+        let schedule = self.schedule(run);
         let Some(watches) = &mut run.watches else { return Ok(()) };
-        match watches.collector.set_interval(period) {
+        match watches.collector.set_schedule(schedule) {
             Err(error) if error.is_connection_lost() => Err(self.lost(Some(ErrorKind::Watch), &error)),
             Err(error) => {
                 self.report.count_error(ErrorKind::Watch);
@@ -393,24 +425,25 @@ impl Watcher {
         let counts = Kind::ALL.into_iter().map(|kind| (kind, inventory.count(kind)));
         self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
         notices::inventory(&inventory, &self.report.entities, &self.hostname);
-        let period = self.period(run).min(FIRST_PERIOD);
-        let watched = run.watch(&self.counters, inventory, &mut self.memory, period);
+        let first = Schedule::first(self.period(run).min(FIRST_PERIOD));
+        let watched = run.watch(&self.counters, inventory, &mut self.memory, first);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         self.report_plan(watches);
+        watches.exposition.set_containers(&self.container_map);
         self.relabel(run);
         Ok(())
     }
 
     /// Collects and publishes. Returns why the engine should be started again, if it should.
     fn collect(&mut self, run: &mut SessionRun) -> Result<Option<RestartReason>, Event> {
-        let (start, interval) = (Instant::now(), self.period(run));
+        let (start, interval, schedule) = (Instant::now(), self.period(run), self.schedule(run));
         let watches = run.watches.as_mut().expect("something is watched");
         let collected = watches.collector.collect(&watches.inventory, &mut self.memory, microseconds());
         let outcome = collected.map_err(|error| self.lost(None, &error))?;
         run.has_failed |= !outcome.errors.is_empty();
         let (table, judgement) = (&mut watches.collector.table, &mut watches.judgement);
         table.settle_labels();
-        let look = Look { now: start, interval };
+        let look = Look { now: start, schedule };
         run.freshness.judge(look, &mut self.answered, table, &watches.inventory, judgement);
         if !judgement.no_gpu_has_values && !watches.inventory.gpus.is_empty() {
             run.fatal_xid.clear();
@@ -465,6 +498,7 @@ impl Watcher {
         let event = self.judge(run);
         let no_gpu_answers = matches!(&event, Event::Collected(running) if running.no_gpu_answers);
         self.advance(event);
+        self.relabel_containers(run);
         self.publish(run);
         let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded() && run.fatal_xid.is_empty());
         Ok(is_silent.then_some(RestartReason::GpusSilent))
@@ -509,27 +543,48 @@ impl Watcher {
         self.watch(run, inventory)
     }
 
-    /// Reads the counters file again. Returns whether there is something new to watch. If none of its rows can be used, the
-    /// log says why, and the rows that there were stay.
+    /// Reads the configuration file and the counters file again. Returns whether there is something new to watch. If one of
+    /// them cannot be used, the log says why, and all settings and rows stay as they were.
     fn reload(&mut self) -> bool {
-        let file = self.config.collectors.display().to_string();
-        match Counters::read(&self.config.collectors, &sources::names()) {
+        let settings = self.read_settings.as_ref().map(|read| read()).transpose();
+        let read = settings.and_then(|settings| {
+            let config = settings.as_ref().unwrap_or(&self.config);
+            // Before it is read, and also where it is not there yet.
+            self.wait.monitor(&monitored(config));
+            let counters = Counters::of(config, &sources::names()).map_err(|error| error.to_string())?;
+            Ok((settings, counters))
+        });
+        match read {
             Err(error) => {
                 self.report.reloads[1] += 1;
-                for line in error.to_string().lines() {
-                    log::error!("{line}");
-                }
-                log::error!(file = file; "the counters file cannot be used; the rows that were read before stay");
+                notices::not_reloaded(&error, &self.config);
                 false
             }
-            Ok(counters) => {
+            Ok((settings, counters)) => {
                 self.report.reloads[0] += 1;
-                counters.notes(&self.config.collectors).iter().for_each(|note| log::warn!("{note}"));
-                let is_new = counters != self.counters;
-                log::info!(file = file, rows = counters.rows.len(), changed = is_new; "the counters file was read again");
+                let mut is_new = counters != self.counters;
+                if let Some(settings) = settings {
+                    is_new |= settings.interval != self.config.interval;
+                    self.take_settings(settings);
+                }
+                counters.notes(self.config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
+                notices::reloaded(&self.config, counters.rows.len(), is_new);
                 self.counters = counters;
                 is_new
             }
+        }
+    }
+
+    /// Takes over the settings of a configuration file that was read again.
+    fn take_settings(&mut self, settings: Config) {
+        for warning in settings.warnings.iter().filter(|warning| !self.config.warnings.contains(warning)) {
+            log::warn!("{warning}");
+        }
+        let period = self.config.period();
+        self.config.take_from_file(settings);
+        if self.config.period() != period {
+            self.pace = Pace::new(self.config.period(), self.config.min_collect_interval);
+            self.publisher.published().set_interval(self.config.period(), self.config.stale_after);
         }
     }
 
@@ -564,7 +619,7 @@ impl Watcher {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
                 Wake::JobsChanged => self.read_jobs(),
-                Wake::CountersChanged | Wake::Command(Command::Reload) => drop(self.reload()),
+                Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(Command::Release) => return Event::Release,
                 Wake::Command(Command::Stop) => return Event::Stop,
@@ -578,7 +633,7 @@ impl Watcher {
             match self.wait(Instant::now() + REPUBLISH) {
                 Wake::Due => self.publish_without_samples(),
                 Wake::JobsChanged => self.read_jobs(),
-                Wake::CountersChanged | Wake::Command(Command::Reload) => drop(self.reload()),
+                Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Release) => {}
                 Wake::Command(Command::Resume) => return Event::Resume,
                 Wake::Command(Command::Stop) => return Event::Stop,
@@ -597,6 +652,12 @@ impl Watcher {
         let oldest = found.and_then(|_| inventory::oldest_architecture(&run.session, &watches.inventory.gpus));
         notices::neighbour(found, &places, oldest);
     }
+}
+
+/// The files that settings and rows come from.
+fn monitored(config: &Config) -> Vec<&Path> {
+    let counters = config.rows.is_none().then_some(config.collectors.as_path());
+    config.config_file.as_deref().into_iter().chain(counters).collect()
 }
 
 /// Now, as DCGM counts: since 1970.

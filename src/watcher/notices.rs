@@ -4,12 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::phase::Phase;
+use crate::config::Config;
 use crate::config::engine::Address;
 use crate::dcgm::Error;
 use crate::inventory::architecture::Architecture;
 use crate::inventory::{Inventory, Kind};
 use crate::metrics::plan::Plan;
 use crate::metrics::switch_fields::Change;
+use crate::system::listeners::Stranger;
 use crate::system::logging::Throttle;
 
 pub fn job_map(directory: &Path) {
@@ -39,6 +41,13 @@ pub fn connecting(address: Option<&Address>) {
     }
 }
 
+pub fn stranger(address: &Address, owner: &Stranger) {
+    log::warn!(
+        hint = format!("to use it all the same, name it: -r {address}");
+        "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
+    );
+}
+
 pub fn refused(address: &Address, error: &Error) {
     log::warn!(
         error = error.to_string();
@@ -66,6 +75,38 @@ pub fn lost(error: &Error) {
 pub fn pace(period: Duration, follows: bool) {
     let how = if follows { "collecting just before each scrape" } else { "collecting at the interval" };
     log::info!(seconds = period.as_secs_f64(); "{how}");
+}
+
+/// The configuration file or the counters file was read again.
+pub fn reloaded(config: &Config, rows: usize, is_new: bool) {
+    let file = config.counters_file().display().to_string();
+    match &config.config_file {
+        None => log::info!(file = file, rows = rows, changed = is_new; "the counters file was read again"),
+        Some(settings) => log::info!(
+            file = file,
+            settings = settings.display().to_string(),
+            rows = rows,
+            collections = config.collections.len(),
+            seconds = config.interval.as_secs_f64(),
+            changed = is_new;
+            "the configuration file and the counters were read again"
+        ),
+    }
+}
+
+/// The same, and it cannot be used.
+pub fn not_reloaded(error: &str, config: &Config) {
+    for line in error.lines() {
+        log::error!("{line}");
+    }
+    let file = config.counters_file().display().to_string();
+    match &config.config_file {
+        None => log::error!(file = file; "the counters file cannot be used; the rows that were read before stay"),
+        Some(settings) => log::error!(
+            file = settings.display().to_string();
+            "the configuration cannot be used; the settings and the rows that were read before stay"
+        ),
+    }
 }
 
 /// Whether there is another engine on the node beside the embedded one, and what that means on these GPUs.

@@ -13,6 +13,7 @@ use crate::inventory::Kind;
 use crate::jobs;
 use crate::metrics::Collector;
 use crate::metrics::exporter::ErrorKind;
+use crate::metrics::sources::xid;
 
 impl Watcher {
     /// Renders the samples that there are and publishes the page.
@@ -27,8 +28,20 @@ impl Watcher {
         self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
             watches.exposition.render_up(&watches.judgement.up, self.lost.entities(), &mut self.text);
+            if let Some(counts) = watches.collector.xid_events(&mut self.memory) {
+                let gone = self.lost.entities();
+                let keys: Vec<_> = gone.iter().map(|entity| self.memory.key(entity)).collect();
+                let of_gone = gone.iter().zip(xid::events(&mut self.memory, keys));
+                let of_gone: Vec<_> = of_gone.filter_map(|(entity, count)| Some((entity, count?))).collect();
+                watches.exposition.render_xid_events(&counts, &of_gone, &mut self.text);
+            }
             watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
+        }
+        // Where samples do not show jobs, nothing else would.
+        if self.config.exporter_metrics || self.config.job_labels == JobLabels::InfoOnly {
             watches.exposition.render_jobs(&mut self.text);
+        }
+        if self.config.exporter_metrics {
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
@@ -66,6 +79,8 @@ impl Watcher {
             notices::unmatched(name);
         }
         self.unmatched = unmatched;
+        let beyond: usize = watches.inventory.entities.iter().map(|entity| jobs.beyond_limit(&entity.names)).sum();
+        self.report.job_ids_left_out = Some(jobs.left_out() + beyond);
         if self.config.job_labels == JobLabels::OnSamples {
             let now = microseconds();
             for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
@@ -74,13 +89,22 @@ impl Watcher {
         }
     }
 
+    /// Takes up what the container runtime has said since the last time.
+    pub(super) fn relabel_containers(&mut self, run: &mut SessionRun) {
+        let changed = self.containers.as_ref().and_then(|containers| containers.changed(&self.container_map));
+        if let (Some(map), Some(watches)) = (changed, &mut run.watches) {
+            watches.exposition.set_containers(&map);
+            self.container_map = map;
+        }
+    }
+
     pub(super) fn read_jobs(&mut self) {
         let Some(directory) = &self.config.job_map else { return };
-        let jobs::Scan { map, problems, left_out } = jobs::scan(directory);
-        self.jobs = Some(map);
-        self.report.job_ids_left_out = Some(left_out);
-        *self.report.job_map_errors.get_or_insert(0) += problems.len() as u64;
-        for problem in problems {
+        let scan = jobs::scan(directory, self.config.job_map_trust);
+        *self.report.job_map_errors.get_or_insert(0) += scan.errors() as u64;
+        self.report.job_ids_left_out = Some(scan.map.left_out());
+        self.jobs = Some(scan.map);
+        for problem in scan.problems {
             if self.throttle.allows(&problem) {
                 log::warn!(error = problem; "part of the HPC job map cannot be used");
             }

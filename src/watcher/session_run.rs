@@ -12,11 +12,12 @@ use crate::dcgm::{Mode, Result, Session};
 use crate::inventory::Inventory;
 use crate::metrics::Memory;
 use crate::metrics::freshness::Freshness;
+use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields;
 
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
-const LOOK_AGAIN_COLLECTIONS: u32 = 10;
+const LOOK_AGAIN_COLLECTIONS: u32 = 30;
 const LOOK_AGAIN_SOONEST: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_LATEST: Duration = Duration::from_secs(30);
 /// Where the engine had no room for all groups, they are tried again after so many collections, within these limits:
@@ -102,7 +103,7 @@ impl SessionRun {
         counters: &Counters,
         inventory: Inventory,
         memory: &mut Memory,
-        period: Duration,
+        schedule: Schedule,
     ) -> Result<&mut ActiveWatches> {
         (self.collected, self.collections, self.due) = (None, 0, Instant::now());
         (self.should_rewatch, self.answered, self.watched) = (false, Vec::new(), Instant::now());
@@ -113,7 +114,7 @@ impl SessionRun {
             // Dropped before new ones are made: an engine has room for few groups, and of two watches on the same field
             // of an entity the first to be dropped ends both.
         }
-        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, period)?;
+        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, schedule)?;
         Ok(self.watches.insert(watches))
     }
 

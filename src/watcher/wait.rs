@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     Stop,
-    /// Read the counters file again.
+    /// Read the configuration file and the counters file again.
     Reload,
     /// Release the GPUs.
     Release,
@@ -49,7 +49,7 @@ impl WatcherHandle {
 pub enum Wake {
     Due,
     JobsChanged,
-    CountersChanged,
+    FilesChanged,
     Command(Command),
 }
 
@@ -59,17 +59,36 @@ pub struct Wait {
     wake_up: Arc<OwnedFd>,
     jobs: Option<DirectoryMonitor>,
     jobs_reported: Instant,
-    counters: FileMonitor,
+    files: Vec<FileMonitor>,
 }
 
 impl Wait {
+    /// Monitors these files and the job map's directory.
+    ///
     /// Errors: no event descriptor is to be had.
-    pub fn new(counters: &Path, jobs: Option<&Path>) -> std::io::Result<(Wait, WatcherHandle)> {
+    pub fn new(files: &[&Path], jobs: Option<&Path>) -> std::io::Result<(Wait, WatcherHandle)> {
         let (sender, commands) = channel();
         let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let handle = WatcherHandle { commands: sender, wake_up: wake_up.clone() };
-        let (jobs, counters) = (jobs.map(DirectoryMonitor::new), FileMonitor::new(counters));
-        Ok((Wait { commands, wake_up, jobs, jobs_reported: Instant::now(), counters }, handle))
+        let mut wait = Wait {
+            commands,
+            wake_up,
+            jobs: jobs.map(DirectoryMonitor::new),
+            jobs_reported: Instant::now(),
+            files: Vec::new(),
+        };
+        wait.monitor(files);
+        Ok((wait, handle))
+    }
+
+    /// Monitors these files instead of those so far. What is already known of one stays known.
+    pub fn monitor(&mut self, files: &[&Path]) {
+        self.files.retain(|monitor| files.contains(&monitor.file.as_path()));
+        for file in files {
+            if self.files.iter().all(|monitor| monitor.file != *file) {
+                self.files.push(FileMonitor::new(file));
+            }
+        }
     }
 
     /// Waits until `until`, a command, or a change.
@@ -81,8 +100,9 @@ impl Wait {
                 Err(TryRecvError::Empty) => {}
             }
             let now = Instant::now();
-            if self.counters.changed(now) {
-                return Wake::CountersChanged;
+            // Of all, so that two that change together are read once.
+            if self.files.iter_mut().filter_map(|file| file.changed(now).then_some(())).count() > 0 {
+                return Wake::FilesChanged;
             }
             let jobs_from = self.jobs_reported + JOBS_SOONEST;
             let jobs_wait = self.jobs.is_some() && now < jobs_from;
@@ -97,7 +117,7 @@ impl Wait {
             if jobs_wait {
                 rest = rest.min(jobs_from - now);
             }
-            if let Some((_, settled)) = self.counters.pending {
+            for (_, settled) in self.files.iter().filter_map(|file| file.pending) {
                 rest = rest.min(settled.saturating_duration_since(now));
             }
             self.sleep(rest, jobs_wait);
@@ -107,13 +127,15 @@ impl Wait {
     /// Sleeps until a descriptor is readable, at most for `rest`.
     fn sleep(&self, rest: Duration, without_jobs: bool) {
         let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryMonitor::descriptor);
-        let descriptors = [Some(&*self.wake_up), jobs, self.counters.directory.descriptor()];
+        let files = self.files.iter().map(|file| file.directory.descriptor());
+        let descriptors = [Some(&*self.wake_up), jobs].into_iter().chain(files);
         let mut descriptors: Vec<PollFd<'_>> =
-            descriptors.into_iter().flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+            descriptors.flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
         // An interrupted wait is a short one.
-        let _ = poll(&mut descriptors, Some(&timeout));
-        let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
+        if poll(&mut descriptors, Some(&timeout)) != Ok(0) {
+            let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
+        }
     }
 }
 

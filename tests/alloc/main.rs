@@ -75,6 +75,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
             hostname: "node001".to_owned(),
             replace_blanks_in_model_name: false,
             fake_gpus: false,
+            cpu_serials: false,
         },
     };
     let inventory = inventory::discover(&session, &scope, &mut Known::default()).unwrap();
@@ -91,7 +92,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let (mut answered, mut freshness) = (Answered::default(), Freshness::default());
     let mut judgement = Judgement::default();
     let (mut text, report) = (String::new(), Report::default());
-    let look = Look { now: Instant::now(), interval };
+    let look = Look { now: Instant::now(), schedule: interval.into() };
     let mut cycle = || {
         let outcome = collector.collect(&inventory, &mut memory, 0).unwrap();
         assert!(outcome.errors.is_empty());

@@ -1,13 +1,18 @@
 //! The real binary, scraped by a real Prometheus and a real VictoriaMetrics, and told by a real Slurm. Run by `make e2e`.
 
 mod alerts;
+#[path = "../it/any_page.rs"]
+mod any_page;
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
 mod common;
+mod containers;
 mod dashboards;
+mod openmetrics;
 #[path = "../it/scripts.rs"]
 mod scripts;
 mod slurm;
+mod xids;
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -13,9 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dcgm_exporter::cli::{self, devices};
+use dcgm_exporter::config::JobMapTrust;
 use dcgm_exporter::config::devices::{DeviceSelection, Selection};
+use dcgm_exporter::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+use dcgm_exporter::config::file::ConfigFile;
 use dcgm_exporter::config::listen::{ListenAddress, Timeouts};
+use dcgm_exporter::config::{Config, OpenMetrics};
 use dcgm_exporter::counters::Counters;
+use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::jobs;
 use dcgm_exporter::jobs::gpu_name::GpuName;
 use dcgm_exporter::metrics::sources;
@@ -130,7 +135,7 @@ fn job_map_directory() {
     fuzz("jobs", |input| {
         std::fs::write(directory.join("0"), input).unwrap();
         std::fs::write(directory.join("job.1"), input).unwrap();
-        let scan = jobs::scan(&directory);
+        let scan = jobs::scan(&directory, JobMapTrust::RootOnly);
         let ids = scan.map.jobs_of(&[GpuName::Index(0)]);
         assert!(ids.len() <= 64);
         for (index, id) in ids.iter().enumerate() {
@@ -166,14 +171,23 @@ struct Served {
 
 impl Served {
     fn start(web: Option<&Path>) -> Served {
-        let published = Arc::new(PublishedPage::new(Duration::from_secs(3600), None, || None));
+        let published = PublishedPage::new(Duration::from_secs(3600), None, || None);
+        let published = Arc::new(published.with_open_metrics(openmetrics::convert));
         published.set_status("running".to_owned(), true);
         Publisher::new(published.clone()).publish("page\n", None);
         let address = ListenAddress::parse("127.0.0.1:0").unwrap();
         let listeners = Arc::new(listen::open(&address).unwrap());
         let address = listeners[0].address();
         let timeouts = Timeouts { read: Duration::from_secs(10), write: Duration::from_secs(30) };
-        server::start(listeners, &published, timeouts, Web::open(web).unwrap(), &Supervisor::new(|| {}).0).unwrap();
+        server::start(
+            listeners,
+            &published,
+            timeouts,
+            OpenMetrics::Always,
+            Web::open(web).unwrap(),
+            &Supervisor::new(|| {}).0,
+        )
+        .unwrap();
         Served { address, published }
     }
 
@@ -216,7 +230,10 @@ fn request_heads() {
             }
             Verdict::Refused(status) => Some(status),
             Verdict::Complete { request, length } => {
-                assert!(length <= input.len() && request.canonical().is_ascii(), "{request:?}");
+                assert!(
+                    length <= input.len() && request.canonical(request.accept.form(OpenMetrics::Always)).is_ascii(),
+                    "{request:?}"
+                );
                 Some(match (request.method, request.path) {
                     (Method::Options, _) => "204 No Content",
                     (Method::Other, _) => "405 Method Not Allowed",
@@ -263,6 +280,33 @@ fn web_configuration() {
         }
     });
     std::fs::remove_file(&file).unwrap();
+}
+
+/// Every problem has a place in the file, and what is taken can be used with any counters.
+#[test]
+fn configuration_file() {
+    fuzz("config", |input| match ConfigFile::parse(input) {
+        Ok(file) => {
+            assert!(matches!(file.version, 1 | 2));
+            for collection in &file.collections {
+                let interval = collection.interval;
+                assert!((SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) && !collection.patterns.is_empty());
+            }
+            let config = Config { rows: file.rows, collections: file.collections, ..Config::default() };
+            if let (Some(written), Ok(counters)) = (&config.rows, Counters::of(&config, &sources::names())) {
+                assert!(!counters.rows.is_empty() && counters.rows.len() <= written.len());
+            }
+        }
+        Err(problems) => {
+            // YAML has line ends of its own.
+            let lines = input.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() + 1;
+            assert!(!problems.is_empty());
+            for problem in problems {
+                assert!((1..=lines + 1).contains(&problem.at.line) && problem.at.column > 0, "{problem}");
+                assert!(!problem.what.is_empty());
+            }
+        }
+    });
 }
 
 #[test]

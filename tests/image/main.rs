@@ -3,6 +3,8 @@
 //! Debian comes from debootstrap, once; every test boots a copy of it in namespaces of its own. Its libdcgm is the
 //! simulated one, installed where the real one would be.
 
+mod packages;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -226,7 +228,9 @@ fn works(node: &Node) {
     assert!(found("settings").1.contains("dcgm-exporter.service"), "{report:#}");
     assert!(found("port").0 == "ok" && found("port").1.contains("served by this exporter"), "{report:#}");
     assert_eq!(found("running exporter").0, "ok", "{report:#}");
-    node.run("systemd-analyze verify dcgm-exporter.service dcgm-exporter.socket");
+    node.run(
+        "systemd-analyze verify --man=no dcgm-exporter.service dcgm-exporter.socket dcgm-exporter-devices.service",
+    );
     let security = node
         .run("systemd-analyze security --offline=true --threshold=30 $(systemctl show -P FragmentPath dcgm-exporter)");
     println!("{}", security.lines().last().unwrap());
@@ -251,21 +255,22 @@ fn works(node: &Node) {
 /// A client of the node's host engine, as nobody and without a device.
 fn works_remotely(node: &Node, share: &str) {
     node.run(
-        "printf '[Service]\\nExecStart=/root/hostengine --listen 127.0.0.1:5555\\n' >/etc/systemd/system/nvidia-dcgm.service; \
+        "printf '[Service]\\nRuntimeDirectory=nvidia-dcgm\\nUMask=0\\nExecStart=/root/hostengine --socket /run/nvidia-dcgm/nv-hostengine.sock\\n' \
+         >/etc/systemd/system/nvidia-dcgm.service; \
          systemctl daemon-reload; systemctl start nvidia-dcgm",
     );
     node.run("systemctl restart dcgm-exporter");
     node.page_with("DCGM_FI_DEV_GPU_TEMP{");
-    node.run("journalctl --no-pager -u dcgm-exporter | grep -q 'a host engine answers at 127.0.0.1:5555 beside the embedded one'");
+    node.run("journalctl --no-pager -u dcgm-exporter | grep -q 'a host engine answers at unix:///run/nvidia-dcgm/nv-hostengine.sock beside the embedded one'");
     node.run(&format!(
         "install -D -m 0644 {share}/remote.conf /etc/systemd/system/dcgm-exporter.service.d/remote.conf; \
          systemctl daemon-reload; systemctl restart dcgm-exporter"
     ));
-    let page = node.page_with("engine_info{mode=\"remote\",address=\"127.0.0.1:5555\"");
+    let page = node.page_with("engine_info{mode=\"remote\",address=\"unix:///run/nvidia-dcgm/nv-hostengine.sock\"");
     assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{") && page.contains("hostname=\"gpu-node-1\""), "{page}");
     let pid = node.main_pid();
     assert_ne!(node.run(&format!("stat -c %u /proc/{pid}")), "0", "not root");
-    node.run("systemd-analyze verify dcgm-exporter.service");
+    node.run("systemd-analyze verify --man=no dcgm-exporter.service");
     node.run("systemctl restart nvidia-dcgm");
     node.page_with("reconnects_total 1");
     node.run(
@@ -350,6 +355,10 @@ fn the_tarball_on_the_node() {
     assert_eq!(node.main_pid(), before, "it was left alone");
     node.run("make -C /root/dcgm-exporter-* uninstall");
     assert!(!node.output("systemctl is-active dcgm-exporter").status.success());
+    // The settings were changed above and changed back.
+    let left = "find / -xdev -name '*dcgm-exporter*' -not -path '/root/*' -not -path '/proc/*' -not -path '/var/lib/systemd/*' -not -path '/run/*'";
+    assert_eq!(node.run(left), "");
+    node.run("test ! -e /run/dcgm-job-map");
 }
 
 #[test]

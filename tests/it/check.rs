@@ -229,6 +229,36 @@ fn counters_and_profiling_that_a_model_does_not_have() {
 }
 
 #[test]
+fn fields_that_instances_lack_and_their_gpu_has() {
+    let scratch = Scratch::new();
+    let mut node = scenario(&[0]);
+    let instance =
+        |id: u32| json!({ "parent_gpu": 0, "entity_id": id, "nvml_gpu_instance_id": 7 + id, "profile": "1g.18gb" });
+    node["system"]["gpu_instances"] = (0..3).map(instance).collect();
+    let compute = |id: u32| json!({ "instance": id, "id": 10 + id });
+    node["system"]["compute_instances"] = (0..2).map(compute).collect();
+    let values = |entity: &str, id: u32, fields: &[&str]| {
+        let fields: serde_json::Map<String, Value> =
+            fields.iter().map(|field| (field.to_string(), json!({ "type": "int64", "value": "7" }))).collect();
+        json!({ "entity": entity, "id": id, "fields": fields })
+    };
+    node["latest_values"] = json!([
+        values("GPU", 0, &["150", "252", "251"]),
+        values("GPU_I", 0, &["150"]),
+        values("GPU_I", 1, &["150"]),
+        values("GPU_I", 2, &["150", "252", "251"]),
+    ]);
+    let mut command = check(&scratch, &node);
+    scratch.write("counters.csv", format!("{GPU_TEMP}DCGM_FI_DEV_FB_USED, gauge, u\nDCGM_FI_DEV_FB_FREE, gauge, f\n"));
+    let checked = Checked::run(&mut command);
+    let gpu_only = "instances 0, 1 of GPU 0: no value of DCGM_FI_DEV_FB_FREE, DCGM_FI_DEV_FB_USED; the driver gives them for the \
+                    whole GPU only";
+    checked.says("MIG instances", "warn", gpu_only);
+    // With values everywhere, and on a node without MIG, there is nothing to say.
+    assert_eq!(checked.complaints().len(), 1, "{:#?}", checked.complaints());
+}
+
+#[test]
 fn host_engines_that_answer_and_that_do_not() {
     let scratch = Scratch::new();
     let mut other = node();
@@ -318,8 +348,10 @@ fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
     std::fs::remove_file(jobs.join("minor9")).unwrap();
     std::fs::set_permissions(&jobs, PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::create_dir(jobs.join("1")).unwrap();
-    let checked = ask(&jobs);
-    checked.says("job map", "warn", "mode 0777");
+    ask(&jobs).says("job map", "fail", "has mode 0777, others can write there, and is refused");
+    let mut insecure = check(&scratch, &node());
+    let checked = Checked::run(insecure.arg("--hpc-job-mapping-dir").arg(&jobs).arg("--job-map-insecure"));
+    checked.says("job map", "warn", "--job-map-insecure allows it");
     checked.says("job map", "warn", "not a regular file");
 }
 

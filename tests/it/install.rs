@@ -1,22 +1,28 @@
-//! `make install` into a directory tree, as for an image: what lies where, twice the same, and edited files kept.
+//! `make install` into a directory tree, as for an image: what lies where, twice the same, edited files and masks kept, and
+//! what is taken away again. And the list of crates whose licences go with the binary.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::common::Scratch;
 
 fn make(target: &str, image: &Path, more: &[&str]) -> String {
-    let output = Command::new("make")
+    let output = try_make(target, image, more);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn try_make(target: &str, image: &Path, more: &[&str]) -> Output {
+    Command::new("make")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["--no-print-directory", target])
         .arg(format!("BINARY={}", env!("CARGO_BIN_EXE_dcgm-exporter")))
         .arg(format!("DESTDIR={}", image.display()))
         .args(more)
         .output()
-        .expect("make runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+        .expect("make runs")
 }
 
 /// Every file below a directory: its path in it, its mode, its content, or where it links to.
@@ -44,7 +50,7 @@ fn names(image: &Path) -> Vec<(String, u32)> {
 
 const LINK: &str = "etc/systemd/system/multi-user.target.wants/dcgm-exporter.service";
 
-const INSTALLED: [(&str, u32); 21] = [
+const INSTALLED: [(&str, u32); 23] = [
     ("etc/dcgm-exporter/1.x-compatibility-metrics.csv", 0o644),
     ("etc/dcgm-exporter/base-units.csv", 0o644),
     ("etc/dcgm-exporter/blackwell.csv", 0o644),
@@ -54,6 +60,7 @@ const INSTALLED: [(&str, u32); 21] = [
     ("etc/dcgm-exporter/environment", 0o644),
     ("etc/dcgm-exporter/fleet-health.csv", 0o644),
     ("etc/dcgm-exporter/hpc.csv", 0o644),
+    ("etc/systemd/system/dcgm-exporter-devices.service", 0o644),
     ("etc/systemd/system/dcgm-exporter.service", 0o644),
     ("etc/systemd/system/dcgm-exporter.socket", 0o644),
     (LINK, 0),
@@ -61,12 +68,36 @@ const INSTALLED: [(&str, u32); 21] = [
     ("usr/local/lib/tmpfiles.d/dcgm-exporter.conf", 0o644),
     ("usr/local/share/bash-completion/completions/dcgm-exporter", 0o644),
     ("usr/local/share/dcgm-exporter/config.sha256", 0o644),
+    ("usr/local/share/dcgm-exporter/make-devices.sh", 0o755),
     ("usr/local/share/dcgm-exporter/remote.conf", 0o644),
-    ("usr/local/share/dcgm-exporter/slurm/epilog.sh", 0),
-    ("usr/local/share/dcgm-exporter/slurm/job-map.sh", 0o755),
-    ("usr/local/share/dcgm-exporter/slurm/prolog.sh", 0),
-    ("usr/local/share/man/man1/dcgm-exporter.1", 0o644),
+    ("usr/local/share/doc/dcgm-exporter/CHANGELOG.md.gz", 0o644),
+    ("usr/local/share/doc/dcgm-exporter/LICENSE", 0o644),
+    ("usr/local/share/doc/dcgm-exporter/copyright", 0o644),
+    ("usr/local/share/man/man1/dcgm-exporter.1.gz", 0o644),
 ];
+
+/// Besides, whatever lies in these folders.
+fn installed() -> Vec<(String, u32)> {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist");
+    let mut all: Vec<(String, u32)> = INSTALLED.map(|(name, mode)| (name.to_owned(), mode)).into();
+    for folder in ["slurm", "prometheus", "grafana"].map(|folder| dist.join(folder)) {
+        let files = if folder.is_dir() { tree(&folder) } else { Vec::new() };
+        let shown = folder.strip_prefix(&dist).unwrap().display().to_string();
+        all.extend(files.into_iter().map(|(name, mode, _)| {
+            // A link has none.
+            let mode = if mode == 0 {
+                0
+            } else if mode & 0o111 == 0 {
+                0o644
+            } else {
+                0o755
+            };
+            (format!("usr/local/share/dcgm-exporter/{shown}/{name}"), mode)
+        }));
+    }
+    all.sort();
+    all
+}
 
 fn image(scratch: &Scratch) -> PathBuf {
     scratch.path("image with a blank")
@@ -78,7 +109,9 @@ fn twice_is_as_once() {
     let image = image(&scratch);
     make("install", &image, &[]);
     let once = tree(&image);
-    assert_eq!(names(&image), INSTALLED.map(|(name, mode)| (name.to_owned(), mode)));
+    assert_eq!(names(&image), installed());
+    assert!(installed().iter().any(|(name, mode)| name.ends_with("slurm/job-map.sh") && *mode == 0o755));
+    assert!(installed().iter().any(|(name, mode)| name.ends_with("slurm/prolog.sh") && *mode == 0));
     let link = std::fs::read_link(image.join(LINK)).unwrap();
     assert_eq!(link, Path::new("/etc/systemd/system/dcgm-exporter.service"), "as seen from inside the image");
     let modified = || image.join("usr/local/bin/dcgm-exporter").metadata().unwrap().modified().unwrap();
@@ -115,10 +148,179 @@ fn what_an_administrator_did_is_kept() {
         assert!(std::fs::read_to_string(&old).unwrap().contains("DCGM_FI_DEV_SM_CLOCK"));
         assert!(!image.join(LINK).is_symlink(), "it stays disabled");
     }
-    make("uninstall", &image, &[]);
-    let left = names(&image);
-    assert!(left.iter().all(|(name, _)| name.starts_with("etc/dcgm-exporter/")), "{left:?}");
+    // What was installed goes; what was edited or added stays, without the new version of it.
+    std::fs::write(image.join("etc/dcgm-exporter/mine.csv"), "").unwrap();
+    let said = make("uninstall", &image, &[]);
+    assert!(said.contains("/etc/dcgm-exporter has files that were changed or added"), "{said}");
+    let left: Vec<String> = names(&image).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["etc/dcgm-exporter/default-counters.csv", "etc/dcgm-exporter/mine.csv"]);
     assert_eq!(std::fs::read_to_string(&edited).unwrap(), "DCGM_FI_DEV_GPU_TEMP, gauge, mine\n");
+}
+
+#[test]
+fn what_nobody_touched_is_gone_after_uninstall() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    make("install", &image, &[]);
+    make("uninstall", &image, &[]);
+    assert_eq!(names(&image), []);
+    assert!(!image.join("etc/dcgm-exporter").exists());
+}
+
+#[test]
+fn a_mask_stays() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    let unit = image.join("etc/systemd/system/dcgm-exporter.service");
+    std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &unit).unwrap();
+    let is_masked = || std::fs::read_link(&unit).is_ok_and(|target| target == Path::new("/dev/null"));
+    let said = make("install", &image, &[]);
+    assert!(said.contains("dcgm-exporter.service is masked and left alone"), "{said}");
+    assert!(is_masked() && !image.join(LINK).is_symlink());
+    assert!(image.join("usr/local/bin/dcgm-exporter").is_file());
+    make("uninstall", &image, &[]);
+    assert!(is_masked());
+}
+
+/// `Wants=nvidia-dcgm.service`, by a link, where that is enabled, and nowhere else.
+#[test]
+fn an_engine_is_wanted_only_where_it_is_enabled() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    let system = image.join("etc/systemd/system");
+    let wanted = system.join("dcgm-exporter.service.wants/nvidia-dcgm.service");
+    make("install", &image, &[]);
+    assert!(!wanted.is_symlink());
+    let unit = std::fs::read_to_string(system.join("dcgm-exporter.service")).unwrap();
+    assert!(!unit.lines().any(|line| line.starts_with("Wants=") && line.contains("nvidia-dcgm")), "{unit}");
+    let enabled = system.join("multi-user.target.wants/nvidia-dcgm.service");
+    std::os::unix::fs::symlink("/lib/systemd/system/nvidia-dcgm.service", &enabled).unwrap();
+    make("install", &image, &[]);
+    assert!(wanted.is_symlink());
+    std::fs::remove_file(&enabled).unwrap();
+    make("install", &image, &[]);
+    assert!(!wanted.is_symlink());
+    // Masked, although a link from before says enabled.
+    std::os::unix::fs::symlink("/lib/systemd/system/nvidia-dcgm.service", &enabled).unwrap();
+    std::os::unix::fs::symlink("/dev/null", system.join("nvidia-dcgm.service")).unwrap();
+    make("install", &image, &[]);
+    assert!(!wanted.is_symlink());
+    std::fs::remove_file(system.join("nvidia-dcgm.service")).unwrap();
+    make("install", &image, &[]);
+    assert!(wanted.is_symlink());
+    make("uninstall", &image, &[]);
+    assert!(!wanted.is_symlink() && enabled.is_symlink());
+}
+
+#[test]
+fn a_package_and_make_install_do_not_mix() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    let places = ["PREFIX=/usr", "UNITDIR=/usr/lib/systemd/system", "ENABLE=no"];
+    make("install", &image, &places);
+    let before = tree(&image);
+    for target in ["install", "uninstall"] {
+        let output = try_make(target, &image, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("is installed as a package here"), "{said}");
+        assert!(tree(&image) == before, "nothing has changed");
+    }
+}
+
+/// A fresh clone: one command builds and installs. Without a compiler there is one clear error.
+#[test]
+fn a_checkout_is_built_first() {
+    let scratch = Scratch::new();
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile"), scratch.path("Makefile")).unwrap();
+    let make = |arguments: &[&str]| {
+        let output = Command::new("make")
+            .current_dir(scratch.path("."))
+            .env_remove("BINARY")
+            .args(["--no-print-directory", "install"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said.into_owned())
+    };
+    let (_, said) = make(&["--dry-run", "CARGO=true"]);
+    assert!(said.starts_with("true build --release --locked\n"), "{said}");
+    // Also one that was built before: it may be older than its source.
+    std::fs::create_dir_all(scratch.path("target/release")).unwrap();
+    scratch.write("target/release/dcgm-exporter", "");
+    let (_, said) = make(&["--dry-run", "CARGO=true"]);
+    assert!(said.starts_with("true build --release --locked\n"), "{said}");
+    let (_, said) = make(&["--dry-run", "CARGO=true", "BINARY=/somewhere/else"]);
+    assert!(!said.contains("build --release"), "{said}");
+    std::fs::remove_file(scratch.path("target/release/dcgm-exporter")).unwrap();
+    let (succeeded, said) = make(&["CARGO=/nowhere/cargo"]);
+    assert!(!succeeded && said.contains("no cargo to build it: install Rust"), "{said}");
+    // A release has its own.
+    std::fs::create_dir(scratch.path("bin")).unwrap();
+    scratch.write("bin/dcgm-exporter", "");
+    let (_, said) = make(&["--dry-run", "CARGO=true"]);
+    assert!(!said.contains("build --release") && said.contains("BINARY=\"bin/dcgm-exporter\""), "{said}");
+}
+
+/// Device files of all GPUs and of MIG, by a stand-in for nvidia-modprobe; nothing without a driver.
+#[test]
+fn device_files_are_asked_for_where_a_driver_is() {
+    let scratch = Scratch::new();
+    let modprobe = scratch.write("nvidia-modprobe", "#!/bin/sh\necho \"$@\"\n");
+    std::fs::set_permissions(&modprobe, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let driver = scratch.path("driver");
+    let make_devices = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd/make-devices.sh");
+        let output = Command::new("sh").arg(script).arg(&driver).arg(&modprobe).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(make_devices(), "", "no driver is loaded by it");
+    let write = |file: &str, text: &str| {
+        let path = driver.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("version", "NVRM version: 580\n");
+    assert_eq!(make_devices(), "-c 255\n");
+    write("gpus/0000:1b:00.0/information", "Model: H200\nDevice Minor: \t 3\nGPU Excluded:\t No\n");
+    write("gpus/0000:2b:00.0/information", "Device Minor: \t 12\n");
+    write("capabilities/mig/monitor", "DeviceFileMinor: 2\n");
+    write("capabilities/gpu3/mig/gi1/access", "");
+    write("capabilities/gpu3/mig/gi1/ci0/access", "");
+    let capabilities = driver.join("capabilities").display().to_string();
+    let expected = format!(
+        "-c 255 -c 3 -c 12 -f {capabilities}/mig/monitor -f {capabilities}/gpu3/mig/gi1/access \
+         -f {capabilities}/gpu3/mig/gi1/ci0/access\n"
+    );
+    assert_eq!(make_devices(), expected);
+}
+
+/// Everything that is linked in is in the file of licences, and nothing else is; `dist/package/third-party.py copyright`
+/// writes it.
+#[test]
+fn licences_of_all_linked_crates_are_there() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/package/copyright")).unwrap();
+    let listed: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("Files: crate ")).collect();
+    let mut linked = BTreeSet::new();
+    for machine in ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"] {
+        let output = Command::new(env!("CARGO"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"])
+            .args(["--package", "dcgm-exporter", "--target", machine])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // `name v1.2.3`, and for a crate that was printed before, ` (*)`.
+        for line in String::from_utf8(output.stdout).unwrap().lines().skip(1) {
+            let (name, rest) = line.split_once(" v").unwrap();
+            linked.insert(format!("{name} {}", rest.split(' ').next().unwrap()));
+        }
+    }
+    let linked: BTreeSet<&str> = linked.iter().map(String::as_str).collect();
+    let both = linked.difference(&listed).chain(listed.difference(&linked)).collect::<Vec<_>>();
+    assert!(linked.len() > 30 && both.is_empty(), "run dist/package/third-party.py copyright: {both:?}");
 }
 
 #[test]
@@ -134,6 +336,5 @@ fn other_places_and_not_enabled() {
     assert!(script.contains(":-/opt/x/etc/dcgm-exporter/environment}"), "{script}");
     assert!(image.join("opt/x/etc/dcgm-exporter/environment").is_file() && !image.join(LINK).is_symlink());
     make("uninstall", &image, &places);
-    let left = names(&image);
-    assert!(left.iter().all(|(name, _)| name.starts_with("opt/x/etc/dcgm-exporter/")), "{left:?}");
+    assert_eq!(names(&image), []);
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use dcgm_exporter::jobs::gpu_name::GpuName;
+
 use crate::common::*;
 
 /// A long interval shows that labels do not wait for the next collection.
@@ -70,7 +72,7 @@ fn more_jobs_than_a_gpu_can_have_are_left_out() {
     std::fs::create_dir(&jobs).unwrap();
     let ids: String = (0..300).map(|id| format!("{}\n", 1_000_000 + id)).collect();
     std::fs::write(jobs.join("0"), ids).unwrap();
-    std::fs::write(jobs.join("1"), "17 18\n19_[1-4]\n").unwrap();
+    std::fs::write(jobs.join("1"), "17 x\n19_[1-4]\n").unwrap();
     let mut exporter = start(&scratch);
     let page = exporter.page();
     let shown = |gpu: u32| {
@@ -249,6 +251,179 @@ fn samples_keep_their_identity_where_jobs_are_info_only() {
     });
     assert_eq!(series(&page), before);
     assert!(page.contains("dcgm_exporter_job_info{hpc_job=\"17\",user=\"me\"} 1\n"), "{page}");
+}
+
+/// Where jobs are in the info metrics alone, these have all that the labels would have had: of GPUs, of instances, of
+/// several jobs on one, and what is known of them.
+#[test]
+fn info_only_says_the_same_of_instances_several_jobs_and_facts() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let mut plan = scenario(&[0, 1]);
+    plan["system"]["gpu_instances"] = serde_json::json!([
+        { "parent_gpu": 1, "entity_id": 0, "nvml_gpu_instance_id": 7, "profile": "1g.18gb", "uuid": "MIG-aa-1" },
+        { "parent_gpu": 1, "entity_id": 1, "nvml_gpu_instance_id": 8, "profile": "1g.18gb", "uuid": "MIG-bb-2" },
+    ]);
+    let values: Vec<_> = [("GPU", 0, 30), ("GPU_I", 0, 40), ("GPU_I", 1, 41)]
+        .into_iter()
+        .map(|(entity, id, value)| {
+            let value = serde_json::json!({ "type": "int64", "value": value.to_string() });
+            serde_json::json!({ "entity": entity, "id": id, "fields": { "252": value } })
+        })
+        .collect();
+    plan["latest_values"] = values.into();
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let counters = scratch.write("counters.csv", "DCGM_FI_DEV_FB_USED, gauge, x\n");
+    let begin = |more: &[&str]| {
+        let mut command = exporter();
+        command.env("DCGM_SIMULATOR_SCENARIO", &plan).args(["-c", "100", "-f"]).arg(&counters);
+        Exporter::start(command.arg("--hpc-job-mapping-dir").arg(&jobs).args(more))
+    };
+    let mut exporters = [
+        begin(&[]),
+        begin(&["--job-labels", "info-only"]),
+        begin(&["--job-labels", "info-only", "--disable-exporter-metrics"]),
+    ];
+    let about_jobs = |page: &str| -> Vec<String> {
+        const FAMILIES: [&str; 4] = ["gpu_allocated{", "gpu_job{", "job_info{", "job_start_time_seconds{"];
+        let is_it = |line: &&str| {
+            line.strip_prefix("dcgm_exporter_").is_some_and(|rest| FAMILIES.iter().any(|name| rest.starts_with(name)))
+        };
+        page.lines().filter(is_it).map(str::to_owned).collect()
+    };
+    let series = |page: &str| -> Vec<String> {
+        let samples = page.lines().filter(|line| line.starts_with("DCGM_"));
+        samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    let before = exporters.each_mut().map(|exporter| series(&exporter.page()));
+    assert!(before[0].len() == 3 && before.iter().all(|series| series == &before[0]), "{before:?}");
+    std::fs::write(jobs.join("job.17"), "user=me\npartition=gpu\nstart_time=1700000000\n").unwrap();
+    std::fs::write(jobs.join("0"), "17\n18 1001\n").unwrap();
+    std::fs::write(jobs.join("1.7"), "19\n20\n").unwrap();
+    std::fs::write(jobs.join("MIG-bb-2"), "17\n").unwrap();
+    let pages = exporters
+        .each_mut()
+        .map(|exporter| exporter.page_with("all jobs are shown", |page| page.matches("gpu_job{gpu=").count() == 5));
+    let told = pages.each_ref().map(|page| about_jobs(page));
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0], told[2]);
+    for line in [
+        "job_info{hpc_job=\"17\",user=\"me\",partition=\"gpu\"} 1",
+        "job_info{hpc_job=\"18\",uid=\"1001\"} 1",
+        "job_start_time_seconds{hpc_job=\"17\"} 1700000000.000000",
+    ] {
+        assert!(told[1].contains(&format!("dcgm_exporter_{line}")), "{line} is not in {told:?}");
+    }
+    let held = |instance: &str, job: &str| {
+        let has = |line: &&String| line.contains(instance) && line.contains(&format!("hpc_job=\"{job}\""));
+        told[1].iter().filter(|line| line.starts_with("dcgm_exporter_gpu_job{")).filter(has).count()
+    };
+    let instances = [("gpu=\"0\"", "17"), ("gpu=\"0\"", "18"), ("GPU_I_ID=\"7\"", "19"), ("GPU_I_ID=\"7\"", "20")];
+    for (instance, job) in instances.into_iter().chain([("GPU_I_ID=\"8\"", "17")]) {
+        assert_eq!(held(instance, job), 1, "{instance} {job}: {told:?}");
+    }
+    // With labels each job has its copy; without, the series are those from before.
+    assert_eq!(series(&pages[0]).len(), 5);
+    assert!(series(&pages[1]) == before[1] && series(&pages[2]) == before[2], "{}", pages[1]);
+    assert!(!pages[2].contains("dcgm_exporter_collections_total") && !pages[2].contains("process_"), "{}", pages[2]);
+    for file in ["0", "1.7", "MIG-bb-2", "job.17"] {
+        std::fs::remove_file(jobs.join(file)).unwrap();
+    }
+    for exporter in &mut exporters {
+        let page = exporter.page_with("no job is left", |page| !page.contains("hpc_job"));
+        let free =
+            page.lines().filter(|line| line.starts_with("dcgm_exporter_gpu_allocated{") && line.ends_with("} 0"));
+        assert_eq!((free.count(), series(&page)), (3, before[0].clone()), "{page}");
+    }
+}
+
+fn chmod(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// What any user could publish, or take from others, in a directory that is open.
+#[test]
+fn nothing_is_read_where_others_can_write_and_no_link_is_followed() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let secret = scratch.write("secret", "root:x:20228\n");
+    std::os::unix::fs::symlink(&secret, jobs.join("0")).unwrap();
+    std::fs::write(jobs.join("1"), "17\n").unwrap();
+    let mut exporter = start(&scratch);
+    let page = exporter.page_with("the file is read", |page| page.contains("hpc_job=\"17\"} 31\n"));
+    assert!(!page.contains("root:x"), "{page}");
+    assert!(exporter.log().contains("jobs/0: not a regular file but a link"), "{}", exporter.log());
+    chmod(&jobs, 0o1777);
+    exporter.page_with("nothing is read any more", |page| !page.contains("hpc_job"));
+    let log = exporter.log();
+    let told = "jobs has mode 1777, others can write there, and is refused; chmod 0755";
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+    assert!(log.contains("on a test bed, --job-map-insecure"), "{log}");
+    // Its mode is all that there was to correct.
+    chmod(&jobs, 0o755);
+    exporter.page_with("it is read again", |page| page.contains("hpc_job=\"17\"} 31\n"));
+    // In its place another directory, by a link.
+    std::fs::rename(&jobs, scratch.path("moved")).unwrap();
+    std::os::unix::fs::symlink(scratch.path("moved"), &jobs).unwrap();
+    std::fs::write(scratch.path("moved/1"), "18\n").unwrap();
+    exporter.until("the link is refused", |exporter| {
+        exporter.log().contains("jobs is a link and is refused").then_some(())
+    });
+    exporter.page_with("nothing is read through a link", |page| !page.contains("hpc_job"));
+}
+
+#[test]
+fn a_test_bed_may_have_it_otherwise() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    std::fs::write(jobs.join("1"), "17\n").unwrap();
+    chmod(&jobs, 0o777);
+    let mut command = exporter();
+    command
+        .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", scenario(&[0, 1]).to_string()))
+        .env("DCGM_JOB_MAP_INSECURE", "true")
+        .args(["-c", "100", "-f"])
+        .arg(scratch.write("counters.csv", GPU_TEMP));
+    let mut exporter = Exporter::start(command.arg("--hpc-job-mapping-dir").arg(&jobs));
+    exporter.page_with("it is read", |page| page.contains("hpc_job=\"17\"} 31\n"));
+}
+
+/// An exporter without root, as a client of the node's engine, and files of 0640.
+#[test]
+fn a_user_that_may_not_read_what_is_known_of_jobs_still_has_their_ids() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    std::fs::write(jobs.join("1"), "17\n18 1001\n").unwrap();
+    for id in ["17", "18"] {
+        std::fs::write(jobs.join(format!("job.{id}")), "user=me\n").unwrap();
+        chmod(&jobs.join(format!("job.{id}")), 0o640);
+    }
+    let found = scan_as(65_534, &jobs);
+    assert_eq!(found.map.jobs_of(&[GpuName::Index(1)]), ["17", "18"]);
+    assert!(found.problems.len() == 1 && found.problems[0].contains("may not read 2 job.<id> files"), "{found:?}");
+    assert!(found.problems[0].contains("DCGM_JOB_MAP_GROUP"), "{found:?}");
+    let told: Vec<_> = found.map.facts().map(|(id, facts)| (id, facts.labels.len())).collect();
+    assert_eq!(told, [("18", 1)]);
+}
+
+/// Reads a map as another user, in a thread that becomes that user.
+fn scan_as(user: u32, directory: &std::path::Path) -> dcgm_exporter::jobs::Scan {
+    let directory = directory.to_owned();
+    let read = std::thread::spawn(move || {
+        let (user, group) = (rustix::process::Uid::from_raw(user), rustix::process::Gid::from_raw(user));
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        dcgm_exporter::jobs::scan(&directory, dcgm_exporter::config::JobMapTrust::RootOnly)
+    });
+    read.join().unwrap()
 }
 
 #[test]

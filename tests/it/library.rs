@@ -62,6 +62,7 @@ fn look(session: &Rc<Session>, known: &mut Known) -> Inventory {
             hostname: String::new(),
             replace_blanks_in_model_name: false,
             fake_gpus: false,
+            cpu_serials: false,
         },
     };
     inventory::discover(session, &scope, known).unwrap()

@@ -1,9 +1,12 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod any_page;
 mod chaos;
 mod check;
 mod clock;
 mod common;
+mod config_file;
+mod containers;
 mod engine_starts;
 mod entities;
 mod golden;
@@ -14,6 +17,7 @@ mod jobs;
 mod library;
 mod newest;
 mod node;
+mod openmetrics;
 mod pace;
 mod refusals;
 mod resilience;
@@ -23,6 +27,7 @@ mod sharing;
 mod signals;
 mod slurm;
 mod sources;
+mod strangers;
 mod supervision;
 mod surroundings;
 mod switches;

@@ -9,6 +9,7 @@ use dcgm_exporter::metrics::sources;
 use serde_json::{Value, json};
 
 use crate::common::*;
+use crate::node::Node;
 
 fn start(scratch: &Scratch, scenario: &Value, arguments: &[&str]) -> Exporter {
     let counters = scratch.write("counters.csv", GPU_TEMP);
@@ -352,10 +353,10 @@ fn fields_are_listed() {
     };
     let all = listed(&["--list-fields"]);
     for (name, expected) in [
-        ("DCGM_FI_DEV_GPU_TEMP", "150 int64 Celsius gpu yes"),
-        ("DCGM_FI_DEV_FB_USED_BYTES", "1627 int64 B compute_instance converted"),
-        ("DCGM_FI_DEV_NVLINK_GET_STATE", "1508 int64 - link yes"),
-        ("DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", "1648 int64 B/s gpu no"),
+        ("DCGM_FI_DEV_GPU_TEMP", "150 int64 Celsius gpu yes yes"),
+        ("DCGM_FI_DEV_FB_USED_BYTES", "1627 int64 B compute_instance converted yes"),
+        ("DCGM_FI_DEV_NVLINK_GET_STATE", "1508 int64 - link yes -"),
+        ("DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", "1648 int64 B/s gpu no no"),
     ] {
         assert_eq!(columns(&all, name).as_deref(), Some(expected), "{name}");
     }
@@ -368,6 +369,54 @@ fn fields_are_listed() {
     }
     let output = bare_exporter().args(["--list-fields", "gpu_temp", "--libdcgm", "/nowhere.so"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && columns(&text, "DCGM_FI_DEV_GPU_TEMP").unwrap().ends_with('?'), "{text}");
+    assert!(
+        output.status.success() && columns(&text, "DCGM_FI_DEV_GPU_TEMP").unwrap().ends_with("? unknown"),
+        "{text}"
+    );
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere.so"));
+}
+
+/// Whether the GPUs have a field is asked of the engine that the exporter would use, which has nothing of it afterwards.
+#[test]
+fn fields_of_these_gpus() {
+    let mut plan = scenario(&[0, 1]);
+    plan["replay"] = false.into();
+    plan["supported_profiling_fields"] = json!([1001]);
+    let node = Node::new(plan);
+    let listed = |pattern: &str, arguments: &[&str]| {
+        let mut command = bare_exporter();
+        command.env("DCGM_SIMULATOR_SCENARIO", node.scratch.path("scenario.json"));
+        command.env("DCGM_SIMULATOR_STATS", node.scratch.path("stats.json"));
+        command.args(["--list-fields", pattern]).arg("--libdcgm").arg(simulator()).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let on_gpu = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        line.split_whitespace().skip(6).collect::<Vec<_>>().join(" ")
+    };
+    let (text, said) = listed("", &[]);
+    assert_eq!(said, "");
+    for (name, expected) in [
+        ("DCGM_FI_DEV_GPU_TEMP", "yes"),
+        ("DCGM_FI_DEV_XID_ERRORS", "no data"),
+        ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "yes"),
+        ("DCGM_FI_PROF_SM_ACTIVE", "no"),
+        ("DCGM_FI_DEV_NVLINK_GET_STATE", "-"),
+    ] {
+        assert_eq!(on_gpu(&text, name), expected, "{name}: {text}");
+    }
+    // A host engine, whose other clients go on; and none.
+    let (_engine, address) = node.host_engine();
+    let (text, said) = listed("GPU_TEMP", &["-r", &address]);
+    assert_eq!((on_gpu(&text, "DCGM_FI_DEV_GPU_TEMP"), said.as_str()), ("yes".to_owned(), ""));
+    let stats = node.stats();
+    let calls = |name: &str| stats["calls"][name].as_u64().unwrap_or(0);
+    assert_eq!(calls("dcgmWatchFields"), calls("dcgmUnwatchFields"), "{stats}");
+    assert_eq!(calls("dcgmGroupCreate"), calls("dcgmGroupDestroy"), "{stats}");
+    let address = format!("127.0.0.1:{}", free_port());
+    let (text, said) = listed("GPU_TEMP", &["-r", &address]);
+    assert_eq!(on_gpu(&text, "DCGM_FI_DEV_GPU_TEMP"), "unknown");
+    assert!(said.contains("it is not known which of these fields the GPUs have") && said.contains(&address), "{said}");
 }

@@ -188,9 +188,12 @@ fn flags_that_are_none() {
         &["DCGM_EXPORTER_STALE_AFTER", "'10s'", "which is 10s"],
     );
     refuses(exporter().args(["--min-collect-interval", "10"]), &["--min-collect-interval", "'10'", "100ms to 24h"]);
-    refuses(exporter().args(["--config-file", "/etc/x.yaml"]), &["--config-file", "YAML", "--collectors"]);
-    refuses(exporter().env("DCGM_EXPORTER_CONFIG_FILE", "/x"), &["DCGM_EXPORTER_CONFIG_FILE", "YAML"]);
-    refuses(exporter().arg("--container-labels"), &["--container-labels", "label container", "leave the flag out"]);
+    refuses(exporter().args(["--config-file", "/nowhere.yaml"]), &["--config-file", "/nowhere.yaml", "No such file"]);
+    refuses(
+        exporter().env("DCGM_EXPORTER_CONFIG_FILE", "/nowhere"),
+        &["DCGM_EXPORTER_CONFIG_FILE", "/nowhere: No such"],
+    );
+    refuses(exporter().arg("--container-labels"), &["--container-labels", "needs --container-runtime-socket"]);
     refuses(exporter().arg("-k"), &["--kubernetes", "bare metal"]);
     refuses(exporter().env("KUBERNETES_VIRTUAL_GPUS", "true"), &["KUBERNETES_VIRTUAL_GPUS", "bare metal"]);
     refuses(exporter().arg("--web-systemd-socket").args(["-f", "/dev/null"]), &["/dev/null"]);
@@ -210,7 +213,7 @@ fn values_in_variables() {
         ("DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", "maybe", "true or false"),
         ("DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", "maybe", "true or false"),
         ("DCGM_EXPORTER_CONTAINER_LABELS", "maybe", "true or false"),
-        ("DCGM_EXPORTER_CONTAINER_LABELS", "true", "label container"),
+        ("DCGM_EXPORTER_CONTAINER_LABELS", "true", "needs --container-runtime-socket"),
     ] {
         refuses(exporter().env(variable, value), &[variable, part]);
     }

@@ -38,9 +38,24 @@ pub fn run(command: &mut Command) -> String {
     said.trim_end().to_owned()
 }
 
-/// The whole map: every entry with its lines, which only regular files have.
+/// What any user can do to a directory that can be listed: holds its lock, which is none of the scripts'. Ends with the
+/// value.
+pub fn hostile_lock(directory: &Path) -> impl Drop {
+    struct Held(std::fs::File);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock).unwrap();
+        }
+    }
+    let opened = std::fs::File::open(directory).unwrap();
+    rustix::fs::flock(&opened, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    Held(opened)
+}
+
+/// The whole map: every entry with its lines, which only regular files have. Names with a dot are the scripts' own.
 pub fn files(map: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let entries = std::fs::read_dir(map).into_iter().flatten().flatten();
+    let entries = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
     let read = |path: PathBuf| {
         let text = if path.is_file() { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
         text.lines().map(str::to_owned).collect()

@@ -1,6 +1,8 @@
 //! The prolog and epilog of `dist/slurm`, alone and together with the real binary.
+//!
+//! Variables are those that slurmd 22.05 gives its scripts, and those that are known of newer ones.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -93,7 +95,10 @@ fn what_lies_there_is_left_alone() {
     assert_eq!(lines(&map, "3"), ["15", "16", "17"]);
     assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "17\n");
     assert!(
-        map.join("1").is_dir() && !map.join("2").is_symlink() && !map.join(".new").exists() && !map.join("5").exists()
+        map.join("1").is_dir()
+            && !map.join("2").is_symlink()
+            && names(&map.join(".new")).is_empty()
+            && !map.join("5").exists()
     );
     run(&mut script(EPILOG, &map, &job("17", "")));
     assert_eq!(lines(&map, "3"), ["15", "16"]);
@@ -258,7 +263,11 @@ fn random_jobs_in_parallel() {
     let scratch = Scratch::new();
     let map = scratch.path("map");
     std::fs::create_dir(&map).unwrap();
+    let _held = hostile_lock(&map);
     assert!(random_jobs(&map, 150, 4, 1) > 200);
+    let left: Vec<_> = std::fs::read_dir(&map).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let over = left.iter().filter(|name| name.as_encoded_bytes().starts_with(b".over"));
+    assert_eq!(over.count(), 0, "each epilog that had the lock takes its note away: {left:?}");
 }
 
 /// Slurm's position, the device's minor number, NVML's index and DCGM's id: all in another order.
@@ -326,6 +335,355 @@ fn a_job_is_on_its_gpu_whatever_counts_how() {
             exporter.page_with("it has gone", |page| !page.contains("hpc_job"));
         }
     }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Whether this test may give files to other users.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn nobody_elses_lock_delays_a_job_or_keeps_its_name_out() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    std::fs::create_dir(&map).unwrap();
+    let _held = hostile_lock(&map);
+    let said = run(&mut script(PROLOG, &map, &job("17", "0")));
+    assert_eq!((lines(&map, "0"), mode(&map.join(".lock"))), (vec!["17".to_owned()], 0o600), "{said}");
+    let said = run(&mut script(EPILOG, &map, &job("17", "0")));
+    assert_eq!(names(&map), Vec::<String>::new(), "{said}");
+}
+
+#[test]
+fn a_directory_that_others_can_change_is_refused_and_says_why() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    std::fs::create_dir(&map).unwrap();
+    std::fs::write(map.join("0"), "16\n").unwrap();
+    let refused = |path: &Path, why: &str| {
+        for name in [PROLOG, EPILOG] {
+            let said = run(&mut script(name, path, &job("16", "1")));
+            assert!(said.contains(why) && said.contains("DCGM_JOB_MAP_INSECURE=true"), "{said} lacks {why}");
+        }
+        assert_eq!((names(&map), lines(&map, "0")), (vec!["0".to_owned()], vec!["16".to_owned()]));
+        assert!(!map.join(".lock").exists() && !map.join(".over.16").exists());
+    };
+    for open in [0o775, 0o757, 0o777, 0o1777, 0o720] {
+        chmod(&map, open);
+        refused(&map, &format!("has mode {open:o}, others can write there, and is refused; chmod 0755"));
+    }
+    chmod(&map, 0o755);
+    let link = scratch.path("link");
+    std::os::unix::fs::symlink(&map, &link).unwrap();
+    refused(&link, "is a link and is refused");
+    refused(&scratch.path("link/"), "is a link and is refused");
+    if is_root() {
+        std::os::unix::fs::chown(&map, Some(65_534), None).unwrap();
+        refused(&map, "belongs to user 65534 and is refused; chown root");
+        std::os::unix::fs::chown(&map, Some(0), None).unwrap();
+    }
+    chmod(&map, 0o777);
+    for switch in ["0", "false", "yes please", ""] {
+        let said = run(script(PROLOG, &map, &job("17", "0")).env("DCGM_JOB_MAP_INSECURE", switch));
+        assert!(said.contains("is refused"), "{said}");
+    }
+    run(script(PROLOG, &link, &job("17", "0")).env("DCGM_JOB_MAP_INSECURE", "true"));
+    assert_eq!(lines(&map, "0"), ["16", "17"]);
+    let settings = scratch.write("environment", "DCGM_JOB_MAP_INSECURE=true\n");
+    run(script(EPILOG, &map, &job("17", "0")).env("DCGM_EXPORTER_ENVIRONMENT_FILE", settings));
+    assert_eq!(lines(&map, "0"), ["16"]);
+    // As soon as it is closed, all is well.
+    chmod(&map, 0o755);
+    run(&mut script(EPILOG, &map, &job("16", "")));
+    assert_eq!(names(&map), Vec::<String>::new());
+}
+
+/// Names become arguments of rm and mv; none of them is an option or a second argument.
+#[test]
+fn a_files_name_is_never_an_order() {
+    let scratch = Scratch::new();
+    let (map, work) = (scratch.path("map"), scratch.path("work"));
+    std::fs::create_dir_all(work.join("victim")).unwrap();
+    std::fs::write(work.join("victim/file"), "x").unwrap();
+    std::fs::create_dir(&map).unwrap();
+    let left = ["x\n-rf\nvictim", "-rf", "1 2", "\u{e4}", "a$(id)", "0~", "--help", "9\n", "job.x", "..x"];
+    for name in left {
+        std::fs::write(map.join(name), "17\n").unwrap();
+    }
+    std::fs::write(map.join("0"), "17\n").unwrap();
+    std::fs::write(map.join("job.17 18"), "").unwrap();
+    for (name, id) in [(PROLOG, "17"), (EPILOG, "17"), (EPILOG, "18")] {
+        run(script(name, &map, &job(id, "3")).current_dir(&work));
+    }
+    assert!(work.join("victim/file").exists());
+    for name in left {
+        assert_eq!(std::fs::read_to_string(map.join(name)).unwrap(), "17\n", "{name:?}");
+    }
+    assert!(!map.join("0").exists() && map.join("job.17 18").exists());
+}
+
+#[test]
+fn what_is_no_regular_file_is_never_opened() {
+    use std::os::unix::fs::symlink;
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    std::fs::create_dir(&map).unwrap();
+    let elsewhere = scratch.write("elsewhere", "17\n");
+    let fifo = |name: &str| {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, map.join(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    };
+    // Whoever opens a FIFO waits for the other side.
+    fifo("0");
+    fifo("job.16");
+    let _socket = std::os::unix::net::UnixListener::bind(map.join("1")).unwrap();
+    symlink(&elsewhere, map.join("2")).unwrap();
+    symlink("nowhere", map.join("3")).unwrap();
+    run(&mut script(PROLOG, &map, &job("17", "5")));
+    run(&mut script(EPILOG, &map, &job("17", "")));
+    assert_eq!(names(&map), ["0", "1", "2", "3", "job.16"]);
+    assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "17\n");
+    // The same of the scripts' own files.
+    std::fs::remove_file(map.join(".lock")).unwrap();
+    symlink(&elsewhere, map.join(".lock")).unwrap();
+    let said = run(&mut script(PROLOG, &map, &job("17", "5")));
+    assert!(said.contains("/.lock is not a regular file; remove it"), "{said}");
+    std::fs::remove_file(map.join(".lock")).unwrap();
+    std::fs::write(map.join(".lock"), "").unwrap();
+    chmod(&map.join(".lock"), 0o644);
+    let said = run(&mut script(PROLOG, &map, &job("17", "5")));
+    assert!(said.contains("/.lock has mode 644") && said.contains("remove it"), "{said}");
+    std::fs::remove_file(map.join(".lock")).unwrap();
+    std::fs::remove_dir(map.join(".new")).unwrap();
+    symlink(scratch.path("work"), map.join(".new")).unwrap();
+    run(&mut script(PROLOG, &map, &job("17", "5")));
+    assert!(!map.join(".new").is_symlink() && lines(&map, "5") == ["17"]);
+}
+
+#[test]
+fn what_is_known_of_a_job_is_for_root_and_one_group() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    let own = rustix::process::getegid().as_raw();
+    let other = if is_root() { 65_534 } else { own };
+    run(&mut script(PROLOG, &map, &job("17", "0")));
+    run(script(PROLOG, &map, &job("18", "1")).env("DCGM_JOB_MAP_GROUP", other.to_string()));
+    let said = run(script(PROLOG, &map, &job("19", "2")).env("DCGM_JOB_MAP_GROUP", "no such group"));
+    assert!(said.contains("job 19 has 2; DCGM_JOB_MAP_GROUP: no group 'no such group'"), "{said}");
+    let group = |id: &str| {
+        let metadata = std::fs::metadata(map.join(format!("job.{id}"))).unwrap();
+        (metadata.permissions().mode() & 0o7777, metadata.gid())
+    };
+    assert_eq!(["17", "18", "19"].map(group), [(0o640, own), (0o640, other), (0o640, own)]);
+    assert_eq!(mode(&map.join("0")), 0o644);
+}
+
+/// An epilog leaves a note until its work is done, whatever keeps it from that.
+#[test]
+fn an_epilog_that_got_no_lock_or_was_killed_is_caught_up() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    for id in ["17", "18", "19"] {
+        run(&mut script(PROLOG, &map, &job(id, "0-1")));
+    }
+    let lock = std::fs::File::open(map.join(".lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let said = run(&mut script(EPILOG, &map, &job("17", "")));
+    assert!(said.contains("has held") && said.contains("the next prolog or epilog takes the job out"), "{said}");
+    drop(lock);
+    assert_eq!(lines(&map, "0"), ["17", "18", "19"]);
+    // One that was killed after its note.
+    std::fs::write(map.join(".over.18"), "").unwrap();
+    for name in [".over.", ".over.x", ".over.1 9", ".over.19\n"] {
+        std::fs::write(map.join(name), "").unwrap();
+    }
+    let said = run(&mut script(PROLOG, &map, &job("20", "1")));
+    assert!(said.contains("job 17 is over, too") && said.contains("job 18 is over, too"), "{said}");
+    assert_eq!((lines(&map, "0"), lines(&map, "1")), (vec!["19".to_owned()], vec!["19".into(), "20".into()]));
+    assert_eq!(names(&map), ["0", "1", "job.19", "job.20"]);
+    assert!(!map.join(".over.17").exists() && !map.join(".over.18").exists());
+    // Its own note from its last run takes nothing from a job that runs again.
+    std::fs::write(map.join(".over.19"), "").unwrap();
+    run(&mut script(PROLOG, &map, &job("19", "2")));
+    assert_eq!(names(&map), ["1", "2", "job.19", "job.20"]);
+    assert!(lines(&map, "2") == ["19"] && !map.join(".over.19").exists());
+}
+
+/// A copy of the script that finds nothing but what it is given.
+#[test]
+fn without_flock_it_says_so() {
+    let scratch = Scratch::new();
+    let (map, programs) = (scratch.path("map"), scratch.path("bin"));
+    std::fs::create_dir(&programs).unwrap();
+    for name in ["mkdir", "stat", "id", "timeout", "logger", "mv", "rm", "date", "find"] {
+        let found =
+            ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name)).into_iter().find(|path| path.exists());
+        std::os::unix::fs::symlink(found.unwrap(), programs.join(name)).unwrap();
+    }
+    let text = std::fs::read_to_string(directory().join(PROLOG)).unwrap();
+    let path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+    assert!(text.contains(path));
+    let copy = scratch.write("job-map.sh", text.replace(path, &format!("PATH={}", programs.display())));
+    chmod(&copy, 0o755);
+    for role in ["prolog", "epilog"] {
+        let said = run(script(copy.to_str().unwrap(), &map, &job("17", "0")).arg(role));
+        assert!(said.contains("flock is not installed (package util-linux)"), "{said}");
+    }
+    assert_eq!(names(&map), Vec::<String>::new());
+}
+
+/// A map that the earlier scripts wrote, in the middle of jobs.
+#[test]
+fn a_node_goes_on_after_an_upgrade() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    std::fs::create_dir_all(map.join(".new")).unwrap();
+    std::fs::write(map.join(".new/3"), "99\n").unwrap();
+    for (name, text) in [("0", "17\n18\n"), ("1", "18\n"), ("job.17", "user=a\n"), ("job.18", "user=b\n")] {
+        std::fs::write(map.join(name), text).unwrap();
+        chmod(&map.join(name), 0o644);
+    }
+    chmod(&map.join(".new"), 0o755);
+    let said = run(&mut script(EPILOG, &map, &job("17", "")));
+    assert!(said.contains("job.<id> of an earlier version now has mode 0640"), "{said}");
+    assert_eq!((lines(&map, "0"), lines(&map, "1")), (vec!["18".to_owned()], vec!["18".into()]));
+    assert_eq!((mode(&map.join("job.18")), mode(&map.join(".new"))), (0o640, 0o700));
+    let said = run(&mut script(PROLOG, &map, &job("19", "1")));
+    assert!(!said.contains("earlier") && lines(&map, "1") == ["18", "19"], "{said}");
+}
+
+/// Of a job that is requeued, after preemption as by hand, the second run counts, wherever it is.
+#[test]
+fn a_requeued_job_is_where_it_runs_now() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    let start = |gpus: &str, restarts: &str| {
+        let mut variables = job("17", gpus).to_vec();
+        variables.push(("SLURM_JOB_RESTART_COUNT", restarts));
+        run(&mut script(PROLOG, &map, &variables));
+    };
+    let facts = || std::fs::read_to_string(map.join("job.17")).unwrap();
+    start("0,1", "0");
+    assert!(facts().contains("restart_count=0\n"));
+    // Slurm's epilog of the first run has the second one's count already.
+    let mut variables = job("17", "0,1").to_vec();
+    variables.push(("SLURM_JOB_RESTART_COUNT", "1"));
+    run(&mut script(EPILOG, &map, &variables));
+    assert_eq!(names(&map), Vec::<String>::new());
+    start("2,3", "1");
+    assert!(names(&map) == ["2", "3", "job.17"] && facts().contains("restart_count=1\n"), "{}", facts());
+    // With its epilog lost, as when the node was lost.
+    run(&mut script(PROLOG, &map, &job("16", "3")));
+    start("0", "2");
+    assert_eq!(names(&map), ["0", "3", "job.16", "job.17"]);
+    assert!(lines(&map, "3") == ["16"] && facts().contains("restart_count=2\n"), "{}", facts());
+}
+
+/// Each node has its part of a job, each task of an array and each component of a heterogeneous job an id of its own.
+#[test]
+fn jobs_of_several_nodes_tasks_and_components() {
+    let scratch = Scratch::new();
+    let maps = [scratch.path("node1"), scratch.path("node2")];
+    for (map, gpus) in maps.iter().zip(["0,1", "4-5"]) {
+        let mut variables = job("17", gpus).to_vec();
+        variables.extend([
+            ("SLURM_JOB_NODELIST", "node[1-2]"),
+            ("SLURM_NODELIST", "node[1-2]"),
+            ("SLURM_JOB_NUM_NODES", "2"),
+            ("CUDA_VISIBLE_DEVICES", "0,1"),
+            ("GPU_DEVICE_ORDINAL", "0,1"),
+        ]);
+        run(&mut script(PROLOG, map, &variables));
+    }
+    assert_eq!(maps.each_ref().map(|map| names(map)), [vec!["0", "1", "job.17"], vec!["4", "5", "job.17"]]);
+    // The second node has no prolog where only the first runs a step, but an epilog.
+    run(&mut script(EPILOG, &scratch.path("node3"), &job("17", "0")));
+    run(&mut script(EPILOG, &maps[1], &job("17", "0,1")));
+    assert_eq!(names(&maps[1]), Vec::<String>::new());
+    // Slurm gives the last task of an array the array's own id.
+    for (id, task) in [("21", "0"), ("22", "1"), ("20", "2")] {
+        let mut variables = job(id, task).to_vec();
+        variables.extend([("SLURM_ARRAY_JOB_ID", "20"), ("SLURM_ARRAY_TASK_ID", task)]);
+        run(&mut script(PROLOG, &maps[1], &variables));
+    }
+    assert_eq!(["0", "1", "2"].map(|gpu| lines(&maps[1], gpu)), [["21"], ["22"], ["20"]]);
+    let facts = std::fs::read_to_string(maps[1].join("job.22")).unwrap();
+    assert!(facts.contains("array_job_id=20\narray_task_id=1\n"), "{facts}");
+    run(&mut script(EPILOG, &maps[1], &job("20", "2")));
+    assert_eq!(names(&maps[1]), ["0", "1", "job.21", "job.22"]);
+    for (id, offset, gpus) in [("30", "0", "3"), ("31", "1", "4-5")] {
+        let mut variables = job(id, gpus).to_vec();
+        variables.extend([("SLURM_HET_JOB_ID", "30"), ("SLURM_HET_JOB_OFFSET", offset)]);
+        run(&mut script(PROLOG, &maps[1], &variables));
+    }
+    assert_eq!(["3", "4", "5"].map(|gpu| lines(&maps[1], gpu)), [["30"], ["31"], ["31"]]);
+}
+
+/// What Slurm has in its variables, before and since 25.11, with and without MIG, and what becomes of it.
+#[test]
+fn gpus_as_each_slurm_names_them() {
+    let scratch = Scratch::new();
+    const INSTANCES: &str = "/dev/nvidia0 1.7 1.8 MIG-cc-3 /dev/nvidia[2-3]";
+    for (number, (gres, gpus, visible, expected)) in [
+        // Whole GPUs: positions, whatever the job sees of them.
+        ("", "2,3", "0,1", &["2", "3"][..]),
+        ("", "2,3", "GPU-aa-1,GPU-bb-2", &["2", "3"]),
+        ("uuid", "2,3", "GPU-aa-1,GPU-bb-2", &["GPU-aa-1", "GPU-bb-2"]),
+        ("", "", "GPU-aa-1,GPU-bb-2", &["GPU-aa-1", "GPU-bb-2"]),
+        // MIG: a position is an instance's.
+        ("", "0,1", "MIG-aa-1,MIG-bb-2", &["MIG-aa-1", "MIG-bb-2"]),
+        ("", "0,1", "GPU-aa-1,MIG-bb-2", &["GPU-aa-1", "MIG-bb-2"]),
+        (INSTANCES, "0,1", "MIG-aa-1,MIG-bb-2", &["MIG-aa-1", "MIG-bb-2"]),
+        // A Slurm without NVML has no UUIDs; the site says what is where.
+        (INSTANCES, "0-3", "0,1,2,3", &["1.7", "1.8", "MIG-cc-3", "minor0"]),
+        (INSTANCES, "2,5", "0,1", &["1.8", "minor3"]),
+        ("0.[7-9]", "1", "0", &["0.8"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let map = scratch.path(&format!("map{number}"));
+        let mut variables = vec![("SLURM_JOB_ID", "1"), ("DCGM_JOB_MAP_DRIVER", "/nonexistent")];
+        variables.extend([("SLURM_JOB_GPUS", gpus), ("CUDA_VISIBLE_DEVICES", visible), ("DCGM_JOB_MAP_GRES", gres)]);
+        let said = run(&mut script(PROLOG, &map, &variables));
+        let found: Vec<String> = names(&map).into_iter().filter(|name| name != "job.1").collect();
+        assert_eq!(found, expected, "{gres} {gpus} {visible}: {said}");
+    }
+    let said = run(&mut script(
+        PROLOG,
+        &scratch.path("old"),
+        &[
+            ("SLURM_JOB_ID", "1"),
+            ("CUDA_VISIBLE_DEVICES", "MIG-GPU-aa-1/7/0"),
+            ("DCGM_JOB_MAP_GRES", "../x 1/2"),
+            ("SLURM_JOB_GPUS", "0"),
+        ],
+    ));
+    assert!(said.contains("has no GPU; not used: 'MIG-GPU-aa-1/7/0'"), "{said}");
+}
+
+/// Lines of another site's prolog, with the user's number behind the id.
+#[test]
+fn lines_with_a_user_are_kept_and_taken_out_by_their_id() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    std::fs::create_dir(&map).unwrap();
+    std::fs::write(map.join("0"), "17 1000\n18 1001\n 19\t1002 \n").unwrap();
+    std::fs::write(map.join("1"), "17 1000\n").unwrap();
+    run(&mut script(EPILOG, &map, &job("17", "")));
+    run(&mut script(EPILOG, &map, &job("1000", "")));
+    assert_eq!((names(&map), lines(&map, "0")), (vec!["0".to_owned()], vec!["18 1001".into(), "19 1002".into()]));
+    run(&mut script(PROLOG, &map, &job("20", "0")));
+    run(&mut script(EPILOG, &map, &job("19", "")));
+    assert_eq!(lines(&map, "0"), ["18 1001", "20"]);
 }
 
 #[test]

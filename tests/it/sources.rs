@@ -148,3 +148,133 @@ fn an_engine_without_room_is_not_lost() {
     let stats = stats(&scratch);
     assert_eq!(stats["calls"]["dcgmStartEmbedded_v2"], 1, "{stats}");
 }
+
+/// Before the first error the field has no sample: the page says code 0 all the same, and the counter starts at 0, so that
+/// Prometheus sees the first error as an increase.
+#[test]
+fn before_the_first_xid_there_is_a_series() {
+    let mut node = Node::new(scenario(&[0, 1]));
+    let mut exporter = Exporter::start(&mut node.exporter("DCGM_FI_DEV_XID_ERRORS, gauge, x\n"));
+    let shown = |page: &str, gpu: u32| -> Vec<String> {
+        let of_gpu = format!("DCGM_FI_DEV_XID_ERRORS{{gpu=\"{gpu}\"");
+        let lines = page.lines().filter(|line| line.starts_with(&of_gpu));
+        lines.map(|line| line[line.find("err_code").unwrap()..].to_owned()).collect()
+    };
+    let none = ["err_code=\"0\",err_msg=\"No Error\"} 0"];
+    let page = exporter.page();
+    assert_eq!(
+        (shown(&page, 0), shown(&page, 1)),
+        (none.map(str::to_owned).to_vec(), none.map(str::to_owned).to_vec())
+    );
+    let counted = |page: &str| ["0", "1"].map(|gpu| value(page, &[&format!("{XID_EVENTS}gpu=\"{gpu}\"")]));
+    assert_eq!(counted(&page), [Some(0.0), Some(0.0)], "{page}");
+    node.plan["events"] =
+        json!([{ "entity": "GPU", "id": 1, "field_id": 230, "value": 31, "count": 2, "every_ms": 1 }]);
+    node.play();
+    let page = exporter.page_with("they are counted", |page| counted(page) == [Some(0.0), Some(2.0)]);
+    assert_eq!(shown(&page, 0), none, "{page}");
+    assert_eq!(shown(&page, 1), ["err_code=\"31\",err_msg=\"GPU memory page fault\"} 31"], "{page}");
+}
+
+const XID_EVENTS: &str = "dcgm_exporter_xid_events_total{";
+
+/// No row of the counters file asks for XIDs: the exporter watches the field for its own counter. It outlives the engine.
+#[test]
+fn xid_events_are_counted_without_a_row_and_over_a_reconnect() {
+    let scratch = Scratch::new();
+    let mut plan = sliced("MIG-1");
+    plan["events"] = json!([
+        { "entity": "GPU", "id": 0, "field_id": 230, "value": 79, "count": 1, "every_ms": 0 },
+        { "entity": "GPU_I", "id": 0, "field_id": 230, "value": 31, "count": 3, "every_ms": 1 },
+    ]);
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &["-c", "100"]);
+    let counted = |page: &str| -> Vec<(bool, bool, f64)> {
+        let lines = page.lines().filter(|line| line.starts_with(XID_EVENTS));
+        let of =
+            |line: &str| (line.contains("gpu=\"0\""), line.contains("GPU_I_ID=\"9\""), value(line, &[""]).unwrap());
+        lines.map(of).collect()
+    };
+    // The instance, the other GPU, and the GPU behind the instance.
+    let all = [(true, true, 3.0), (false, false, 0.0), (true, false, 1.0)];
+    let page = exporter.page_with("they are counted", |page| counted(page) == all);
+    assert!(!page.contains("DCGM_FI_DEV_XID_ERRORS") && !page.contains("xid=\""), "{page}");
+    release(&mut exporter);
+    scratch.write("scenario.json", sliced("MIG-1").to_string());
+    exporter.signal(Signal::USR2);
+    exporter.page_with("they are counted still", |page| counted(page) == all);
+    release(&mut exporter);
+    scratch.write("scenario.json", sliced("MIG-2").to_string());
+    exporter.signal(Signal::USR2);
+    let page = exporter.page_with("it is sliced anew", |page| !counted(page).is_empty());
+    assert_eq!(counted(&page), [(true, true, 0.0), (false, false, 0.0), (true, false, 1.0)]);
+}
+
+#[test]
+fn without_its_own_metrics_the_exporter_reads_no_events() {
+    let scratch = Scratch::new();
+    let mut exporter = start(&scratch, &scenario(&[0]), GPU_TEMP, &["-c", "100", "--disable-exporter-metrics"]);
+    assert!(!exporter.page().contains("dcgm_exporter_"));
+    exporter.stop();
+    let stats = stats(&scratch);
+    assert!(stats["calls"]["dcgmGetValuesSince_v2"].is_null(), "{stats}");
+}
+
+/// Nobody needs them at every collection: they are read once a second.
+#[test]
+fn xid_events_alone_are_not_read_at_every_collection() {
+    let scratch = Scratch::new();
+    let started = Instant::now();
+    let mut exporter = start(&scratch, &scenario(&[0]), GPU_TEMP, &["-c", "100"]);
+    exporter.page_with("it has collected", |page| collections(page) >= 40.0);
+    exporter.stop();
+    let (stats, seconds) = (stats(&scratch), started.elapsed().as_secs_f64());
+    let reads = stats["calls"]["dcgmGetValuesSince_v2"].as_f64().unwrap();
+    // One per 0.9 s, and the first.
+    assert!(reads >= 2.0 && reads <= seconds / 0.9 + 2.0 && reads < 40.0, "{reads} in {seconds} s: {stats}");
+}
+
+/// The labels of dcgm-exporter 4.8.3 come on demand: they make other series of those that are there.
+#[test]
+fn extended_labels_of_health_incidents_and_cpus() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    plan["replay"] = true.into();
+    plan["system"]["cpus"] = json!([{ "id": 0, "cores": [0, 1], "serial": "0x1\"7" }, { "id": 1, "cores": [2] }]);
+    plan["health_incidents"] = json!([{ "gpu": 0, "system": 0x10, "health": 20, "error_code": 4 }]);
+    let counters = "DCGM_EXP_GPU_HEALTH_STATUS, gauge, h\nDCGM_FI_DEV_CPU_POWER_UTIL_CURRENT, gauge, p\n\
+        DCGM_FI_DEV_CPU_UTIL_TOTAL, gauge, u\n";
+    let lines = |page: &str, start: &str| -> Vec<String> {
+        page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+    };
+    for (argument, mem, pass, cpu) in [
+        (
+            "--extended-labels",
+            "health_error_category=\"HARDWARE_MEMORY\",health_error_code=\"DCGM_FR_VOLATILE_DBE_DETECTED\",\
+             health_error_severity=\"ISOLATE\",health_watch=\"MEM\"} 20",
+            "health_error_category=\"NONE\",health_error_code=\"DCGM_FR_OK\",health_error_severity=\"NONE\",\
+             health_watch=\"SM\"} 0",
+            "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT{cpu=\"0\",cpu_serial=\"0x1\\\"7\",hostname=\"",
+        ),
+        (
+            "--extended-labels=false",
+            "\",health_error_code=\"DCGM_FR_VOLATILE_DBE_DETECTED\",health_watch=\"MEM\"} 20",
+            "\",health_error_code=\"DCGM_FR_OK\",health_watch=\"SM\"} 0",
+            "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT{cpu=\"0\",hostname=\"",
+        ),
+    ] {
+        let mut exporter = start(&scratch, &plan, counters, &["-c", "100", argument]);
+        let page = exporter.page_with("all have values", |page| {
+            page.contains("DCGM_FI_DEV_CPU_UTIL_TOTAL{") && page.contains("\"MEM\"} 20")
+        });
+        let health = lines(&page, "DCGM_EXP_GPU_HEALTH_STATUS{");
+        assert!(
+            health.iter().any(|line| line.ends_with(mem)) && health.iter().any(|line| line.ends_with(pass)),
+            "{page}"
+        );
+        let cpus = lines(&page, "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT{");
+        assert!(cpus.len() == 2 && cpus[0].starts_with(cpu), "{page}");
+        assert!(cpus[1].contains("{cpu=\"1\",hostname="), "DCGM knows no serial of it: {page}");
+        let cores = lines(&page, "DCGM_FI_DEV_CPU_UTIL_TOTAL{cpucore=");
+        assert!(!cores.is_empty() && cores.iter().all(|line| !line.contains("cpu_serial")), "{page}");
+    }
+}

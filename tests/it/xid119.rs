@@ -16,6 +16,10 @@ fn xids(page: &str) -> Option<f64> {
     value(page, &["DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"1\"", "xid=\"119\""])
 }
 
+fn xid_events(page: &str) -> [Option<f64>; 2] {
+    ["0", "1"].map(|gpu| value(page, &[&format!("dcgm_exporter_xid_events_total{{gpu=\"{gpu}\"")]))
+}
+
 fn stays_so(exporter: &mut Exporter, counted: f64) {
     let health = health_with(exporter, "the reason is given", |health| health.body.contains("XID 119"));
     assert!(health.status == 503 && health.body.contains(SENTENCE), "{}", health.body);
@@ -30,6 +34,7 @@ fn stays_so(exporter: &mut Exporter, counted: f64) {
         assert!(up.len() == 2 && up.iter().all(|line| line.ends_with(" 0")), "{up:?}");
         assert!(is_in_state(page, "degraded") && xids(page) == Some(counted), "{page}");
         assert!(page.contains("dcgm_exporter_reconnects_total 0\n"));
+        assert_eq!(xid_events(page), [Some(0.0), Some(counted)], "{page}");
     });
     let later = exporter.log();
     assert_eq!(
@@ -40,13 +45,15 @@ fn stays_so(exporter: &mut Exporter, counted: f64) {
 }
 
 fn while_it_runs(mut node: Node, mut exporter: Exporter) {
-    exporter.page_with("both answer", |page| temperatures(page) == 2 && xids(page) == Some(0.0));
+    exporter.page_with("both answer", |page| {
+        temperatures(page) == 2 && xids(page) == Some(0.0) && xid_events(page) == [Some(0.0), Some(0.0)]
+    });
     node.plan["events"] = json!([
         { "entity": "GPU", "id": 1, "field_id": 230, "value": 119, "count": 1, "every_ms": 0, "from": "kernel_log" },
     ]);
     node.plan["events"][0]["after_ms"] = 3000.into();
     node.play();
-    exporter.page_with("it is counted", |page| xids(page) == Some(1.0));
+    exporter.page_with("it is counted", |page| xids(page) == Some(1.0) && xid_events(page)[1] == Some(1.0));
     stays_so(&mut exporter, 1.0);
 }
 

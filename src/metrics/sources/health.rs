@@ -28,7 +28,8 @@ const SYSTEMS: [(u32, &str); 11] = [
     (u32::MAX, "ALL"),
 ];
 
-/// `code label`, one per line, and the release that has it where not all do: `dcgmError_t` as dcgm-exporter spells it.
+/// `code label severity category`, one per line, and the release that has it where not all do: `dcgmError_t` as
+/// dcgm-exporter spells it. Severities and categories are libdcgm 4's; those of codes from 118 on are not known here.
 static CODES: &str = include_str!("health-codes.txt");
 
 /// The health systems are watched and asked at this interval, or at that of the collections if it is longer. A check
@@ -47,6 +48,7 @@ pub struct HealthChecks {
     /// The worst incident by GPU and system of the last check: (health, code).
     worst: HashMap<(u32, u32), (i32, i32)>,
     release: Vec<u32>,
+    has_error_labels: bool,
 }
 
 /// `None` without GPUs.
@@ -67,6 +69,7 @@ pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
         checked: None,
         worst: HashMap::new(),
         release: release(setup.session.library().version()),
+        has_error_labels: setup.extras.error_labels,
     })))
 }
 
@@ -113,8 +116,7 @@ impl Source for HealthChecks {
         for (entity, gpu) in context.inventory.reported_gpus() {
             for (system, name) in SYSTEMS {
                 let (health, code) = self.worst.get(&(gpu, system)).copied().unwrap_or((0, 0));
-                let labels =
-                    vec![("health_error_code", code_name(code, &self.release)), ("health_watch", name.to_owned())];
+                let labels = labels(code, name, &self.release, self.has_error_labels);
                 list.push(Sample::new(entity, labels, Number::Int(i64::from(health))));
             }
         }
@@ -126,16 +128,43 @@ fn release(version: &str) -> Vec<u32> {
     version.split('.').map_while(|part| part.parse().ok()).collect()
 }
 
-/// The label of a code in a release of libdcgm: newer ones give new codes to numbers that meant nothing before.
-fn code_name(code: i32, release_here: &[u32]) -> String {
-    let number = code.to_string();
-    let known = CODES.lines().find_map(|line| {
-        let mut words = line.split(' ');
-        let is_it = words.next() == Some(number.as_str());
-        let name = words.next().filter(|_| is_it)?;
-        words.next().is_none_or(|since| release_here >= release(since).as_slice()).then_some(name)
-    });
-    known.map_or_else(|| format!("DCGM_FR_UNKNOWN({code})"), str::to_owned)
+/// What is known of a code.
+struct Code {
+    name: String,
+    severity: &'static str,
+    category: &'static str,
+}
+
+impl Code {
+    /// A code in a release of libdcgm: newer ones give new codes to numbers that meant nothing before.
+    fn of(code: i32, release_here: &[u32]) -> Code {
+        let number = code.to_string();
+        let known = CODES.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let is_it = words.next() == Some(number.as_str());
+            let mut word = || words.next().filter(|_| is_it);
+            let (name, severity, category) = (word()?.to_owned(), word()?, word()?);
+            let is_here = words.next().is_none_or(|since| release_here >= release(since).as_slice());
+            is_here.then_some(Code { name, severity, category })
+        });
+        let name = || format!("DCGM_FR_UNKNOWN({code})");
+        known.unwrap_or_else(|| Code { name: name(), severity: "UNKNOWN", category: "UNKNOWN" })
+    }
+}
+
+/// The labels of a sample, by name.
+fn labels(code: i32, watch: &str, release: &[u32], with_error: bool) -> Vec<(&'static str, String)> {
+    let Code { name, severity, category } = Code::of(code, release);
+    let (name, watch) = (("health_error_code", name), ("health_watch", watch.to_owned()));
+    match with_error {
+        false => vec![name, watch],
+        true => vec![
+            ("health_error_category", category.to_owned()),
+            name,
+            ("health_error_severity", severity.to_owned()),
+            watch,
+        ],
+    }
 }
 
 #[cfg(test)]
@@ -144,7 +173,7 @@ mod tests {
 
     #[test]
     fn codes_have_names_by_release() {
-        let name = |code, version| code_name(code, &release(version));
+        let name = |code, version| Code::of(code, &release(version)).name;
         assert_eq!(name(0, "3.3.9"), "DCGM_FR_OK");
         assert_eq!(name(-1, "4.6.0"), "DCGM_FR_UNKNOWN(-1)");
         assert_eq!(name(130, "4.5.3"), "DCGM_FR_RETEST_REQUESTED");
@@ -153,5 +182,30 @@ mod tests {
         assert_eq!(name(132, "4.10.1"), "DCGM_FR_UNCORRECTABLE_ROW_REMAP_LIMIT");
         assert_eq!(name(133, "4.6.0"), "DCGM_FR_UNKNOWN(133)");
         assert!(CODES.lines().enumerate().all(|(index, line)| line.starts_with(&format!("{index} DCGM_FR_"))));
+    }
+    #[test]
+    fn severity_and_category_are_there_on_demand() {
+        let of = |code| labels(code, "MEM", &release("4.6.0"), true);
+        let names: Vec<&str> = of(0).iter().map(|(name, _)| *name).collect();
+        let sorted = ["health_error_category", "health_error_code", "health_error_severity", "health_watch"];
+        assert_eq!(names, sorted);
+        let of = |code| (of(code)[0].1.clone(), of(code)[2].1.clone());
+        for (code, category, severity) in [
+            (0, "NONE", "NONE"),
+            (1, "NONE", "UNKNOWN"),
+            (4, "HARDWARE_MEMORY", "ISOLATE"),
+            (12, "HARDWARE_POWER", "MONITOR"),
+            (85, "HARDWARE_MEMORY", "RESET"),
+            (101, "SOFTWARE_XID", "TRIAGE"),
+            (117, "SOFTWARE_CONFIG", "CONFIG"),
+            (120, "UNKNOWN", "UNKNOWN"),
+            (-1, "UNKNOWN", "UNKNOWN"),
+            (133, "UNKNOWN", "UNKNOWN"),
+        ] {
+            assert_eq!(of(code), (category.to_owned(), severity.to_owned()), "{code}");
+        }
+        assert_eq!(labels(0, "MEM", &[], false).len(), 2);
+        const SEVERITIES: [&str; 7] = ["NONE", "MONITOR", "ISOLATE", "UNKNOWN", "TRIAGE", "CONFIG", "RESET"];
+        assert!(CODES.lines().all(|line| SEVERITIES.contains(&line.split(' ').nth(2).unwrap())));
     }
 }

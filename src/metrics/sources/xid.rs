@@ -4,15 +4,18 @@
 //! compute instance. Nothing is copied upward, so all three are watched. A compute instance's error is shown as its
 //! instance's; a GPU's as the whole GPU's, also where only its instances are reported. Where a GPU is reported as a whole
 //! although it is sliced, errors of its instances that are not reported are shown as the GPU's.
+//!
+//! Before a GPU's first error DCGM has no sample of the field: the page then says code 0, as dcgm-exporter did up to
+//! 4.8.0, so that an alert and a sum find a series of each GPU.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
-use crate::dcgm::{EntityGroup, EntityId, Result};
+use crate::dcgm::{EntityGroup, EntityId, Reading, Result, Value};
 use crate::inventory::{Inventory, Kind};
 use crate::metrics::events::Event;
 use crate::metrics::identity::Key;
-use crate::metrics::memory::{Part, Windows};
+use crate::metrics::memory::{Memory, Part, Windows};
 use crate::metrics::number::Number;
 use crate::metrics::sample::{Attribution, FieldValue, Sample, Samples};
 use crate::metrics::source::{Context, Setup, Source};
@@ -21,6 +24,9 @@ use crate::metrics::window::Window;
 
 /// The code of the last XID error.
 pub const FIELD: u16 = 230;
+
+/// As the exporter's own metrics name this source.
+pub const NAME: &str = "xid";
 
 pub const COUNT: &str = "DCGM_EXP_XID_ERRORS_COUNT";
 pub const TOTAL: &str = "DCGM_EXP_XID_ERRORS_TOTAL";
@@ -53,6 +59,8 @@ const MOST_REMEMBERED: usize = 100_000;
 pub struct Xids {
     recent: Window,
     totals: Tally<i64>,
+    /// All of them, whatever their codes.
+    events: HashMap<Key, u64>,
     /// Time and code of the last one.
     last: HashMap<Key, (i64, i64)>,
     /// Errors that a later read may bring again, by time.
@@ -69,12 +77,19 @@ impl Xids {
 
 impl Part for Xids {
     fn new(windows: Windows) -> Xids {
-        Xids { recent: Window::new(windows.xid), totals: Tally::default(), last: HashMap::new(), seen: BTreeSet::new() }
+        Xids {
+            recent: Window::new(windows.xid),
+            totals: Tally::default(),
+            events: HashMap::new(),
+            last: HashMap::new(),
+            seen: BTreeSet::new(),
+        }
     }
 
     fn forget(&mut self, key: Key) {
         self.recent.forget(key);
         self.totals.forget(key);
+        self.events.remove(&key);
         self.last.remove(&key);
         self.seen.retain(|(_, owner, ..)| *owner != key);
     }
@@ -91,18 +106,37 @@ pub struct XidErrors {
     is_shown: bool,
 }
 
-/// `None` without GPUs, and where the engine's latest value says all that is asked for: the field's own row alone on
-/// GPUs that are not sliced.
+/// How many XID errors each of these has had since the exporter started. `None` for what is no GPU and no instance.
+pub fn events(memory: &mut Memory, keys: impl IntoIterator<Item = Option<Key>>) -> Vec<Option<u64>> {
+    let counted = &memory.parts.of::<Xids>().events;
+    keys.into_iter().map(|key| Some(counted.get(&key?).copied().unwrap_or(0))).collect()
+}
+
+/// A reading as the page is to show it: code 0 where DCGM has no sample because there has been no error. What it does not
+/// support, or does not say, stays blank.
+pub fn none_so_far(reading: Reading<'_>) -> Reading<'_> {
+    if reading.field == FIELD && reading.has_no_data() {
+        return Reading { status: 0, value: Value::Int(0), ..reading };
+    }
+    reading
+}
+
+/// `None` without GPUs, and where the engine's latest value says all that is asked for: without the exporter's own
+/// metrics, the field's own row alone on GPUs that are not sliced.
 pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
     let shown_on = shown_on(setup.inventory);
     let is_shown = setup.shown.contains(&FIELD);
     let is_sliced = shown_on.keys().any(|entity| entity.group != EntityGroup::Gpu);
-    if shown_on.is_empty() || !(setup.wants(&[COUNT, TOTAL, LAST]) || is_shown && is_sliced) {
+    let is_asked_for = setup.wants(&[COUNT, TOTAL, LAST]) || is_shown && is_sliced;
+    if shown_on.is_empty() || !(is_asked_for || setup.extras.own_metrics) {
         return Ok(None);
     }
     let mut entities: Vec<EntityId> = shown_on.keys().copied().collect();
     entities.sort_unstable();
-    setup.events.add(FIELD, &entities, setup.windows.xid);
+    match is_asked_for {
+        true => setup.events.add(FIELD, &entities, setup.windows.xid),
+        false => setup.events.add_at_leisure(FIELD, &entities, setup.windows.xid),
+    }
     Ok(Some(Box::new(XidErrors { shown_on, is_shown })))
 }
 
@@ -148,6 +182,7 @@ impl XidErrors {
         }
         // A new engine reads the kernel's log from its beginning: what is older than the exporter is not its to count.
         if time >= started {
+            *xids.events.entry(key).or_default() += 1;
             xids.totals.add(context.now, key, code, &context.jobs.of_error(time, key), 1.0);
         }
     }
@@ -155,7 +190,7 @@ impl XidErrors {
 
 impl Source for XidErrors {
     fn name(&self) -> &'static str {
-        "xid"
+        NAME
     }
 
     fn is_of_events(&self) -> bool {
@@ -307,6 +342,46 @@ mod tests {
             [0, 1, 2].map(|entity| number(&samples, COUNT, entity, "")),
             [Number::Int(0), Number::Int(0), Number::Blank]
         );
+    }
+
+    #[test]
+    fn before_the_first_error_the_code_is_0_unless_it_is_not_supported() {
+        let reading = |field, status, value| Reading { field, status, timestamp: 0, value };
+        fn shown(reading: Reading<'_>) -> Value<'_> {
+            none_so_far(reading).value
+        }
+        assert_eq!(shown(reading(FIELD, -14, Value::Blank)), Value::Int(0));
+        assert_eq!(shown(reading(FIELD, -6, Value::Blank)), Value::Blank, "not supported");
+        assert_eq!(shown(reading(FIELD, 0, Value::Blank)), Value::Blank, "as after XID 119");
+        assert_eq!(shown(reading(FIELD, 0, Value::Int(31))), Value::Int(31));
+        assert_eq!(shown(reading(150, -14, Value::Blank)), Value::Blank);
+    }
+
+    #[test]
+    fn errors_are_counted_whatever_their_codes_and_sessions() {
+        let mut node = Node::new(vec![instance(3, 0), gpu(0, Kind::WholeGpu), gpu(1, Kind::Gpu)]);
+        let counted = |node: &mut Node, now, read: &[Event]| {
+            let mut xid = source(node);
+            node.collect(&mut xid, now, read, &[]);
+            let entities = node.inventory.entities.clone();
+            let keys: Vec<Option<Key>> = entities.iter().map(|entity| node.memory.key(entity)).collect();
+            events(&mut node.memory, keys.into_iter().chain([None]))
+        };
+        assert_eq!(counted(&mut node, SECOND, &[]), [Some(0), Some(0), Some(0), None]);
+        let read = [
+            on(EntityGroup::Instance, 3, 2 * SECOND, 31),
+            on_gpu(3 * SECOND, 79),
+            on_gpu(4 * SECOND, 5),
+            on_gpu(5 * SECOND, 0),
+            on_gpu(-SECOND, 79),
+        ];
+        let expected = [Some(1), Some(2), Some(0), None];
+        assert_eq!(counted(&mut node, 6 * SECOND, &read), expected, "0 is no error, and one was before the start");
+        assert_eq!(counted(&mut node, 7 * SECOND, &read), expected, "they are read again");
+        // A new engine numbers the GPUs anew.
+        node.inventory.entities[1].id.id = 1;
+        node.inventory.entities[2].id.id = 0;
+        assert_eq!(counted(&mut node, 8 * SECOND, &[]), expected);
     }
 
     #[test]

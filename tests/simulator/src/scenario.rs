@@ -134,6 +134,8 @@ pub struct Links {
 pub struct Cpu {
     pub id: u32,
     pub cores: Vec<u32>,
+    #[serde(default)]
+    pub serial: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -221,6 +221,33 @@ pub unsafe extern "C" fn dcgmGetCpuHierarchy(handle: usize, hierarchy: *mut c_vo
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn dcgmGetCpuHierarchy_v2(handle: usize, hierarchy: *mut c_void) -> c_int {
+    with(handle, "dcgmGetCpuHierarchy_v2", |engine| {
+        if unsafe { !has_version(hierarchy, &[0x0200_0c88]) } {
+            return Err(VER_MISMATCH);
+        }
+        if engine.release < Release(4, 0, 0) {
+            return Err(FUNCTION_NOT_FOUND);
+        }
+        if !engine.sees_cpus() {
+            return Err(MODULE_NOT_LOADED);
+        }
+        let cpus = &engine.scenario.system.cpus;
+        unsafe {
+            put(hierarchy, 4, cpus.len() as u32);
+            for (index, cpu) in cpus.iter().enumerate() {
+                let at = 8 + 400 * index;
+                put(hierarchy, at, cpu.id);
+                for (offset, byte) in cpu.serial.bytes().take(255).chain([0]).enumerate() {
+                    put(hierarchy, at + 144 + offset, byte);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn dcgmProfGetSupportedMetricGroups(handle: usize, groups: *mut c_void) -> c_int {
     with(handle, "dcgmProfGetSupportedMetricGroups", |engine| {
         if unsafe { !has_version(groups, &[0x0300_0560]) } {
