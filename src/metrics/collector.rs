@@ -187,6 +187,14 @@ impl Collector {
         self.fatal_xid.set_interval(rest)
     }
 
+    /// To be called when the engine has run for a while and GPUs answer: the engine then keeps XID errors no longer than the
+    /// metrics need.
+    ///
+    /// Errors: only a lost connection; without room or memory the engine keeps them as before.
+    pub fn forget_old_xids(&mut self) -> Result<()> {
+        self.fatal_xid.forget_old().or_else(|error| if error.is_connection_lost() { Err(error) } else { Ok(()) })
+    }
+
     /// GPUs of which XID 119 is known, after which DCGM answers for none.
     ///
     /// Errors: only a lost connection.

@@ -178,7 +178,7 @@ fn mark_old(events: &mut [Event], engine_time: Option<i64>) {
 }
 
 /// How long the engine keeps events for us: long enough for a few missed collections.
-fn kept(window: Duration, interval: Duration) -> Duration {
+pub fn kept(window: Duration, interval: Duration) -> Duration {
     const LONGEST: Duration = Duration::from_secs(600);
     window.min(LONGEST).max(interval * 3 + Duration::from_secs(60))
 }
