@@ -19,7 +19,7 @@ const CLOCK_DRIFT: i64 = 60_000_000;
 
 /// Where nobody needs them at every collection, events are read this often at most. DCGM fetches XID errors from the
 /// driver once a second, and each read costs up to 2 ms of page faults in libdcgm.
-const AT_LEISURE: Duration = Duration::from_secs(1);
+const AT_LEISURE: Duration = Duration::from_secs(5);
 
 /// A sample of an event field. The same one comes again within [`OVERLAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
