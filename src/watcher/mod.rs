@@ -452,6 +452,10 @@ impl Watcher {
         run.freshness.judge(look, &mut self.answered, table, &watches.inventory, judgement);
         if !judgement.no_gpu_has_values && !watches.inventory.gpus.is_empty() {
             run.fatal_xid.clear();
+            if run.started.elapsed() >= SessionRun::KERNEL_LOG_IS_READ {
+                let forgotten = watches.collector.forget_old_xids();
+                forgotten.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            }
         } else if run.fatal_xid.is_empty() {
             let gpus = watches.collector.gpus_with_fatal_xid();
             run.fatal_xid = gpus.map_err(|error| self.lost(None, &error))?;
@@ -498,6 +502,9 @@ impl Watcher {
                 notices::switch_fields(&change, &watches.plan);
                 self.count_skipped(&*watches);
             }
+            let settled = watches.collector.settle_compute_instances(&watches.plan, &watches.inventory);
+            let fields = settled.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            notices::compute_instances(&fields, &watches.plan);
         }
         run.note_answers();
         let event = self.judge(run);
