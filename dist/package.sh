@@ -72,7 +72,9 @@ done
 
 rm -rf "$out"
 mkdir -p "$out/$name/bin" "$out/$name/share" "$out/root/DEBIAN"
-cp -r Makefile counters dist LICENSE README.md CHANGELOG.md "$out/$name/"
+cp -r Makefile counters dist LICENSE README.md CHANGELOG.md CONTRIBUTING.md "$out/$name/"
+mkdir "$out/$name/benches"
+cp benches/FIGURES.md benches/compare.py "$out/$name/benches/"
 cp "$binary" "$out/$name/bin/"
 # Man page and completion are the same on every machine; this one's binary writes them.
 writer=$binary
