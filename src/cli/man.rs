@@ -9,8 +9,7 @@ pub fn page() -> String {
     let mut page = format!(
         ".TH DCGM-EXPORTER 1 \"\" \"dcgm-exporter {}\"\n.SH NAME\ndcgm\\-exporter \\- metrics of NVIDIA datacenter GPUs for \
          Prometheus\n.SH SYNOPSIS\n.B dcgm\\-exporter\n[\\fIFLAGS\\fR]\n.SH DESCRIPTION\nReads NVIDIA DCGM, embedded or in a \
-         running host engine, and serves its fields as Prometheus metrics on /metrics. /health reports the state in one \
-         line.\n.SH FLAGS\nFlags take one or two dashes. Give the value as the next word or after an equals sign. Where a \
+         running host engine, and serves its fields as Prometheus metrics on /metrics. /health reports the state.\n.SH FLAGS\nFlags take one or two dashes. Give the value as the next word or after an equals sign. Where a \
          flag is not given, its environment variable counts. \\-\\-help lists all flags, \\-\\-help \\fIFLAG\\fR shows one, \
          \\-\\-help inherited those of NVIDIA's dcgm\\-exporter that have no effect.\n",
         env!("CARGO_PKG_VERSION")

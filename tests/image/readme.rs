@@ -78,7 +78,7 @@ fn the_readme_on_a_fresh_debian() {
     let [scrape, look, setting] = &typed("node")[..] else { panic!("{:?}", typed("node")) };
     assert_eq!(run(&node, scrape).lines().count(), 8);
     let said = run(&node, look);
-    assert!(said.starts_with("OK running") && said.contains("unit"), "{said}");
+    assert!(said.starts_with("OK\nrunning\n") && said.contains("unit"), "{said}");
     run(&node, setting);
     node.page_with("DCGM_FI_DEV_GPU_TEMP{");
     node.run("tr '\\0' '\\n' </proc/$(systemctl show -P MainPID dcgm-exporter)/environ | grep -qx DCGM_EXPORTER_INTERVAL=10s");
