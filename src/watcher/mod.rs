@@ -545,7 +545,7 @@ impl Watcher {
             return Ok(());
         }
         self.report.profiling_rewatches += 1;
-        log::warn!("profiling fields have gone silent; watching them anew");
+        log::warn!("profiling fields have no new samples; watching them again");
         let inventory = watches.inventory.clone();
         self.watch(run, inventory)
     }
