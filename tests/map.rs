@@ -11,16 +11,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("system", &["config"]),
     ("jobs", &[]),
     ("containers", &["jobs"]),
-    ("publish", &[]),
+    ("status", &[]),
+    ("publish", &["status"]),
     ("dcgm", &[]),
     ("counters", &["dcgm"]),
     ("inventory", &["dcgm", "jobs"]),
     ("cli", &[]),
-    ("server", &["publish"]),
+    ("server", &["publish", "status"]),
     ("metrics", &["counters", "dcgm", "inventory"]),
     ("exposition", &["containers", "counters", "inventory", "jobs", "metrics"]),
-    ("watcher", &["containers", "counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish"]),
-    ("check", &["cli", "counters", "dcgm", "inventory", "jobs", "metrics", "publish", "server", "watcher"]),
+    ("watcher", &["containers", "counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish", "status"]),
+    ("check", &["cli", "counters", "dcgm", "inventory", "jobs", "metrics", "publish", "server", "status", "watcher"]),
 ];
 const EVERYWHERE: [&str; 2] = ["config", "system"];
 

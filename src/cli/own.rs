@@ -9,7 +9,7 @@ use super::{devices, engine, values};
 use crate::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
-use crate::config::{CheckFormat, JobLabels, JobMapTrust, LogFormat, OpenMetrics};
+use crate::config::{CheckFormat, JobLabels, JobMapTrust, LogFormat, OpenMetrics, StatusPage};
 
 /// Flags of one purpose.
 pub struct Group {
@@ -385,6 +385,51 @@ const SERVE: &[Flag] = &[
                 "always" => OpenMetrics::Always,
                 "never" => OpenMetrics::Never,
                 _ => return Err(Refusal::Value("expected auto, always or never".to_owned())),
+            };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "status-page",
+        variable: "DCGM_EXPORTER_STATUS_PAGE",
+        kind: Kind::Value("WHAT"),
+        default: "full",
+        help: "What the page at / shows to people; /?text is the same for a terminal, /status.json for programs. full: GPUs, \
+               their jobs and users, problems and what to do. gpus: without names of users and jobs. off: links to /metrics \
+               and /health alone",
+        apply: |config, value| {
+            config.status_page = match value {
+                "off" => StatusPage::Off,
+                "gpus" => StatusPage::Gpus,
+                "full" => StatusPage::Full,
+                _ => return Err(Refusal::Value("expected off, gpus or full".to_owned())),
+            };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "file-sd-dir",
+        variable: "DCGM_EXPORTER_FILE_SD_DIR",
+        kind: Kind::Value("DIR"),
+        default: "",
+        help: "Directory for a file <hostname>.json with this exporter's address, in the format of Prometheus' file_sd. It is \
+               written when the exporter serves, and removed when it is stopped",
+        apply: path!(file_sd_dir),
+        ..FLAG
+    },
+    Flag {
+        long: "file-sd-address",
+        variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
+        kind: Kind::Value("ADDRESS"),
+        default: "",
+        help: "HOST:PORT to write into that file, where others reach the exporter by another name than the node's",
+        apply: |config, value| {
+            config.file_sd_address = match ListenAddress::parse(value) {
+                _ if value.is_empty() => None,
+                Ok(ListenAddress::Tcp { host, port }) if !host.is_empty() && port != 0 => Some(value.to_owned()),
+                _ => return Err(Refusal::Value("expected HOST:PORT such as gpu7.example.org:9400".to_owned())),
             };
             Ok(())
         },

@@ -6,7 +6,7 @@
 //! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
 //! - [`restart`]: when an engine is to be started again, and how soon.
 //! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
-//! - [`page`]: the page, rendered and published. [`lost_entities`]: GPUs that were here.
+//! - [`page`]: the page, rendered and published. [`status`]: the data of the page for people. [`lost_entities`]: GPUs that were here.
 //! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
 
 pub mod active_watches;
@@ -20,6 +20,7 @@ mod phase;
 mod restart;
 mod scrapes;
 mod session_run;
+mod status;
 mod wait;
 
 use std::collections::BTreeSet;
@@ -53,6 +54,7 @@ use phase::{Action, Event, Phase, Running};
 use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
 use scrapes::ScrapeTimes;
 use session_run::SessionRun;
+use status::Histories;
 pub use wait::{Command, WatcherHandle};
 use wait::{Wait, Wake};
 
@@ -108,6 +110,7 @@ pub struct Watcher {
     answered: Answered,
     lost: LostEntities,
     report: Report,
+    histories: Histories,
     /// The text of the page, written anew in the same memory every time.
     text: String,
     /// The last collection of any session began.
@@ -161,6 +164,7 @@ impl Watcher {
             answered: Answered::default(),
             lost: LostEntities::default(),
             report,
+            histories: Histories::default(),
             text: String::new(),
             collected: None,
             neighbour_logged: false,
@@ -286,6 +290,7 @@ impl Watcher {
                 }
                 self.watch_anew_if_needed(run)?;
             }
+            self.publish_status_if_waited_for(run);
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
                 Wake::JobsChanged => {

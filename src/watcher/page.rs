@@ -45,6 +45,7 @@ impl Watcher {
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
+        self.publish_status(Some(run));
     }
 
     /// Publishes a page without samples: those that were collected no longer hold. Only after a release it does not age,
@@ -61,6 +62,7 @@ impl Watcher {
             _ => self.collected.or_else(|| Some(Instant::now())),
         };
         self.publisher.publish(&self.text, taken);
+        self.publish_status(None);
     }
 
     fn render_report(&mut self) {
