@@ -18,8 +18,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("server", &["publish"]),
     ("metrics", &["counters", "dcgm", "inventory"]),
+    ("summary", &["containers", "metrics"]),
     ("exposition", &["containers", "counters", "inventory", "jobs", "metrics"]),
-    ("watcher", &["containers", "counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish"]),
+    (
+        "watcher",
+        &["containers", "counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish", "summary"],
+    ),
     ("check", &["cli", "counters", "dcgm", "inventory", "jobs", "metrics", "publish", "server", "watcher"]),
 ];
 const EVERYWHERE: [&str; 2] = ["config", "system"];
