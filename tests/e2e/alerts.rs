@@ -512,7 +512,7 @@ fn each_fault_fires_its_alert() {
         }
     }
 
-    // Every expression finds the series that it names, in both; what one series looks like is in the rule.
+    // Every expression finds the series that it names, in both, now or in the minutes before: an increase passes.
     let pages: String = nodes
         .iter()
         .filter_map(|(_, port)| request(*port, "GET /metrics HTTP/1.0\r\n\r\n").ok())
@@ -539,7 +539,9 @@ fn each_fault_fires_its_alert() {
                 continue;
             }
             for database in [&mut prometheus, &mut victoria] {
-                database.until(&format!("{name} finds {selector}"), |database| !answer(database, &selector).is_empty());
+                database.until(&format!("{name} finds {selector}"), |database| {
+                    !answer(database, &format!("last_over_time({selector}[10m])")).is_empty()
+                });
             }
         }
     }
