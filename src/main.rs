@@ -24,6 +24,9 @@ use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::file_sd::Registration;
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
+use dcgm_exporter::summary::store::Store;
+use dcgm_exporter::summary::text;
+use dcgm_exporter::summary::writer::Writer;
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
 use dcgm_exporter::watcher::{self, Watcher};
@@ -65,6 +68,9 @@ fn main() -> ExitCode {
     }
     if let Some(format) = config.check {
         return check(format);
+    }
+    if let Some(job) = &config.job_summary {
+        return job_summary(job, &config);
     }
     if let Some(pattern) = &config.list_fields {
         return list_fields(pattern, &config);
@@ -170,6 +176,24 @@ fn list_fields(pattern: &str, config: &Config) -> ExitCode {
         process::exit_at_once(i32::from(printed != ExitCode::SUCCESS));
     }
     printed
+}
+
+/// Prints what a job used.
+fn job_summary(job: &str, config: &Config) -> ExitCode {
+    let told = |error: String| {
+        eprintln!("dcgm-exporter: {error}");
+        ExitCode::FAILURE
+    };
+    let Some(directory) = &config.job_summaries else {
+        return told("--job-summary needs --job-summary-dir, the directory that the exporter writes to".to_owned());
+    };
+    match Store::read_in(directory).and_then(|store| {
+        store.read(job).map_err(|why| format!("no summary of job {job} in {}: {why}", directory.display()))
+    }) {
+        Err(error) => told(error),
+        Ok(summary) if config.job_summary_short => print(&(text::short(&summary) + "\n")),
+        Ok(summary) => print(&text::long(&summary)),
+    }
 }
 
 /// Collects, prints the page and leaves.
@@ -302,9 +326,15 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     let has_file = config.config_file.is_some();
     let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
     let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
+    let summaries = config.job_summaries.clone().filter(|_| config.accounts_jobs());
+    let summaries =
+        summaries.map(|directory| Writer::start(&directory, config.job_summary_days, &supervisor)).transpose()?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
     let mut watcher = watcher.with_containers(containers);
+    if let Some((writer, unfinished)) = summaries {
+        watcher = watcher.with_summaries(writer, unfinished);
+    }
     if has_file {
         watcher.read_settings_with(given.settings());
     }

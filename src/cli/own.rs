@@ -610,6 +610,73 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "job-accounting",
+        variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
+        default: "true",
+        help: "Count what each job of the job map uses of its GPUs: dcgm_exporter_job_gpu_seconds_total and others, and \
+               dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not",
+        apply: switch!(job_accounting),
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-dir",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_DIR",
+        kind: Kind::Value("DIR"),
+        default: "",
+        help: "Directory for one JSON file per job, with what it used of its GPUs: written at every collection while the job \
+               runs, and at its end. After a restart the exporter goes on with them. Needs --hpc-job-mapping-dir",
+        apply: path!(job_summaries),
+        check: |config| {
+            if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
+                let warning = "--job-summary-dir has no effect: it needs --hpc-job-mapping-dir and --job-accounting";
+                config.warnings.push(warning.to_owned());
+            }
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-days",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_DAYS",
+        kind: Kind::Value("DAYS"),
+        default: "7",
+        help: "Days after which such a file is removed; 0 is never",
+        apply: |config, value| {
+            config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY",
+        kind: Kind::Value("ID"),
+        default: "",
+        help: "Print what this job used of its GPUs, from its file in --job-summary-dir, and exit: 1 if there is none",
+        apply: |config, value| {
+            config.job_summary = (!value.is_empty()).then(|| value.to_owned());
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-short",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
+        help: "Let --job-summary print one line, for a job's comment",
+        apply: switch!(job_summary_short),
+        ..FLAG
+    },
+    Flag {
+        long: "pause-profiling-file",
+        variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
+        kind: Kind::Value("FILE"),
+        default: "/run/dcgm-exporter/pause-profiling",
+        help: "While this file exists, profiling fields are not watched, so that Nsight and other profilers can have the \
+               hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> of the job map",
+        apply: path!(pause_profiling),
+        ..FLAG
+    },
+    Flag {
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
         help: "Add the label container, from Docker or Podman",

@@ -80,6 +80,18 @@ pub struct Config {
     pub job_map: Option<PathBuf>,
     pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
+    /// Say what each job used of its GPUs, where there is a job map.
+    pub job_accounting: bool,
+    /// A JSON file per job is kept here.
+    pub job_summaries: Option<PathBuf>,
+    /// For so many days after its last change.
+    pub job_summary_days: u32,
+    /// Print what this job used and exit.
+    pub job_summary: Option<String>,
+    /// In one line.
+    pub job_summary_short: bool,
+    /// While this file is there, profiling fields are not watched.
+    pub pause_profiling: Option<PathBuf>,
     /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
     pub container_runtime: Option<PathBuf>,
     pub container_labels: bool,
@@ -143,6 +155,12 @@ impl Default for Config {
             job_map: None,
             job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
+            job_accounting: true,
+            job_summaries: None,
+            job_summary_days: 0,
+            job_summary: None,
+            job_summary_short: false,
+            pause_profiling: None,
             container_runtime: None,
             container_labels: false,
             exporter_metrics: true,
@@ -185,6 +203,11 @@ impl Config {
             })
         });
         uneven.collect()
+    }
+
+    /// Whether it is counted what jobs use.
+    pub fn accounts_jobs(&self) -> bool {
+        self.job_accounting && self.job_map.is_some()
     }
 
     /// The file that the rows are in.

@@ -312,7 +312,9 @@ fn others(watches: &ActiveWatches) -> Vec<Group> {
 fn lines(watches: &ActiveWatches, kind: Kind) -> Vec<(String, String)> {
     let is_link = matches!(kind, Kind::GpuLink | Kind::SwitchLink);
     // Owner, how many there are, and the values of each metric added up.
-    let mut lines: Vec<(String, usize, Vec<(String, f64)>)> = Vec::new();
+    /// Name of the kind, entities, and the sums by metric.
+    type Line = (String, usize, Vec<(String, f64)>);
+    let mut lines: Vec<Line> = Vec::new();
     for (index, entity) in watches.inventory.entities.iter().enumerate().filter(|(_, entity)| entity.kind == kind) {
         let wanted: &[&str] = if is_link { &["gpu", "nvswitch"] } else { &["nvswitch", "cpu", "connectx"] };
         let owner = entity.labels.iter().find(|(name, _)| wanted.contains(name));
