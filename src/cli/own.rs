@@ -9,7 +9,7 @@ use super::{devices, engine, values};
 use crate::config::duration::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use crate::config::engine::EngineSelection;
 use crate::config::listen::ListenAddress;
-use crate::config::{CheckFormat, JobLabels, JobMapTrust, LogFormat, OpenMetrics};
+use crate::config::{CheckFormat, JobLabels, JobMapTrust, LogFormat, OpenMetrics, StatusPage};
 
 /// Flags of one purpose.
 pub struct Group {
@@ -391,6 +391,51 @@ const SERVE: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "status-page",
+        variable: "DCGM_EXPORTER_STATUS_PAGE",
+        kind: Kind::Value("WHAT"),
+        default: "full",
+        help: "What the page at / shows to people; /?text is the same for a terminal, /status.json for programs. full: GPUs, \
+               their jobs and users, problems and what to do. gpus: without names of users and jobs. off: links to /metrics \
+               and /health alone",
+        apply: |config, value| {
+            config.status_page = match value {
+                "off" => StatusPage::Off,
+                "gpus" => StatusPage::Gpus,
+                "full" => StatusPage::Full,
+                _ => return Err(Refusal::Value("expected off, gpus or full".to_owned())),
+            };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "file-sd-dir",
+        variable: "DCGM_EXPORTER_FILE_SD_DIR",
+        kind: Kind::Value("DIR"),
+        default: "",
+        help: "Directory for a file <hostname>.json with this exporter's address, in the format of Prometheus' file_sd. It is \
+               written when the exporter serves, and removed when it is stopped",
+        apply: path!(file_sd_dir),
+        ..FLAG
+    },
+    Flag {
+        long: "file-sd-address",
+        variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
+        kind: Kind::Value("ADDRESS"),
+        default: "",
+        help: "HOST:PORT to write into that file, where others reach the exporter by another name than the node's",
+        apply: |config, value| {
+            config.file_sd_address = match ListenAddress::parse(value) {
+                _ if value.is_empty() => None,
+                Ok(ListenAddress::Tcp { host, port }) if !host.is_empty() && port != 0 => Some(value.to_owned()),
+                _ => return Err(Refusal::Value("expected HOST:PORT such as gpu7.example.org:9400".to_owned())),
+            };
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
         long: "health-require-gpus",
         variable: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS",
         help: "Answer 503 on /health while DCGM has no GPU",
@@ -562,6 +607,73 @@ const JOBS: &[Flag] = &[
             };
             Ok(())
         },
+        ..FLAG
+    },
+    Flag {
+        long: "job-accounting",
+        variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
+        default: "true",
+        help: "Count what each job of the job map uses of its GPUs: dcgm_exporter_job_gpu_seconds_total and others, and \
+               dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not",
+        apply: switch!(job_accounting),
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-dir",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_DIR",
+        kind: Kind::Value("DIR"),
+        default: "",
+        help: "Directory for one JSON file per job, with what it used of its GPUs: written at every collection while the job \
+               runs, and at its end. After a restart the exporter goes on with them. Needs --hpc-job-mapping-dir",
+        apply: path!(job_summaries),
+        check: |config| {
+            if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
+                let warning = "--job-summary-dir has no effect: it needs --hpc-job-mapping-dir and --job-accounting";
+                config.warnings.push(warning.to_owned());
+            }
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-days",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_DAYS",
+        kind: Kind::Value("DAYS"),
+        default: "7",
+        help: "Days after which such a file is removed; 0 is never",
+        apply: |config, value| {
+            config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY",
+        kind: Kind::Value("ID"),
+        default: "",
+        help: "Print what this job used of its GPUs, from its file in --job-summary-dir, and exit: 1 if there is none",
+        apply: |config, value| {
+            config.job_summary = (!value.is_empty()).then(|| value.to_owned());
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-short",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
+        help: "Let --job-summary print one line, for a job's comment",
+        apply: switch!(job_summary_short),
+        ..FLAG
+    },
+    Flag {
+        long: "pause-profiling-file",
+        variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
+        kind: Kind::Value("FILE"),
+        default: "/run/dcgm-exporter/pause-profiling",
+        help: "While this file exists, profiling fields are not watched, so that Nsight and other profilers can have the \
+               hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> of the job map",
+        apply: path!(pause_profiling),
         ..FLAG
     },
     Flag {

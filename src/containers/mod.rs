@@ -7,7 +7,7 @@
 //! known here.
 
 mod http;
-mod json;
+pub mod json;
 mod runtime;
 
 use std::collections::HashMap;

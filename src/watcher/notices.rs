@@ -153,6 +153,14 @@ pub fn unmatched(name: &str) {
     );
 }
 
+/// Where values of MIG instances come from, if not from the instances.
+pub fn compute_instances(fields: &[u16], plan: &Plan) {
+    if !fields.is_empty() {
+        let names: Vec<&str> = fields.iter().flat_map(|field| plan.names_of(*field)).collect();
+        log::info!("{} of MIG instances: the values of their compute instances are shown", names.join(", "));
+    }
+}
+
 /// Fields of the switch module that are no longer watched, and one that is again.
 pub fn switch_fields(change: &Change, plan: &Plan) {
     let names = |field: u16| plan.names_of(field).collect::<Vec<&str>>().join("', '");

@@ -15,6 +15,7 @@ mod openmetrics;
 #[path = "../it/scripts.rs"]
 mod scripts;
 mod slurm;
+mod status;
 mod xids;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod accounting;
 mod any_page;
 mod chaos;
 mod check;
@@ -10,6 +11,7 @@ mod containers;
 mod docs;
 mod engine_starts;
 mod entities;
+mod file_sd;
 mod golden;
 mod http;
 mod install;
@@ -29,6 +31,7 @@ mod sharing;
 mod signals;
 mod slurm;
 mod sources;
+mod status;
 mod strangers;
 mod supervision;
 mod surroundings;
