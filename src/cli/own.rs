@@ -395,9 +395,9 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_STATUS_PAGE",
         kind: Kind::Value("WHAT"),
         default: "full",
-        help: "What the page at / shows to people; /?text is the same for a terminal, /status.json for programs. full: GPUs, \
-               their jobs and users, problems and what to do. gpus: without names of users and jobs. off: links to /metrics \
-               and /health alone",
+        help: "What the page at / shows to people: full, gpus or off",
+        details: "full: GPUs, their jobs and users, problems and what to do. gpus: the same without names of users and jobs. off: links to \
+                  /metrics and /health alone. /?text is the same page for a terminal, /status.json for programs.",
         apply: |config, value| {
             config.status_page = match value {
                 "off" => StatusPage::Off,
@@ -414,8 +414,8 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory for a file <hostname>.json with this exporter's address, in the format of Prometheus' file_sd. It is \
-               written when the exporter serves, and removed when it is stopped",
+        help: "Directory for <hostname>.json, this exporter's address for Prometheus' file_sd",
+        details: "It is written when the exporter serves, and removed when it is stopped.",
         apply: path!(file_sd_dir),
         ..FLAG
     },
@@ -424,7 +424,8 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "HOST:PORT to write into that file, where others reach the exporter by another name than the node's",
+        help: "The address in that file, instead of the node's name and the port",
+        details: "HOST:PORT, for where others reach the exporter by another name than the node's.",
         apply: |config, value| {
             config.file_sd_address = match ListenAddress::parse(value) {
                 _ if value.is_empty() => None,
@@ -613,8 +614,8 @@ const JOBS: &[Flag] = &[
         long: "job-accounting",
         variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
         default: "true",
-        help: "Count what each job of the job map uses of its GPUs: dcgm_exporter_job_gpu_seconds_total and others, and \
-               dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not",
+        help: "Count what each job of the job map uses of its GPUs",
+        details: "dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not.",
         apply: switch!(job_accounting),
         ..FLAG
     },
@@ -623,8 +624,9 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory for one JSON file per job, with what it used of its GPUs: written at every collection while the job \
-               runs, and at its end. After a restart the exporter goes on with them. Needs --hpc-job-mapping-dir",
+        help: "Directory for one JSON file per job, with what it used of its GPUs",
+        details: "Written at every collection while the job runs, and at its end. After a restart the exporter goes on with them. Needs \
+                  --hpc-job-mapping-dir.",
         apply: path!(job_summaries),
         check: |config| {
             if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
@@ -652,7 +654,8 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY",
         kind: Kind::Value("ID"),
         default: "",
-        help: "Print what this job used of its GPUs, from its file in --job-summary-dir, and exit: 1 if there is none",
+        help: "Print what this job used of its GPUs, and exit",
+        details: "From its file in --job-summary-dir; exits with 1 if there is none.",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());
             Ok(())
@@ -671,8 +674,9 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
         kind: Kind::Value("FILE"),
         default: "/run/dcgm-exporter/pause-profiling",
-        help: "While this file exists, profiling fields are not watched, so that Nsight and other profilers can have the \
-               hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> of the job map",
+        help: "While this file exists, profiling fields are not watched",
+        details: "Nsight and other profilers can then have the hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> \
+                  of the job map.",
         apply: path!(pause_profiling),
         ..FLAG
     },
