@@ -23,6 +23,7 @@ use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
+use dcgm_exporter::system::printable::{printable, printable_lines};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
 use dcgm_exporter::watcher::{self, Watcher};
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
             }
             // A configuration file may have several problems.
             for line in error.lines() {
-                eprintln!("dcgm-exporter: {line}");
+                eprintln!("dcgm-exporter: {}", printable(line));
             }
             return ExitCode::FAILURE;
         }
@@ -79,7 +80,7 @@ fn main() -> ExitCode {
     log_panics();
     if let Some(limit) = config.once {
         return once(config, limit).unwrap_or_else(|error| {
-            eprintln!("dcgm-exporter: {error}");
+            eprintln!("dcgm-exporter: {}", printable(&error));
             process::exit_at_once(1)
         });
     }
@@ -133,7 +134,7 @@ fn check_counters(config: &Config) -> ExitCode {
     let file = config.counters_file().display();
     match Counters::of(config, &sources::names()) {
         Err(error) => {
-            print(&format!("{error}\n"));
+            print(&printable_lines(&format!("{error}\n")));
             ExitCode::FAILURE
         }
         Ok(counters) => {
@@ -142,7 +143,10 @@ fn check_counters(config: &Config) -> ExitCode {
                 types::warnings(&counters).into_iter().map(|(line, what)| (line, format!("warning: {what}")));
             let mut all: Vec<(u64, String)> = errors.chain(warnings).collect();
             all.sort();
-            let lines: String = all.into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n")).collect();
+            let file = file.to_string();
+            let file = printable(&file);
+            let lines: String =
+                all.into_iter().map(|(line, what)| format!("{file}:{line}: {}\n", printable(&what))).collect();
             let printed = print(&format!("{lines}{file}: {} rows can be used\n", counters.rows.len()));
             if counters.errors.is_empty() { printed } else { ExitCode::FAILURE }
         }
@@ -157,11 +161,12 @@ fn list_fields(pattern: &str, config: &Config) -> ExitCode {
         Err(_) => OnGpus::default(),
     };
     if let Err(error) = &library {
-        eprintln!("dcgm-exporter: {error}");
+        eprintln!("dcgm-exporter: {}", printable(&error.to_string()));
     }
     if let Some(why) = &on_gpus.unknown {
         eprintln!(
-            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {why}"
+            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {}",
+            printable(why)
         );
     }
     let printed = print(&check::fields::list(pattern, library.as_deref().ok(), &on_gpus));

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::system::json::{Json, push_object};
+use crate::system::printable::printable;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
@@ -92,14 +93,30 @@ impl Answers {
     }
 }
 
-/// Text of files and other programs may have line breaks; a row of the table has none.
+/// Text of files and other programs may have line breaks, and escape sequences for the terminal; a row of the table has
+/// neither.
 fn one_line(text: &str) -> String {
-    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    let parts = text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
+    parts.map(printable).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escape_sequences_of_strangers_stay_text() {
+        let hostile = "running\x1b[2J\x1b]0;pwned\x07\u{9b}31m \u{202e}\r\nok    port";
+        let mut answers = Answers::default();
+        answers.fail("port", hostile, hostile);
+        let shown = "running\\x1b[2J\\x1b]0;pwned\\x07\\x9b31m \\u{202e}; ok    port";
+        let table = answers.table();
+        assert_eq!(table, format!("fail  port  {shown}\n            -> {shown}\n\n0 ok, 0 warn, 1 fail\n"));
+        let json = answers.json();
+        assert!(!json.trim_end().contains(crate::system::printable::acts_on_terminal), "{json}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["answers"][0]["found"], hostile);
+    }
 
     #[test]
     fn a_table_and_json_of_the_same() {

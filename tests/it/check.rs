@@ -98,6 +98,26 @@ fn settings_and_files_that_are_wrong() {
     Checked::run(&mut command).says("library", "fail", "libdcgm.txt");
 }
 
+/// A text that would clear root's screen and set its title.
+const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;pwned\u{7}";
+
+#[test]
+fn escape_sequences_do_not_reach_the_terminal() {
+    let scratch = Scratch::new();
+    let name = format!("bad{ESCAPES}.csv");
+    let bad = scratch.write(&name, format!("DCGM_FI_NOPE{ESCAPES}, gauge, x\n{GPU_TEMP}"));
+    let is_clean = |command: &mut Command| {
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert!(!said.contains(|character: char| character.is_control() && character != '\n'), "{said:?}");
+        assert!(said.contains("bad\\x1b[2J") || said.contains("bad\\u001b[2J"), "{said}");
+    };
+    is_clean(exporter().args(["--check", "-f"]).arg(&bad));
+    is_clean(exporter().args(["--check=json", "-f"]).arg(&bad));
+    is_clean(exporter().args(["--check-counters", "-f"]).arg(&bad));
+    is_clean(exporter().arg("--config-file").arg(&bad));
+}
+
 #[test]
 fn a_library_that_lacks_a_symbol() {
     let scratch = Scratch::new();
