@@ -7,7 +7,7 @@
 //! - [`answers`]: the table.
 //! - [`unit`]: the installed unit and its settings.
 //! - [`node`]: driver, permissions, other exporters.
-//! - [`addresses`]: the ports and sockets to serve on.
+//! - [`addresses`]: the ports and sockets to serve on; [`owner`]: which process has them.
 //! - [`job_map`](mod@job_map): whether the job map can be read, and only root can write it.
 //! - [`settings`]: web configuration, hostname label.
 //! - [`engine`]: DCGM's library and engine, in a thread of its own, because a driver that hangs is one of the answers;
@@ -22,51 +22,129 @@ pub mod gpus;
 pub mod instances;
 pub mod job_map;
 pub mod node;
+pub mod owner;
 pub mod settings;
 pub mod unit;
 pub mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use crate::cli::{self, Command};
 use crate::config::Config;
 use crate::counters::{Counters, types};
+use crate::dcgm::process;
 use crate::metrics::sources;
-use answers::Answers;
+use answers::{Answers, Told};
 use unit::Unit;
 
+/// For the whole check. The engine alone may take 14 s of it.
+const LIMIT: Duration = Duration::from_secs(20);
+const TOO_MANY_THREADS: &str = "this user has too many processes or threads; end some, or raise the limit (ulimit -u)";
+
 /// The machine that is checked.
+#[derive(Debug, Clone)]
 pub struct Host {
     /// `/`; in tests a directory tree.
     pub root: PathBuf,
 }
 
-/// What was found. With `hung` a DCGM call has not returned and may never do so: the process has to exit at once.
+/// What was found. With `hung` a call has not returned and may never do so: the process has to exit at once.
 pub struct Findings {
     pub answers: Answers,
     pub hung: bool,
 }
 
 /// Asks every question, for a command line (without the program's name) in an environment.
-pub fn run(host: &Host, arguments: &[OsString], environment: impl Fn(&str) -> Option<OsString>) -> Findings {
+///
+/// Takes at most 20 s. What is asked of files, names and sockets can hang as well as the driver, such as a network file
+/// system whose server is gone: so it is asked on a thread of its own, and what has been answered by then is the answer.
+pub fn run(
+    host: &Host,
+    arguments: &[OsString],
+    environment: impl Fn(&str) -> Option<OsString> + Send + 'static,
+) -> Findings {
+    let (tell, told) = channel();
+    let (host, arguments) = (host.clone(), arguments.to_vec());
+    let asking = std::thread::Builder::new().name("questions".to_owned()).stack_size(process::STACK).spawn(move || {
+        let mut answers = Answers::telling(tell);
+        ask(&host, &arguments, environment, &mut answers)
+    });
     let mut answers = Answers::default();
-    let unit = Unit::find(&host.root);
-    let Some(config) = configuration(unit.as_ref(), arguments, environment, &mut answers) else {
-        return Findings { answers, hung: false };
+    let asking = match asking {
+        Ok(asking) => asking,
+        Err(error) => {
+            answers.fail("check", format!("no thread can be started: {error}"), TOO_MANY_THREADS);
+            return Findings { answers, hung: false };
+        }
     };
-    settings::file(&config, &mut answers);
-    let counters = counters(&config, &mut answers);
-    let driver_gpus = node::driver(host, &config, &mut answers);
-    node::permissions(host, &config, &counters, &mut answers);
-    let hung = engine::ask(&config, &counters, driver_gpus, &mut answers);
-    node::exporters(host, &mut answers);
-    settings::web(&config, &mut answers);
-    addresses::addresses(host, &config, &mut answers);
-    job_map::job_map(&config, &mut answers);
-    unit::installed(host, unit.as_ref(), &mut answers);
-    settings::hostname(&config, &mut answers);
+    if wait(&told, LIMIT, &mut answers) {
+        return Findings { answers, hung: true };
+    }
+    let hung = asking.join().unwrap_or_else(|_| {
+        answers.fail("check", "the check itself failed", "this is a bug; report what it printed");
+        true
+    });
     Findings { answers, hung }
+}
+
+/// Takes what is told until the teller has ended. Returns whether it had not within the limit.
+fn wait(told: &Receiver<Told>, limit: Duration, answers: &mut Answers) -> bool {
+    let end = Instant::now() + limit;
+    let mut asked = "settings";
+    loop {
+        match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(Told::Asks(what)) => asked = what,
+            Ok(Told::Answer(answer)) => answers.put(answer),
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                answers.fail(
+                    "check",
+                    format!(
+                        "it has not ended within {} s; no answer yet to: {asked}. What comes after it was not asked",
+                        limit.as_secs()
+                    ),
+                    "a file system, a name server or a process behind it does not answer; see dmesg",
+                );
+                return true;
+            }
+        }
+    }
+}
+
+/// Returns whether a DCGM call hangs.
+fn ask(
+    host: &Host,
+    arguments: &[OsString],
+    environment: impl Fn(&str) -> Option<OsString>,
+    answers: &mut Answers,
+) -> bool {
+    answers.asks("settings");
+    let unit = Unit::find(&host.root);
+    let Some(config) = configuration(unit.as_ref(), arguments, environment, answers) else { return false };
+    settings::file(&config, answers);
+    answers.asks("counters file");
+    let counters = counters(&config, answers);
+    answers.asks("driver");
+    let driver_gpus = node::driver(host, &config, answers);
+    node::permissions(host, &config, &counters, answers);
+    answers.asks("engine");
+    let hung = engine::ask(&config, &counters, driver_gpus, answers);
+    answers.asks("other exporters");
+    node::exporters(host, answers);
+    answers.asks("web configuration");
+    settings::web(&config, answers);
+    answers.asks("port");
+    addresses::addresses(host, &config, None, answers);
+    answers.asks("job map");
+    job_map::job_map(&config, answers);
+    answers.asks("unit");
+    unit::installed(host, unit.as_ref(), answers);
+    answers.asks("hostname label");
+    settings::hostname(&config, answers);
+    hung
 }
 
 /// The settings that the exporter would have: the unit's arguments before the typed ones, its variables behind those
@@ -135,5 +213,26 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
             }
             Counters::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_is_never_answered_ends_the_check() {
+        let (tell, told) = channel();
+        let mut asked = Answers::telling(tell);
+        asked.ok("settings", "from nowhere");
+        asked.asks("web configuration");
+        let mut answers = Answers::default();
+        // The teller is still there, as one that hangs would be.
+        assert!(wait(&told, Duration::from_millis(10), &mut answers));
+        let found: Vec<&str> = answers.iter().map(|answer| answer.found.as_str()).collect();
+        assert!(found[0] == "from nowhere" && found[1].contains("no answer yet to: web configuration"), "{found:?}");
+        let (tell, told) = channel();
+        drop(Answers::telling(tell));
+        assert!(!wait(&told, LIMIT, &mut answers));
     }
 }

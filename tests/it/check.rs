@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -181,6 +182,20 @@ fn calls_that_hang() {
             });
         }
     });
+}
+
+/// No single call takes 10 s here.
+#[test]
+fn calls_that_are_slow_together() {
+    let scratch = Scratch::new();
+    let mut node = node();
+    node["faults"]["hang_ms"]["dcgmGetDeviceAttributes"] = 8_000.into();
+    node["faults"]["hang_ms"]["dcgmGetGpuStatus"] = 8_000.into();
+    let start = Instant::now();
+    let checked = Checked::run(&mut check(&scratch, &node));
+    checked.says("engine", "fail", "took more than 14 s together");
+    checked.says("hostname label", "ok", "hostname=");
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -426,4 +441,25 @@ fn xid_119_is_named() {
     let checked = Checked::run(&mut check(&scratch, &node));
     let said = checked.report.to_string();
     assert!(said.contains("XID 119 on GPU 1"), "{:#}", checked.report);
+}
+
+/// A program of any user can answer as the exporter does; root's check must not take it for the exporter.
+#[test]
+fn a_stranger_that_answers_as_the_exporter_does() {
+    use std::io::Write;
+    let scratch = Scratch::new();
+    let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listening.local_addr().unwrap().port();
+    let path = scratch.path("stranger.sock");
+    let unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let answer = format!("HTTP/1.0 200 OK\r\n\r\nOK\nrunning{ESCAPES}\ndcgm_exporter_build_info{{version=\"9\"}} 1\n");
+    let of_unix = answer.clone();
+    std::thread::spawn(move || listening.incoming().for_each(|client| drop(client.unwrap().write(answer.as_bytes()))));
+    std::thread::spawn(move || unix.incoming().for_each(|client| drop(client.unwrap().write(of_unix.as_bytes()))));
+    let checked = Checked::run(check(&scratch, &node()).args(["-a", &format!("127.0.0.1:{port}")]));
+    checked.says("port", "fail", &format!("{port} is in use by another program"));
+    assert!(!checked.report.to_string().contains("pwned"), "{:#}", checked.report);
+    let checked = Checked::run(check(&scratch, &node()).arg("-a").arg(format!("unix://{}", path.display())));
+    checked.says("socket", "fail", "is in use by another program");
+    assert!(!checked.report.to_string().contains("pwned"), "{:#}", checked.report);
 }
