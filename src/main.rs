@@ -51,7 +51,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // A check has an answer to wrong settings, too.
             if let Some(format) = cli::typed_check(std::env::args_os()) {
-                return check(format);
+                let root = cli::typed_root(std::env::args_os().skip(1)).unwrap_or_else(|| "/".into());
+                return check(format, Path::new(&root));
             }
             // A configuration file may have several problems.
             for line in error.lines() {
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         return check_counters(&config);
     }
     if let Some(format) = config.check {
-        return check(format);
+        return check(format, &config.root);
     }
     if let Some(pattern) = &config.list_fields {
         return list_fields(pattern, &config);
@@ -111,8 +112,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Prints what keeps this node from having metrics, and leaves with 0, 1 or 2.
-fn check(format: CheckFormat) -> ExitCode {
-    let host = check::Host { root: "/".into() };
+fn check(format: CheckFormat, root: &Path) -> ExitCode {
+    let host = check::Host::at_root(root);
     let typed: Vec<_> = std::env::args_os().skip(1).collect();
     let Findings { answers, hung } = check::run(&host, &typed, |name| std::env::var_os(name));
     let text = match format {
