@@ -25,11 +25,14 @@ for unit in $UNITS; do
     if ! is_masked "$unit"; then rm -f "$DESTDIR$UNITDIR/$unit"; fi
 done
 for file in "$PREFIX/bin/dcgm-exporter" "$TMPFILESDIR/dcgm-exporter.conf" "$MANDIR/dcgm-exporter.1" \
-    "$MANDIR/dcgm-exporter.1.gz" "$COMPLETIONS/dcgm-exporter"; do
+    "$MANDIR/dcgm-exporter.1.gz" "$COMPLETIONS/dcgm-exporter" "$ZSH/_dcgm-exporter" "$FISH/dcgm-exporter.fish"; do
     rm -f "$DESTDIR$file"
 done
 settings=$SYSCONFDIR/dcgm-exporter
-if [ -f "$DESTDIR$SUMS" ]; then
+# A package that was installed beside has its settings in the same place.
+is_shared=no
+if [ "$PREFIX" != /usr ] && [ -e "$DESTDIR/usr/bin/dcgm-exporter" ]; then is_shared=yes; fi
+if [ $is_shared = no ] && [ -f "$DESTDIR$SUMS" ]; then
     while read -r _ file; do
         rm -f "$DESTDIR$file.new"
         if [ -f "$DESTDIR$file" ] && is_unchanged "$file"; then rm -f "$DESTDIR$file"; fi
@@ -37,8 +40,10 @@ if [ -f "$DESTDIR$SUMS" ]; then
 fi
 rmdir "$DESTDIR$settings" 2>/dev/null || true
 rm -rf "$DESTDIR${DATADIR:?}" "$DESTDIR${DOCDIR:?}"
-if [ -z "$DESTDIR" ]; then rm -rf /run/dcgm-job-map; fi
+if [ -z "$DESTDIR" ] && [ $is_shared = no ]; then rm -rf /run/dcgm-job-map; fi
 if [ $is_live = yes ]; then systemctl daemon-reload || true; fi
-if [ -d "$DESTDIR$settings" ]; then
+if [ $is_shared = yes ]; then
+    echo "$DESTDIR$settings is kept: the package that is installed here uses it"
+elif [ -d "$DESTDIR$settings" ]; then
     echo "$DESTDIR$settings has files that were changed or added, and is kept; remove it if nobody needs it"
 fi

@@ -14,15 +14,19 @@ use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
-use dcgm_exporter::config::{CheckFormat, Config};
+use dcgm_exporter::config::{CheckFormat, Config, StatusPage};
 use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
+use dcgm_exporter::server::file_sd::Registration;
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
+use dcgm_exporter::summary::store::Store;
+use dcgm_exporter::summary::text;
+use dcgm_exporter::summary::writer::Writer;
 use dcgm_exporter::system::printable::{printable, printable_lines};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
@@ -66,6 +70,9 @@ fn main() -> ExitCode {
     }
     if let Some(format) = config.check {
         return check(format, &config.root);
+    }
+    if let Some(job) = &config.job_summary {
+        return job_summary(job, &config);
     }
     if let Some(pattern) = &config.list_fields {
         return list_fields(pattern, &config);
@@ -177,6 +184,24 @@ fn list_fields(pattern: &str, config: &Config) -> ExitCode {
     printed
 }
 
+/// Prints what a job used.
+fn job_summary(job: &str, config: &Config) -> ExitCode {
+    let told = |error: String| {
+        eprintln!("dcgm-exporter: {error}");
+        ExitCode::FAILURE
+    };
+    let Some(directory) = &config.job_summaries else {
+        return told("--job-summary needs --job-summary-dir, the directory that the exporter writes to".to_owned());
+    };
+    match Store::read_in(directory).and_then(|store| {
+        store.read(job).map_err(|why| format!("no summary of job {job} in {}: {why}", directory.display()))
+    }) {
+        Err(error) => told(error),
+        Ok(summary) if config.job_summary_short => print(&(text::short(&summary) + "\n")),
+        Ok(summary) => print(&text::long(&summary)),
+    }
+}
+
 /// Collects, prints the page and leaves.
 ///
 /// Errors: there is no page within the limit, and why.
@@ -285,7 +310,9 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         move || signals.close()
     });
     let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
-    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
+    let published = Arc::new(
+        published.with_open_metrics(openmetrics::convert).with_status_page(config.status_page != StatusPage::Off),
+    );
     let has_tls = web.has_tls();
     server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
@@ -295,15 +322,25 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     if has_tls {
         log::info!("TLS is enabled");
     }
+    let registration = config.file_sd_dir.as_deref().and_then(|directory| {
+        let addresses: Vec<_> = listeners.iter().filter_map(Listener::tcp_address).collect();
+        Registration::write(directory, config.file_sd_address.as_deref(), &addresses, has_tls)
+    });
     systemd::ready();
     usage::all_threads_serve();
 
     let has_file = config.config_file.is_some();
     let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
     let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
+    let summaries = config.job_summaries.clone().filter(|_| config.accounts_jobs());
+    let summaries =
+        summaries.map(|directory| Writer::start(&directory, config.job_summary_days, &supervisor)).transpose()?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the watcher: {error}"))?;
     let mut watcher = watcher.with_containers(containers);
+    if let Some((writer, unfinished)) = summaries {
+        watcher = watcher.with_summaries(writer, unfinished);
+    }
     if has_file {
         watcher.read_settings_with(given.settings());
     }
@@ -350,6 +387,7 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     }
     match ended {
         Ok(()) => {
+            registration.iter().for_each(Registration::remove);
             log::info!("Shutdown complete");
             process::exit_at_once(0)
         }

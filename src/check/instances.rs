@@ -32,7 +32,10 @@ impl Asker {
         let gpus: BTreeSet<u32> = lacking.keys().map(|(gpu, _)| *gpu).collect();
         let whole = gpus.iter().map(|gpu| EntityId::new(EntityGroup::Gpu, *gpu));
         // What the check itself watches is not asked again: that would end its own watch.
-        let is_watched = |entity: &EntityId| inventory.entities.iter().any(|known| known.id == *entity);
+        // Of a GPU behind instances the labels alone are watched.
+        let is_watched = |entity: &EntityId| {
+            inventory.entities.iter().any(|known| known.id == *entity && known.kind != Kind::WholeGpu)
+        };
         let whole: Vec<EntityId> = whole.filter(|entity| !is_watched(entity)).collect();
         let parts: Vec<EntityId> = inventory
             .compute_instances

@@ -121,7 +121,6 @@ pub static FLAGS: &[Flag] = &[
         ),
         ..FLAG
     },
-    Flag { ..FLAG },
     Flag { long: "kubernetes", short: Some("k"), variable: "DCGM_EXPORTER_KUBERNETES", ..KUBERNETES },
     Flag {
         long: "configmap-data",

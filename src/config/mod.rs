@@ -37,6 +37,11 @@ pub struct Config {
     /// TLS, users and headers, in exporter-toolkit's format.
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
+    /// Where to write this exporter's address for Prometheus' file_sd.
+    pub file_sd_dir: Option<PathBuf>,
+    /// `HOST:PORT` to write there; `None` follows from the listening sockets.
+    pub file_sd_address: Option<String>,
+    pub status_page: StatusPage,
     pub open_metrics: OpenMetrics,
     /// Time between two samples of a field that is in none of `collections`.
     pub interval: Duration,
@@ -75,6 +80,18 @@ pub struct Config {
     pub job_map: Option<PathBuf>,
     pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
+    /// Say what each job used of its GPUs, where there is a job map.
+    pub job_accounting: bool,
+    /// A JSON file per job is kept here.
+    pub job_summaries: Option<PathBuf>,
+    /// For so many days after its last change.
+    pub job_summary_days: u32,
+    /// Print what this job used and exit.
+    pub job_summary: Option<String>,
+    /// In one line.
+    pub job_summary_short: bool,
+    /// While this file is there, profiling fields are not watched.
+    pub pause_profiling: Option<PathBuf>,
     /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
     pub container_runtime: Option<PathBuf>,
     pub container_labels: bool,
@@ -109,6 +126,9 @@ impl Default for Config {
             systemd_socket: false,
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
+            file_sd_dir: None,
+            file_sd_address: None,
+            status_page: StatusPage::Full,
             open_metrics: OpenMetrics::Auto,
             interval: Duration::ZERO,
             min_collect_interval: Duration::ZERO,
@@ -137,6 +157,12 @@ impl Default for Config {
             job_map: None,
             job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
+            job_accounting: true,
+            job_summaries: None,
+            job_summary_days: 0,
+            job_summary: None,
+            job_summary_short: false,
+            pause_profiling: None,
             container_runtime: None,
             container_labels: false,
             exporter_metrics: true,
@@ -182,6 +208,11 @@ impl Config {
         uneven.collect()
     }
 
+    /// Whether it is counted what jobs use.
+    pub fn accounts_jobs(&self) -> bool {
+        self.job_accounting && self.job_map.is_some()
+    }
+
     /// The file that the rows are in.
     pub fn counters_file(&self) -> &Path {
         self.config_file.as_deref().filter(|_| self.rows.is_some()).unwrap_or(&self.collectors)
@@ -216,6 +247,16 @@ pub enum OpenMetrics {
     /// To every client that prefers it.
     Always,
     Never,
+}
+
+/// What the page at `/` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusPage {
+    /// Links to the metrics and to the health alone.
+    Off,
+    /// GPUs and the exporter, without names of users, jobs and containers.
+    Gpus,
+    Full,
 }
 
 /// Whose job map is read.

@@ -6,7 +6,7 @@
 //! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
 //! - [`restart`]: when an engine is to be started again, and how soon.
 //! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
-//! - [`page`]: the page, rendered and published. [`lost_entities`]: GPUs that were here.
+//! - [`page`]: the page, rendered and published. [`status`]: the data of the page for people. [`lost_entities`]: GPUs that were here.
 //! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
 
 pub mod active_watches;
@@ -20,6 +20,7 @@ mod phase;
 mod restart;
 mod scrapes;
 mod session_run;
+mod status;
 mod wait;
 
 use std::collections::BTreeSet;
@@ -33,8 +34,9 @@ use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
-use crate::inventory::{self, Inventory, Kind, Known};
+use crate::inventory::{self, Entity, Inventory, Kind, Known};
 use crate::jobs::JobMap;
+use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
@@ -42,6 +44,8 @@ use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
 use crate::metrics::{Extras, Memory, Windows, sources};
 use crate::publish::Publisher;
+use crate::summary::writer::Writer;
+use crate::summary::{Summaries, Summary};
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
 use crate::system::{driver, systemd};
@@ -53,6 +57,7 @@ use phase::{Action, Event, Phase, Running};
 use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
 use scrapes::ScrapeTimes;
 use session_run::SessionRun;
+use status::Histories;
 pub use wait::{Command, WatcherHandle};
 use wait::{Wait, Wake};
 
@@ -69,6 +74,9 @@ const REPUBLISH: Duration = Duration::from_secs(30);
 /// The second collection of new watches comes after this: a profiling value needs two samples, and whoever waits for the
 /// page should not wait for an interval.
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the last summaries of jobs may take to be written.
+const SUMMARIES_LIMIT: Duration = Duration::from_millis(500);
 
 /// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
 pub const STATES: [&str; 10] = Phase::NAMES;
@@ -107,7 +115,13 @@ pub struct Watcher {
     memory: Memory,
     answered: Answered,
     lost: LostEntities,
+    /// GPUs and instances as they were last found, for whose jobs it is counted what they use.
+    accounted: Vec<Entity>,
+    /// `None` without a directory for them.
+    summary_writer: Option<Writer>,
+    summaries: Summaries,
     report: Report,
+    histories: Histories,
     /// The text of the page, written anew in the same memory every time.
     text: String,
     /// The last collection of any session began.
@@ -157,10 +171,18 @@ impl Watcher {
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
             )
-            .with(Extras { own_metrics: config.exporter_metrics, error_labels: config.extended_labels }),
+            .with(Extras {
+                own_metrics: config.exporter_metrics,
+                error_labels: config.extended_labels,
+                job_accounting: config.accounts_jobs(),
+            }),
             answered: Answered::default(),
             lost: LostEntities::default(),
+            accounted: Vec::new(),
+            summary_writer: None,
+            summaries: Summaries::default(),
             report,
+            histories: Histories::default(),
             text: String::new(),
             collected: None,
             neighbour_logged: false,
@@ -184,9 +206,19 @@ impl Watcher {
         Watcher { containers, ..self }
     }
 
+    /// Keeps summaries of jobs with this writer, and goes on with those that were running.
+    pub fn with_summaries(mut self, writer: Writer, unfinished: Vec<Summary>) -> Watcher {
+        self.summaries = Summaries::new(&unfinished);
+        let records = unfinished.into_iter().flat_map(|summary| summary.records);
+        self.memory.parts.of::<Accounts>().restore(records);
+        self.summary_writer = Some(writer);
+        self
+    }
+
     /// Runs until told to stop; then the watches are released and the engine is stopped.
     pub fn run(mut self) {
         self.read_jobs();
+        self.end_restored_accounts();
         // Not a member: it holds what may not be sent to another thread.
         let mut run: Option<SessionRun> = None;
         let mut event = Event::Begin;
@@ -194,7 +226,13 @@ impl Watcher {
             let mut next = None;
             for action in self.advance(event) {
                 next = match action {
-                    Action::Leave => return,
+                    Action::Leave => {
+                        self.write_summaries();
+                        if let Some(writer) = &self.summary_writer {
+                            writer.finish(SUMMARIES_LIMIT);
+                        }
+                        return;
+                    }
                     Action::Connect => Some(self.connect(&mut run)),
                     Action::RunSession => Some(self.run_session(run.as_mut().expect("a session was begun"))),
                     Action::EndSession => Some(self.end_session(run.take())),
@@ -286,10 +324,13 @@ impl Watcher {
                 }
                 self.watch_anew_if_needed(run)?;
             }
+            self.publish_status_if_waited_for(run);
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
                 Wake::JobsChanged => {
-                    self.read_jobs();
+                    if self.read_jobs() {
+                        self.read_between(run)?;
+                    }
                     self.relabel(run);
                     self.publish(run);
                 }
@@ -417,6 +458,13 @@ impl Watcher {
         let inventory = found.map_err(|error| self.lost(Some(ErrorKind::Discover), &error))?;
         self.lost.update(&inventory);
         self.memory.inventory(&inventory);
+        // Before it is watched: what is sampled then belongs to these jobs.
+        let reported = inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu);
+        // Without a driver for a moment, jobs still come and go.
+        if reported.clone().next().is_some() {
+            self.accounted = reported.cloned().collect();
+        }
+        self.account_to_jobs(microseconds());
         Ok(inventory)
     }
 
@@ -447,6 +495,10 @@ impl Watcher {
         run.freshness.judge(look, &mut self.answered, table, &watches.inventory, judgement);
         if !judgement.no_gpu_has_values && !watches.inventory.gpus.is_empty() {
             run.fatal_xid.clear();
+            if run.started.elapsed() >= SessionRun::KERNEL_LOG_IS_READ {
+                let forgotten = watches.collector.forget_old_xids();
+                forgotten.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            }
         } else if run.fatal_xid.is_empty() {
             let gpus = watches.collector.gpus_with_fatal_xid();
             run.fatal_xid = gpus.map_err(|error| self.lost(None, &error))?;
@@ -493,6 +545,9 @@ impl Watcher {
                 notices::switch_fields(&change, &watches.plan);
                 self.count_skipped(&*watches);
             }
+            let settled = watches.collector.settle_compute_instances(&watches.plan, &watches.inventory);
+            let fields = settled.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            notices::compute_instances(&fields, &watches.plan);
         }
         run.note_answers();
         let event = self.judge(run);
@@ -502,6 +557,13 @@ impl Watcher {
         self.publish(run);
         let is_silent = self.silence.note(start, no_gpu_answers && run.is_embedded() && run.fatal_xid.is_empty());
         Ok(is_silent.then_some(RestartReason::GpusSilent))
+    }
+
+    /// Samples what jobs use, because one has come or gone.
+    fn read_between(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let Some(watches) = &mut run.watches else { return Ok(()) };
+        let read = watches.collector.read_between(&watches.inventory, &mut self.memory, microseconds());
+        read.map_err(|error| self.lost(None, &error))
     }
 
     /// What the last collection says of the GPUs.
@@ -538,7 +600,7 @@ impl Watcher {
             return Ok(());
         }
         self.report.profiling_rewatches += 1;
-        log::warn!("profiling fields have gone silent; watching them anew");
+        log::warn!("profiling fields have no new samples; watching them again");
         let inventory = watches.inventory.clone();
         self.watch(run, inventory)
     }
@@ -618,7 +680,7 @@ impl Watcher {
             match self.wait(until.min(now + PROBE)) {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
-                Wake::JobsChanged => self.read_jobs(),
+                Wake::JobsChanged => drop(self.read_jobs()),
                 Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(Command::Release) => return Event::Release,
@@ -632,7 +694,7 @@ impl Watcher {
         loop {
             match self.wait(Instant::now() + REPUBLISH) {
                 Wake::Due => self.publish_without_samples(),
-                Wake::JobsChanged => self.read_jobs(),
+                Wake::JobsChanged => drop(self.read_jobs()),
                 Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Release) => {}
                 Wake::Command(Command::Resume) => return Event::Resume,

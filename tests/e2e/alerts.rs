@@ -430,6 +430,9 @@ fn each_fault_fires_its_alert() {
         { "gpu": 6, "system": 1, "health": 10, "error_code": 1 },
     ]);
     bad.write(&scratch, "faults.json");
+    let mut plan = healthy.plan.clone();
+    plan["events"] = json!([xid(2, 31)]);
+    scratch.write("base.json", plan.to_string());
     for name in ["hang", "stale"] {
         let mut plan = healthy.plan.clone();
         plan["faults"] = json!({ "hang_ms": { "dcgmUpdateAllFields": 120_000 } });
@@ -493,6 +496,9 @@ fn each_fault_fires_its_alert() {
     } else {
         println!("left out: GpuHeldIdle, because this version has no dcgm_exporter_gpu_idle_seconds");
     }
+    if has_events {
+        expected.push("GpuXid base 2");
+    }
     // Some fire for a short time only, so all that have fired are collected.
     let mut fired = BTreeSet::new();
     let mut seen: Vec<Value> = Vec::new();
@@ -516,7 +522,7 @@ fn each_fault_fires_its_alert() {
         }
     }
 
-    // Every expression finds the series that it names, in both; what one series looks like is in the rule.
+    // Every expression finds the series that it names, in both, now or in the minutes before: an increase passes.
     let pages: String = nodes
         .iter()
         .filter_map(|(_, port)| request(*port, "GET /metrics HTTP/1.0\r\n\r\n").ok())
@@ -543,7 +549,9 @@ fn each_fault_fires_its_alert() {
                 continue;
             }
             for database in [&mut prometheus, &mut victoria] {
-                database.until(&format!("{name} finds {selector}"), |database| !answer(database, &selector).is_empty());
+                database.until(&format!("{name} finds {selector}"), |database| {
+                    !answer(database, &format!("last_over_time({selector}[10m])")).is_empty()
+                });
             }
         }
     }
@@ -562,7 +570,7 @@ fn each_fault_fires_its_alert() {
     // All is well again.
     let plan = healthy.write(&scratch, "engine.json");
     let _engine = HostEngine::start(["--listen", &address], &plan);
-    for name in ["faults", "hang", "stale", "empty", "settings"] {
+    for name in ["faults", "base", "hang", "stale", "empty", "settings"] {
         scratch.write(&format!("{name}.json"), healthy.plan.to_string());
     }
     scratch.write("settings.csv", std::fs::read(&counters).unwrap());

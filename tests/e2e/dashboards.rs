@@ -116,8 +116,7 @@ fn every_query_has_an_answer() {
     // Job 17 is on a node with job labels on samples, 18 on one without, 19 on one with base-unit names.
     let mut plan = Node::healthy();
     plan.plan["system"]["links"][5]["states"] = json!([3, 2]);
-    plan.plan["faults"] = json!({ "frozen": [{ "entity": "SWITCH", "id": 0 }] });
-    let plan = plan.write(&scratch, "plan.json");
+    let file = plan.write(&scratch, "plan.json");
     let base = root().join("counters/base-units.csv");
     let start = |job: &str, labels: &str, counters: &PathBuf| {
         let jobs = scratch.path(&format!("jobs-{job}"));
@@ -127,7 +126,7 @@ fn every_query_has_an_answer() {
         }
         std::fs::write(jobs.join(format!("job.{job}")), "user=ann\naccount=x\n").unwrap();
         let mut command = exporter();
-        command.env("DCGM_SIMULATOR_SCENARIO", &plan).args(["-c", "1s", "--job-labels", labels, "-f"]).arg(counters);
+        command.env("DCGM_SIMULATOR_SCENARIO", &file).args(["-c", "1s", "--job-labels", labels, "-f"]).arg(counters);
         Exporter::start(command.arg("--hpc-job-mapping-dir").arg(jobs))
     };
     let classic = start("17", "on-samples", &counters);
@@ -136,6 +135,9 @@ fn every_query_has_an_answer() {
     let nodes = [("classic", classic.port), ("info", info.port), ("units", units.port)];
     let mut prometheus = Database::prometheus(&scratch, &scrape(&scratch, &[], &nodes));
     prometheus.until("every node is up", |database| database.query("up == 1").len() == nodes.len());
+    // A switch that stands still after it had values.
+    plan.plan["faults"] = json!({ "frozen": [{ "entity": "SWITCH", "id": 0 }] });
+    plan.write(&scratch, "plan.json");
     let mut asked = 0;
     for name in NAMES {
         let dashboard = dashboard(name);

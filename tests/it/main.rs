@@ -1,5 +1,6 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod accounting;
 mod any_page;
 mod chaos;
 mod check;
@@ -7,14 +8,17 @@ mod clock;
 mod common;
 mod config_file;
 mod containers;
+mod docs;
 mod engine_starts;
 mod entities;
+mod file_sd;
 mod golden;
 mod http;
 mod install;
 mod inventory;
 mod jobs;
 mod library;
+mod markdown;
 mod newest;
 mod node;
 mod openmetrics;
@@ -27,6 +31,7 @@ mod sharing;
 mod signals;
 mod slurm;
 mod sources;
+mod status;
 mod strangers;
 mod supervision;
 mod surroundings;

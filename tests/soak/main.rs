@@ -104,6 +104,8 @@ fn memory_threads_and_files_stay_as_they_are() {
 
 /// Windows of the event metrics in the soak with everything on, which the keep ages of the engine follow.
 const WINDOW: Duration = Duration::from_secs(60);
+/// For so long XIDs that were read are remembered, and kept by the engine: their number grows until then.
+const REMEMBERED: Duration = Duration::from_secs(660);
 
 /// Four GPUs with seven instances each, four whole ones, switches, links of both, CPUs and adapters. The rounds differ in
 /// clock events and in what health says.
@@ -171,9 +173,9 @@ fn everything_at_once_stays_flat() {
         serde_json::from_slice::<Value>(&stats).unwrap()["kept_samples"].as_u64().unwrap()
     };
     let (mut round, mut scrapes) = (0u64, 0u64);
-    // The highest of a while: the allocator gives memory back at times of its own.
-    let mut peak_until = |end: Instant| {
-        let mut peak = 0;
+    // The lowest of a while: a page that is sent while the next one is made is there twice, which is no growth.
+    let mut lowest_until = |end: Instant| {
+        let (mut lowest, mut peak) = (u64::MAX, 0);
         while Instant::now() < end {
             round += 1;
             // Twenty jobs that come again, so that the totals by job are bounded.
@@ -185,27 +187,28 @@ fn everything_at_once_stays_flat() {
             let answer = exporter.get("/metrics");
             assert!(answer.status == 200 && answer.body.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"7\""), "{}", answer.head);
             scrapes += 1;
-            peak = peak.max(exporter.resident_kib());
+            let resident = exporter.resident_kib();
+            (lowest, peak) = (lowest.min(resident), peak.max(resident));
             std::thread::sleep(Duration::from_millis(100));
         }
         let usage = usage(&exporter);
-        print(&format!("peak {peak} KiB, {} samples kept by the simulator", kept()), scrapes, &usage);
-        (peak, usage)
+        let kept = kept();
+        print(&format!("{lowest} to {peak} KiB, {kept} samples kept by the simulator"), scrapes, &usage);
+        (lowest, usage)
     };
-    // The windows are full, each job has had each GPU, and every buffer has its size.
-    let filled = WINDOW * 2 + Duration::from_secs(30);
-    peak_until(Instant::now() + filled);
+    // The windows are full, each job has had each GPU, every buffer has its size, and as many XIDs are remembered as ever.
+    lowest_until(Instant::now() + REMEMBERED + WINDOW);
     let eighth = Duration::from_secs_f64(minutes * 60.0 / 8.0);
-    let (at_start, first) = peak_until(Instant::now() + eighth);
-    let mut peaks = Vec::new();
+    let (at_start, first) = lowest_until(Instant::now() + eighth);
+    let mut lowests = Vec::new();
     let mut last = first.threads;
     for _ in 1..8 {
-        let (peak, usage) = peak_until(Instant::now() + eighth);
-        peaks.push(peak);
+        let (lowest, usage) = lowest_until(Instant::now() + eighth);
+        lowests.push(lowest);
         last = usage.threads;
         assert!(usage.files <= first.files + 3, "files are left open");
     }
     assert_eq!(last, first.threads);
-    let at_end = peaks[peaks.len() - 1];
-    assert!(at_end <= at_start + NOISE_KIB, "memory grows: {at_start} KiB, then {peaks:?}");
+    let at_end = lowests[lowests.len() - 1];
+    assert!(at_end <= at_start + NOISE_KIB, "memory grows: {at_start} KiB, then {lowests:?}");
 }
