@@ -108,6 +108,8 @@ pub struct Config {
     pub list_fields: Option<String>,
     /// Print what is wrong on this node and exit.
     pub check: Option<CheckFormat>,
+    /// The tree that is checked.
+    pub root: PathBuf,
     /// To be logged once logging has started: flags without effect, arguments that are not used.
     pub warnings: Vec<String>,
 }
@@ -170,6 +172,7 @@ impl Default for Config {
             once: None,
             list_fields: None,
             check: None,
+            root: PathBuf::from("/"),
             warnings: Vec::new(),
         }
     }
