@@ -550,16 +550,6 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
-        long: "pause-profiling-file",
-        variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
-        kind: Kind::Value("FILE"),
-        default: "/run/dcgm-exporter/pause-profiling",
-        help: "While this file exists, profiling fields are not watched, so that Nsight and other profilers can have the \
-               hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> of the job map",
-        apply: path!(pause_profiling),
-        ..FLAG
-    },
-    Flag {
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
         help: "Add the label container to samples of GPUs and instances that containers of Docker or Podman have, a sample \
