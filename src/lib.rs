@@ -19,12 +19,13 @@
 //! | [`system`] | requests to the operating system: inotify, /proc, systemd, log | |
 //! | [`jobs`] | the job map directory | |
 //! | [`containers`] | which container has which GPU, as Docker or Podman say | `jobs` for names of GPUs |
-//! | [`publish`] | the published page, the status, who scraped when | |
+//! | [`status`] | the page for people: its data, and the same as HTML, text and JSON | |
+//! | [`publish`] | the published page, the status, who scraped when | `status` |
 //! | [`dcgm`] | libdcgm behind a safe interface; all `unsafe` code but the allocator's settings | |
 //! | [`counters`] | the counters file | `dcgm` for names of fields |
 //! | [`inventory`] | GPUs, instances, switches, links, CPUs, and their labels | `dcgm`, `jobs` for names of GPUs |
 //! | [`cli`] | flags, help, man page | |
-//! | [`server`] | listening sockets, TLS, users, HTTP | `publish` |
+//! | [`server`] | listening sockets, TLS, users, HTTP | `publish`, `status` |
 //! | [`metrics`] | which fields to watch, readings, computed metrics | `counters`, `dcgm`, `inventory` |
 //! | [`summary`] | what each job used, as a file per job | `containers` for JSON, `metrics` |
 //! | [`exposition`] | samples as text | `containers`, `counters`, `inventory`, `jobs`, `metrics` |
@@ -57,6 +58,7 @@ pub mod jobs;
 pub mod metrics;
 pub mod publish;
 pub mod server;
+pub mod status;
 pub mod summary;
 pub mod system;
 pub mod watcher;

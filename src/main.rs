@@ -14,13 +14,14 @@ use dcgm_exporter::check::{self, Findings};
 use dcgm_exporter::cli::{self, Command};
 use dcgm_exporter::config::engine::EngineSelection;
 use dcgm_exporter::config::listen::ListenAddress;
-use dcgm_exporter::config::{CheckFormat, Config};
+use dcgm_exporter::config::{CheckFormat, Config, StatusPage};
 use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::exposition::openmetrics;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
+use dcgm_exporter::server::file_sd::Registration;
 use dcgm_exporter::server::listen::Listener;
 use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::summary::store::Store;
@@ -303,7 +304,9 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         move || signals.close()
     });
     let published = PublishedPage::new(config.period(), config.stale_after, inflight::current);
-    let published = Arc::new(published.with_open_metrics(openmetrics::convert));
+    let published = Arc::new(
+        published.with_open_metrics(openmetrics::convert).with_status_page(config.status_page != StatusPage::Off),
+    );
     let has_tls = web.has_tls();
     server::start(listeners.clone(), &published, config.timeouts, config.open_metrics, web, &supervisor)
         .map_err(|error| format!("cannot serve: {error}"))?;
@@ -313,6 +316,10 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     if has_tls {
         log::info!("TLS is enabled");
     }
+    let registration = config.file_sd_dir.as_deref().and_then(|directory| {
+        let addresses: Vec<_> = listeners.iter().filter_map(Listener::tcp_address).collect();
+        Registration::write(directory, config.file_sd_address.as_deref(), &addresses, has_tls)
+    });
     systemd::ready();
     usage::all_threads_serve();
 
@@ -374,6 +381,7 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     }
     match ended {
         Ok(()) => {
+            registration.iter().for_each(Registration::remove);
             log::info!("Shutdown complete");
             process::exit_at_once(0)
         }

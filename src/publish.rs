@@ -18,6 +18,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use gzip::Gzip;
 use second::Second;
 
+use crate::status::StatusPage;
+
 pub use second::Convert;
 
 /// The page's text, and the same compressed.
@@ -112,6 +114,8 @@ pub struct PublishedPage {
     /// When a client that takes gzip last asked for the plain page.
     gzip_wanted: LastWanted,
     open_metrics_wanted: LastWanted,
+    /// `None` without a page for people.
+    status_page: Option<StatusPage>,
     /// Names the call that the watcher is in; registered by whoever knows the library.
     current_call: fn() -> Option<Call>,
 }
@@ -150,6 +154,7 @@ impl PublishedPage {
             progress: AtomicU64::new(0),
             gzip_wanted: LastWanted::default(),
             open_metrics_wanted: LastWanted::default(),
+            status_page: None,
             current_call,
         }
     }
@@ -157,6 +162,15 @@ impl PublishedPage {
     /// The same with a way to write a page in OpenMetrics; without one there is no such page.
     pub fn with_open_metrics(self, convert: Convert) -> PublishedPage {
         PublishedPage { open_metrics: Second::new(Some(convert)), ..self }
+    }
+
+    /// The same with a page for people, if there is to be one.
+    pub fn with_status_page(self, is_wanted: bool) -> PublishedPage {
+        PublishedPage { status_page: is_wanted.then(StatusPage::default), ..self }
+    }
+
+    pub fn status_page(&self) -> Option<&StatusPage> {
+        self.status_page.as_ref()
     }
 
     /// Changes when a page is too old.

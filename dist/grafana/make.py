@@ -31,7 +31,9 @@ def either(labels, *forms):
 
 
 def utilization(labels):
-    return either(labels, "DCGM_FI_DEV_GPU_UTIL@ / 100", "DCGM_FI_DEV_GPU_UTIL_RATIO@", "DCGM_FI_PROF_GR_ENGINE_ACTIVE@")
+    return either(
+        labels, "DCGM_FI_DEV_GPU_UTIL@ / 100", "DCGM_FI_DEV_GPU_UTIL_RATIO@", "DCGM_FI_PROF_GR_ENGINE_ACTIVE@"
+    )
 
 
 def memory_used(labels):
@@ -52,7 +54,7 @@ def of_job(metric, by=EACH):
     """A metric of the GPUs of a job. The join makes it the same with job labels on samples and without."""
     return (
         f"{by} ({metric}) * on (job, instance, UUID, GPU_I_ID) group_right () "
-        'max by (cluster, job, instance, gpu, UUID, GPU_I_ID, hpc_job) '
+        "max by (cluster, job, instance, gpu, UUID, GPU_I_ID, hpc_job) "
         '(dcgm_exporter_gpu_job{cluster=~"$cluster", hpc_job=~"$job"})'
     )
 
@@ -76,9 +78,7 @@ def graph(title, unit, queries, legend=LEGEND, description="", low=0, high=None,
     panel = timeseries.Panel().height(8).span(width).line_width(1).fill_opacity(10 if not stacked else 40)
     panel = panel.show_points(common_models.VisibilityMode.NEVER)
     panel = panel.tooltip(
-        common.VizTooltipOptions()
-        .mode(common_models.TooltipDisplayMode.MULTI)
-        .sort(common_models.SortOrder.DESCENDING)
+        common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI).sort(common_models.SortOrder.DESCENDING)
     )
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
@@ -161,7 +161,7 @@ def board(uid, title, description, variables, parts):
 
 
 def node():
-    clock_events = f"DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL{{{GPU}, clock_event!=\"gpu_idle\"}}"
+    clock_events = f'DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL{{{GPU}, clock_event!="gpu_idle"}}'
     return board(
         "dcgm-exporter-node",
         "GPU node",
@@ -208,7 +208,7 @@ def node():
                 "none",
                 [
                     (
-                        f'count by (hpc_job) (dcgm_exporter_gpu_job{{{GPU}}})',
+                        f"count by (hpc_job) (dcgm_exporter_gpu_job{{{GPU}}})",
                         "{{hpc_job}}",
                     )
                 ],
@@ -238,8 +238,14 @@ def node():
                 "Memory errors",
                 "none",
                 [
-                    (f"{WHOLE} (increase(DCGM_FI_DEV_ECC_SBE_VOL_TOTAL{{{GPU}}}[$__rate_interval]))", LEGEND + " corrected"),
-                    (f"{WHOLE} (increase(DCGM_FI_DEV_ECC_DBE_VOL_TOTAL{{{GPU}}}[$__rate_interval]))", LEGEND + " uncorrectable"),
+                    (
+                        f"{WHOLE} (increase(DCGM_FI_DEV_ECC_SBE_VOL_TOTAL{{{GPU}}}[$__rate_interval]))",
+                        LEGEND + " corrected",
+                    ),
+                    (
+                        f"{WHOLE} (increase(DCGM_FI_DEV_ECC_DBE_VOL_TOTAL{{{GPU}}}[$__rate_interval]))",
+                        LEGEND + " uncorrectable",
+                    ),
                     (f"{WHOLE} (DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS{{{GPU}}})", LEGEND + " rows remapped"),
                 ],
             ),
@@ -265,7 +271,9 @@ def job():
         [
             number("GPUs and instances", "none", 'count(dcgm_exporter_gpu_job{cluster=~"$cluster", hpc_job=~"$job"})'),
             number(
-                "Nodes", "none", 'count(count by (instance) (dcgm_exporter_gpu_job{cluster=~"$cluster", hpc_job=~"$job"}))'
+                "Nodes",
+                "none",
+                'count(count by (instance) (dcgm_exporter_gpu_job{cluster=~"$cluster", hpc_job=~"$job"}))',
             ),
             number("Utilization", "percentunit", f"avg({of_job(utilization(every))})"),
             number("GPUs at 0 % now", "none", f"count({of_job(utilization(every))} == 0) or vector(0)", bad_from=1),
@@ -323,14 +331,21 @@ def fleet():
             number("Allocated", "percentunit", f"avg({WHOLE} (dcgm_exporter_gpu_allocated{{{every}}}))"),
             number("Power", "watt", f"sum({WHOLE} (DCGM_FI_DEV_POWER_USAGE{{{every}}}))"),
             graph(
-                "Utilization by cluster", "percentunit", f"avg by (cluster) ({EACH} ({utilization(every)}))", "{{cluster}}", high=1
+                "Utilization by cluster",
+                "percentunit",
+                f"avg by (cluster) ({EACH} ({utilization(every)}))",
+                "{{cluster}}",
+                high=1,
             ),
             graph(
                 "GPUs",
                 "none",
                 [
                     (f"count(max by (cluster, instance, UUID) (dcgm_exporter_entity_up{{{every}}} == 1))", "there"),
-                    (f"count(max by (cluster, instance, UUID) (dcgm_exporter_gpu_allocated{{{every}}} == 1))", "allocated"),
+                    (
+                        f"count(max by (cluster, instance, UUID) (dcgm_exporter_gpu_allocated{{{every}}} == 1))",
+                        "allocated",
+                    ),
                     (f"count(max by (cluster, instance, UUID) ({utilization(every)}) > 0)", "in use"),
                 ],
             ),
@@ -342,7 +357,13 @@ def fleet():
                 "{{account}}",
                 stacked=True,
             ),
-            graph("Power by cluster", "watt", f"sum by (cluster) ({WHOLE} (DCGM_FI_DEV_POWER_USAGE{{{every}}}))", "{{cluster}}", stacked=True),
+            graph(
+                "Power by cluster",
+                "watt",
+                f"sum by (cluster) ({WHOLE} (DCGM_FI_DEV_POWER_USAGE{{{every}}}))",
+                "{{cluster}}",
+                stacked=True,
+            ),
             "Which need a hand",
             rows(
                 "GPUs that are lost, advise a reset, cannot repair their memory or have links down",
@@ -353,7 +374,13 @@ def fleet():
                 "The alerts of dist/prometheus say what to do.",
                 hide=("Value",),
             ),
-            graph("Hottest nodes", "celsius", f"topk(10, max by (instance) (DCGM_FI_DEV_GPU_TEMP{{{every}}}))", "{{instance}}", low=None),
+            graph(
+                "Hottest nodes",
+                "celsius",
+                f"topk(10, max by (instance) (DCGM_FI_DEV_GPU_TEMP{{{every}}}))",
+                "{{instance}}",
+                low=None,
+            ),
             graph(
                 "XID errors of the last hour",
                 "none",
@@ -362,9 +389,24 @@ def fleet():
                 "XID {{xid}}",
             ),
             "Exporters",
-            graph("Resident memory", "bytes", f"max by (job) (process_resident_memory_bytes{{job=\"dcgm-exporter\", {every}}})", "largest"),
-            graph("Rows of the counters file without a field", "none", f"max by (instance) (dcgm_exporter_counters_skipped{{{every}}}) > 0 or vector(0)", "{{instance}}"),
-            graph("Longest collection", "s", f"topk(10, max by (instance) (dcgm_exporter_last_collect_duration_seconds{{{every}}}))", "{{instance}}"),
+            graph(
+                "Resident memory",
+                "bytes",
+                f'max by (job) (process_resident_memory_bytes{{job="dcgm-exporter", {every}}})',
+                "largest",
+            ),
+            graph(
+                "Rows of the counters file without a field",
+                "none",
+                f"max by (instance) (dcgm_exporter_counters_skipped{{{every}}}) > 0 or vector(0)",
+                "{{instance}}",
+            ),
+            graph(
+                "Longest collection",
+                "s",
+                f"topk(10, max by (instance) (dcgm_exporter_last_collect_duration_seconds{{{every}}}))",
+                "{{instance}}",
+            ),
             rows(
                 "Versions",
                 f"count by (version) (dcgm_exporter_build_info{{{every}}})",
@@ -384,7 +426,13 @@ def links():
         [CLUSTER, NODES, GPUS],
         [
             number("Links up", "none", f'sum({WHOLE} (DCGM_EXP_NVLINK_LINKS{{{GPU}, state="up"}}))', width=6),
-            number("Links down", "none", f'sum({WHOLE} (DCGM_EXP_NVLINK_LINKS{{{GPU}, state="down"}}))', bad_from=1, width=6),
+            number(
+                "Links down",
+                "none",
+                f'sum({WHOLE} (DCGM_EXP_NVLINK_LINKS{{{GPU}, state="down"}}))',
+                bad_from=1,
+                width=6,
+            ),
             number(
                 "GPUs with an unhealthy fabric",
                 "none",

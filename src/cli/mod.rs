@@ -7,7 +7,7 @@
 //! - [`values`], [`devices`], [`engine`]: how values are written.
 //! - [`help`], [`man`], [`completion`]: the table as text.
 //!
-//! Of files the configuration file alone is read here; sockets and DCGM are not touched.
+//! Of files the configuration file alone is read here, and the width of the terminal; sockets and DCGM are not touched.
 
 pub mod completion;
 pub mod devices;

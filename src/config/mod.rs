@@ -37,6 +37,11 @@ pub struct Config {
     /// TLS, users and headers, in exporter-toolkit's format.
     pub web_config: Option<PathBuf>,
     pub timeouts: Timeouts,
+    /// Where to write this exporter's address for Prometheus' file_sd.
+    pub file_sd_dir: Option<PathBuf>,
+    /// `HOST:PORT` to write there; `None` follows from the listening sockets.
+    pub file_sd_address: Option<String>,
+    pub status_page: StatusPage,
     pub open_metrics: OpenMetrics,
     /// Time between two samples of a field that is in none of `collections`.
     pub interval: Duration,
@@ -117,6 +122,9 @@ impl Default for Config {
             systemd_socket: false,
             web_config: None,
             timeouts: Timeouts { read: Duration::ZERO, write: Duration::ZERO },
+            file_sd_dir: None,
+            file_sd_address: None,
+            status_page: StatusPage::Full,
             open_metrics: OpenMetrics::Auto,
             interval: Duration::ZERO,
             min_collect_interval: Duration::ZERO,
@@ -233,6 +241,16 @@ pub enum OpenMetrics {
     /// To every client that prefers it.
     Always,
     Never,
+}
+
+/// What the page at `/` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusPage {
+    /// Links to the metrics and to the health alone.
+    Off,
+    /// GPUs and the exporter, without names of users, jobs and containers.
+    Gpus,
+    Full,
 }
 
 /// Whose job map is read.

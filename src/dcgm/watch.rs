@@ -165,6 +165,12 @@ impl Watch {
         watch(&self.group, &self.fields, interval, self.keep)
     }
 
+    /// Changes the interval and how long samples are kept, in place.
+    pub fn set(&mut self, interval: Duration, keep: Keep) -> Result<()> {
+        self.keep = keep;
+        self.set_interval(interval)
+    }
+
     /// How many entities are watched together.
     pub fn entities(&self) -> &[EntityId] {
         &self.group.entities

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::compute_instances;
 use super::events::{Events, Wanted};
 use super::exporter::SourceRun;
 use super::fatal_xid::FatalXid;
@@ -22,8 +23,8 @@ use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
 use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{Group, Keep};
-use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
-use crate::inventory::{Inventory, Kind};
+use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Value, Watch};
+use crate::inventory::{self, Inventory, Kind};
 
 pub struct Collector {
     pub table: Table,
@@ -188,6 +189,14 @@ impl Collector {
         self.fatal_xid.set_interval(rest)
     }
 
+    /// To be called when the engine has run for a while and GPUs answer: the engine then keeps XID errors no longer than the
+    /// metrics need.
+    ///
+    /// Errors: only a lost connection; without room or memory the engine keeps them as before.
+    pub fn forget_old_xids(&mut self) -> Result<()> {
+        self.fatal_xid.forget_old().or_else(|error| if error.is_connection_lost() { Err(error) } else { Ok(()) })
+    }
+
     /// By entity of the inventory.
     pub fn keys(&self) -> &[Option<Key>] {
         &self.keys
@@ -343,6 +352,50 @@ impl Collector {
             }
         }
         Ok(change)
+    }
+
+    /// Watches fields of compute instances where their GPU instance has no value; see [`compute_instances`]. To be called
+    /// after every collection; it does so once, when every field has been sampled twice. Returns the fields.
+    ///
+    /// Errors: only a lost connection.
+    pub fn settle_compute_instances(&mut self, plan: &Plan, inventory: &Inventory) -> Result<Vec<u16>> {
+        let mut found = Vec::new();
+        if self.collections != 2 {
+            return Ok(found);
+        }
+        let to_ask = compute_instances::to_ask(plan, &self.table, inventory, self.session.library());
+        for (fields, parts) in to_ask {
+            let ids: Vec<EntityId> = parts.iter().map(|(part, _)| *part).collect();
+            let mut with_value: Vec<u16> = Vec::new();
+            let read = inventory::read_once(&self.session, &ids, &fields, &mut |_, field, value| {
+                if matches!(value, Value::Int(_) | Value::Double(_)) && !with_value.contains(&field) {
+                    with_value.push(field);
+                }
+            });
+            match read {
+                Err(error) if error.is_connection_lost() => return Err(error),
+                Err(error) => {
+                    log::debug!("compute instances cannot be asked: {error}");
+                    continue;
+                }
+                Ok(()) => {}
+            }
+            for (interval, fields) in by_interval(plan, &with_value) {
+                let every = self.schedule.of(interval);
+                let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
+                watcher.watch(&ids, &fields)?;
+                let kind = Kind::Gpu;
+                self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
+                self.no_room.extend(watcher.no_room);
+            }
+            if !with_value.is_empty() {
+                parts.into_iter().for_each(|(part, index)| self.table.answers_for(part, index));
+            }
+            found.extend(with_value);
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
     /// Collections after which every field of the switch module has a new sample: the steps of [`SwitchFields`].

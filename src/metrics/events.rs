@@ -19,7 +19,7 @@ const CLOCK_DRIFT: i64 = 60_000_000;
 
 /// Where nobody needs them at every collection, events are read this often at most. DCGM fetches XID errors from the
 /// driver once a second, and each read costs up to 2 ms of page faults in libdcgm.
-const AT_LEISURE: Duration = Duration::from_secs(1);
+const AT_LEISURE: Duration = Duration::from_secs(5);
 
 /// A sample of an event field. The same one comes again within [`OVERLAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +178,7 @@ fn mark_old(events: &mut [Event], engine_time: Option<i64>) {
 }
 
 /// How long the engine keeps events for us: long enough for a few missed collections.
-fn kept(window: Duration, interval: Duration) -> Duration {
+pub fn kept(window: Duration, interval: Duration) -> Duration {
     const LONGEST: Duration = Duration::from_secs(600);
     window.min(LONGEST).max(interval * 3 + Duration::from_secs(60))
 }

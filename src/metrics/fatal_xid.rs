@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::events;
 use super::schedule::Every;
 use super::sources::xid;
 use super::watches::{FieldGroups, Watcher};
@@ -24,6 +25,9 @@ const KEEP: Duration = Duration::from_secs(30 * 86_400);
 /// Watches field 230 of all GPUs. Nothing is read until somebody asks.
 pub struct FatalXid {
     watches: Vec<Watch>,
+    every: Every,
+    /// Samples are kept for [`KEEP`].
+    keeps_all: bool,
 }
 
 impl FatalXid {
@@ -47,11 +51,24 @@ impl FatalXid {
         watcher.watch(&gpus, &[xid::FIELD])?;
         let Watcher { watches, no_room: more, .. } = watcher;
         no_room.extend(more);
-        Ok(FatalXid { watches })
+        Ok(FatalXid { watches, every, keeps_all: true })
     }
 
-    pub fn set_interval(&self, every: Every) -> Result<()> {
+    pub fn set_interval(&mut self, every: Every) -> Result<()> {
+        self.every = every;
         super::watches::set_interval(&self.watches, every)
+    }
+
+    /// The engine has read the kernel's log and GPUs answer: an error from now on has the time of now. A GPU that brings
+    /// errors all the time would fill the engine's memory for a month.
+    pub fn forget_old(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.keeps_all) {
+            let interval = self.every.watch_interval();
+            self.watches
+                .iter_mut()
+                .try_for_each(|watch| watch.set(interval, Keep::Window(events::kept(KEEP, self.every.time()))))?;
+        }
+        Ok(())
     }
 
     /// GPUs that have had the error, ascending.

@@ -10,6 +10,7 @@
 //! - [`schedule`]: which collections sample a field.
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
 //! - [`switch_fields`]: fields of switches and their links that the hardware lacks.
+//! - [`compute_instances`]: fields of MIG instances that only their compute instances have.
 //! - [`fatal_xid`]: the error after which DCGM answers for no GPU.
 //! - [`freshness`]: values that have stopped moving.
 //! - [`exporter`]: the exporter's account of itself.
@@ -17,6 +18,7 @@
 
 pub mod accounts;
 pub mod collector;
+mod compute_instances;
 pub mod events;
 pub mod exporter;
 pub mod fatal_xid;

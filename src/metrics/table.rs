@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::number::Number;
 use super::plan::{Asked, LabelRow, Plan, Scale};
 use super::sample::FieldValue;
-use crate::dcgm::{EntityId, Reading, Value};
+use crate::dcgm::{EntityGroup, EntityId, Reading, Value};
 use crate::inventory::{Inventory, Kind};
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,11 +97,21 @@ impl Table {
         }
     }
 
+    /// From now on this compute instance answers for an entity where that has no value of its own.
+    pub fn answers_for(&mut self, part: EntityId, index: usize) {
+        self.by_id.insert(part, index);
+    }
+
     /// Takes in one reading. Entities and fields that were not asked for are ignored.
     pub fn put(&mut self, entity: EntityId, reading: &Reading<'_>) {
         if let Some(&index) = self.by_id.get(&entity)
             && let Some(column) = self.column(index, reading.field)
         {
+            // Watched last, so what the instance itself says is there.
+            let is_part = entity.group == EntityGroup::ComputeInstance;
+            if is_part && self.cells[self.entries[index].first + column].number != Number::Blank {
+                return;
+            }
             self.put_at(index, column, reading);
         }
     }

@@ -75,7 +75,8 @@ impl Form {
 }
 
 /// Media ranges that the page may be in.
-const RANGES: [&str; 4] = [PLAIN, OPEN_METRICS, ANY, ANY_TEXT];
+const RANGES: [&str; 5] = [PLAIN, OPEN_METRICS, HTML, ANY, ANY_TEXT];
+const HTML: &str = "text/html";
 const PLAIN: &str = "text/plain";
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const ANY: &str = "*/*";
@@ -88,6 +89,7 @@ pub struct Accept {
     any: Option<u16>,
     /// `text/*`.
     any_text: Option<u16>,
+    html: Option<u16>,
     /// `text/plain` without a version.
     plain: Option<u16>,
     text_0_0_4: Option<u16>,
@@ -117,6 +119,7 @@ impl Accept {
                 }
             }
             let slot = match (range, version.as_deref()) {
+                (HTML, _) => &mut self.html,
                 (ANY, _) => &mut self.any,
                 (ANY_TEXT, _) => &mut self.any_text,
                 (PLAIN, None) => &mut self.plain,
@@ -136,6 +139,13 @@ impl Accept {
                 _ => {}
             }
         }
+    }
+
+    /// Whether it names `text/plain` and likes it better than `text/html`. A wildcard is no wish for it: browsers and curl
+    /// send one.
+    pub fn prefers_plain(&self) -> bool {
+        let plain = self.plain.or(self.text_0_0_4).or(self.text_1_0_0).unwrap_or(0);
+        plain > self.html.unwrap_or(0)
     }
 
     /// The form of the page for this client. A wildcard is no wish for OpenMetrics, and does not speak against it either:

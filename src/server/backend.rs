@@ -21,6 +21,7 @@ use super::accept::Form;
 use super::routes;
 use super::worker::{Running, connect};
 use crate::publish::PublishedPage;
+use crate::status;
 use crate::system::threads::Supervisor;
 
 /// An answer takes microseconds; after this long something is broken.
@@ -61,6 +62,10 @@ pub enum Body {
         form: Form,
         gzip: bool,
     },
+    /// The page for people.
+    Status(status::Form),
+    /// The same, which is not made yet: to be asked for again.
+    Later(status::Form),
 }
 
 pub struct Backend {
@@ -283,10 +288,14 @@ fn parse(bytes: &[u8]) -> Parsed {
     }
     let (Some(code), Some(reason)) = (response.code, response.reason) else { return Parsed::Invalid };
     let content_type = value("Content-Type").unwrap_or(routes::PLAIN);
+    let status = || status::Form::ALL.into_iter().find(|form| form.content_type() == content_type);
     let body = match (value(routes::PAGE), Form::of_content_type(content_type)) {
-        (Some(page), Some(form)) => Body::Page { form, gzip: page == routes::PAGE_GZIP },
-        _ => Body::Text(rest[..body_length].to_vec()),
+        (Some(routes::PAGE_STATUS), _) => status().map(Body::Status),
+        (Some(routes::PAGE_LATER), _) => status().map(Body::Later),
+        (Some(page), Some(form)) => Some(Body::Page { form, gzip: page == routes::PAGE_GZIP }),
+        _ => Some(Body::Text(rest[..body_length].to_vec())),
     };
+    let Some(body) = body else { return Parsed::Invalid };
     Parsed::Answer(Answer {
         status: format!("{code} {reason}").into(),
         content_type: content_type.to_owned().into(),
@@ -342,7 +351,8 @@ mod tests {
                 (Method::Other, _) => ("405 Method Not Allowed", None),
                 (_, UNKNOWN_PATH) => ("404 Not Found", None),
                 (_, "/metrics") => ("200 OK", Some(Answer::page(form, takes_gzip))),
-                (_, "/") => ("200 OK", None),
+                (_, routes::JSON) => ("404 Not Found", None),
+                (_, "/" | routes::TEXT) => ("200 OK", None),
                 // No watcher has said that all is well.
                 _ => ("503 Service Unavailable", None),
             };

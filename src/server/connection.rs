@@ -11,6 +11,7 @@ use super::response::Asked;
 use super::stream::Stream;
 use crate::config::listen::Timeouts;
 use crate::publish::Page;
+use crate::status::Rendered;
 
 /// How long a kept connection may be idle.
 const IDLE: Duration = Duration::from_secs(60);
@@ -61,6 +62,7 @@ pub enum Content {
     Text(Vec<u8>),
     Page(Arc<Page>),
     PageGzip(Arc<Page>),
+    Status(Arc<Rendered>),
 }
 
 impl Content {
@@ -70,6 +72,7 @@ impl Content {
             Content::Text(text) => text,
             Content::Page(page) => page.plain(),
             Content::PageGzip(page) => page.gzip().unwrap_or_default(),
+            Content::Status(page) => page.rest(),
         }
     }
 }

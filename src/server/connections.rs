@@ -33,6 +33,7 @@ use super::{routes, tls};
 use crate::config::OpenMetrics;
 use crate::config::listen::Timeouts;
 use crate::publish::PublishedPage;
+use crate::status;
 use crate::system::threads::test_fault;
 
 /// The most bytes of a request's head.
@@ -53,6 +54,8 @@ const ACCEPTS_A_TURN: usize = 32;
 const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
 /// While so many handshakes wait, no connection is accepted: those that come queue up in the kernel.
 const MOST_HANDSHAKES_WAITING: usize = 64;
+/// How often it is asked whether the page for people has been made.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long accepting pauses when descriptors have run out and there is no connection to close.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,6 +78,8 @@ pub struct Connections {
     decided: HashMap<(Form, bool), Instant>,
     /// In the order of their ids.
     open: Vec<Connection>,
+    /// Who waits for the page for people to be made, for which form of it, and when to ask again.
+    later: Vec<(u64, status::Form, Instant)>,
     next_id: u64,
     limit: usize,
     accept_again: Instant,
@@ -109,6 +114,7 @@ impl Connections {
             bucket: Bucket::default(),
             decided: HashMap::new(),
             open: Vec::new(),
+            later: Vec::new(),
             next_id: 1,
             limit,
             accept_again: Instant::now(),
@@ -127,6 +133,7 @@ impl Connections {
             }
             self.go_on_with_handshakes(now);
             self.judge_further_requests(now);
+            self.ask_again(now);
             if ready.credentials {
                 self.take_logins(now);
             }
@@ -160,6 +167,7 @@ impl Connections {
 
         let deadlines = self.open.iter().map(|open| open.deadline(&self.policy.timeouts));
         let deadlines = deadlines.chain((!is_accepting).then_some(self.accept_again)).chain(self.backend.deadline());
+        let deadlines = deadlines.chain(self.later.iter().map(|(.., due)| *due));
         let next = deadlines.chain(self.watchdog.as_ref().map(Watchdog::due)).min();
         let is_busy = self.backend.is_due(now) || handshakes > 0 || has_more;
         let timeout = next.map(|next| match is_busy {
@@ -319,6 +327,17 @@ impl Connections {
             && (!form.is_open_metrics() || self.published.has_open_metrics(gzip))
     }
 
+    /// Asks again for a page that was not made yet.
+    fn ask_again(&mut self, now: Instant) {
+        let due: Vec<_> = self.later.extract_if(.., |(.., due)| *due <= now).collect();
+        for (id, form, _) in due {
+            if self.find(id).is_some_and(|at| matches!(self.open[at].state, State::Waiting)) {
+                let request = Request { path: routes::path_of(form), ..Request::health() };
+                self.backend.ask(id, request.canonical(Form::Text));
+            }
+        }
+    }
+
     fn take_logins(&mut self, now: Instant) {
         let mut results = Vec::new();
         self.credentials.take_results(|id, is_right| results.push((id, is_right)));
@@ -344,6 +363,7 @@ impl Connections {
             }
             let Some(at) = self.find(id).filter(|at| matches!(self.open[*at].state, State::Waiting)) else { continue };
             match answer {
+                Some(Answer { body: Body::Later(form), .. }) => self.later.push((id, form, now + ASK_AGAIN)),
                 Some(answer) => {
                     if let Body::Page { form, gzip } = answer.body {
                         self.decided.insert((form, gzip), now);
@@ -359,6 +379,19 @@ impl Connections {
     fn deliver(&mut self, at: usize, answer: Answer, now: Instant) {
         let (body, content_type, is_compressed) = match answer.body {
             Body::Text(text) => (Content::Text(text), &*answer.content_type, false),
+            Body::Status(form) | Body::Later(form) => {
+                return match self.published.status_page().and_then(|page| page.rendered(form)) {
+                    Some(page) => self.begin(
+                        at,
+                        &answer.status,
+                        form.content_type(),
+                        &status_headers(),
+                        Content::Status(page),
+                        now,
+                    ),
+                    None => self.respond(at, &Plain::status(routes::UNAVAILABLE), now),
+                };
+            }
             Body::Page { form, gzip } => {
                 let made = if form.is_open_metrics() { self.published.open_metrics() } else { None };
                 // What cannot be had in OpenMetrics is sent as text.
@@ -408,8 +441,14 @@ impl Connections {
         let config = self.credentials.config();
         let connection = &mut self.open[at];
         connection.asked.keep_alive &= !is_near_limit;
-        let head = head(status, content_type, extra, body.bytes().len(), connection.asked, &config);
+        // The age of the data is part of the document, and of this answer alone.
+        let beginning = if let Content::Status(page) = &body { page.beginning() } else { String::new() };
+        let length = beginning.len() + body.bytes().len();
+        let mut head = head(status, content_type, extra, length, connection.asked, &config);
         let body = if connection.asked.is_head { Content::Nothing } else { body };
+        if !connection.asked.is_head {
+            head.extend_from_slice(beginning.as_bytes());
+        }
         // The time for writing counts from the end of the request's head, as Go counts it.
         let since = if matches!(connection.state, State::Reading) { now } else { connection.since };
         connection.enter(State::Sending { head, body, sent: 0 }, since);
@@ -531,4 +570,14 @@ impl Connections {
             self.backend.ask(Watchdog::ID, Request::health().canonical(Form::Text));
         }
     }
+}
+
+/// Headers of the page for people.
+fn status_headers() -> [(&'static str, &'static str); 4] {
+    [
+        ("Content-Security-Policy", status::html::POLICY.as_str()),
+        ("Cache-Control", "no-store"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Vary", "Accept"),
+    ]
 }

@@ -42,6 +42,14 @@ impl Listener {
         }
     }
 
+    /// The address of a TCP socket.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+
     /// Stops listening, so that a successor can bind while this process is still ending: a thread that hangs in a
     /// driver keeps the descriptors of a killed process open. A socket of systemd's is left alone.
     pub fn close(&self) {

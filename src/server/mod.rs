@@ -14,6 +14,7 @@
 //! - [`web_config`]: TLS, users, headers and rate limit, read again by [`reload`]; [`client_certificates`],
 //!   [`credentials`] and [`rate_limit`] act on it.
 //! - [`backend`]: questions to tiny_http; [`worker`] runs it behind a private socket, and [`routes`] has its answers.
+//! - [`file_sd`]: a file that tells Prometheus where this exporter is.
 //! - [`watchdog`]: notifications to systemd's watchdog.
 //!
 //! Nothing here waits for DCGM or formats metrics: the page is sent from the memory in which it was published. Only the
@@ -25,6 +26,7 @@ pub mod client_certificates;
 pub mod connection;
 pub mod connections;
 pub mod credentials;
+pub mod file_sd;
 pub mod listen;
 pub mod rate_limit;
 pub mod reload;

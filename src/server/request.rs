@@ -7,7 +7,7 @@
 //! One file, because the rules are read together; nearly half of it are their tests.
 
 use super::accept::{Accept, Encodings, Form};
-use super::routes::PATHS;
+use super::routes::{PATHS, TEXT};
 
 /// Replaces every path that has no answer of its own.
 pub const UNKNOWN_PATH: &str = "/-/unknown";
@@ -186,7 +186,10 @@ fn read(method: Method, target: &str, version: Version, headers: &[httparse::Hea
     if hosts > 1 {
         return Err(BAD_REQUEST);
     }
-    let path = path_of(method, target).ok_or(BAD_REQUEST)?;
+    let path = match path_of(method, target).ok_or(BAD_REQUEST)? {
+        "/" if accept.prefers_plain() || asks_for_text(target) => TEXT,
+        path => path,
+    };
     let path = PATHS.into_iter().find(|known| *known == path).unwrap_or(UNKNOWN_PATH);
     let keep_alive = !says_close && (version == Version::Http11 || says_keep_alive);
     Ok(Request { method, path, takes_gzip: encodings.prefer_gzip(), accept, version, keep_alive, authorization })
@@ -232,6 +235,13 @@ fn path_of(method: Method, target: &str) -> Option<&str> {
         Method::Other => Some(UNKNOWN_PATH),
         _ => None,
     }
+}
+
+/// Whether the query of a target has `text` among its parameters.
+fn asks_for_text(target: &str) -> bool {
+    let target = target.split('#').next().unwrap_or_default();
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|parameter| parameter.split('=').next() == Some("text"))
 }
 
 #[cfg(test)]
@@ -359,6 +369,11 @@ mod tests {
             ("http://node", "/"),
             ("http://node?x", "/"),
             ("/", "/"),
+            ("/?x=text", "/"),
+            ("/?text", TEXT),
+            ("http://node/?a&text=1#x", TEXT),
+            ("/metrics?text", "/metrics"),
+            ("/status.json?x", "/status.json"),
             ("/metrics/", UNKNOWN_PATH),
             ("//metrics", UNKNOWN_PATH),
             ("/%6detrics", UNKNOWN_PATH),

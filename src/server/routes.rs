@@ -1,8 +1,8 @@
 //! What is answered to which request: decided by tiny_http's worker, and independent of who asks.
 //!
 //! An answer is written as one ready response, which costs half of what tiny_http's own way of making one does. That to
-//! `/metrics` has no body but says which page to send; the bytes are added by [`super::connections`] from the published
-//! page, so that a client that reads slowly holds neither the worker nor a copy.
+//! `/metrics` and `/` have no body but say which page to send; the bytes are added by [`super::connections`] from what is
+//! published, so that a client that reads slowly holds neither the worker nor a copy.
 
 use std::borrow::Cow;
 use std::io;
@@ -11,19 +11,25 @@ use tiny_http::{Method, Request};
 
 use super::accept::Form;
 use crate::publish::{Health, PublishedPage};
+use crate::status::{self, Said};
 
 /// Paths that have an answer; see [`super::request`].
-pub const PATHS: [&str; 5] = ["/", "/metrics", "/health", "/-/healthy", "/-/ready"];
+pub const PATHS: [&str; 7] = ["/", TEXT, JSON, "/metrics", "/health", "/-/healthy", "/-/ready"];
+/// The page for people as text: also the canonical path of `/` for a client that prefers text.
+pub const TEXT: &str = "/?text";
+pub const JSON: &str = "/status.json";
 
 /// Content type of the page, and of the reason why there is none.
 pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub const PLAIN: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
 
 /// The header of an answer whose body is to be the published page, and its values.
 pub const PAGE: &str = "X-Page";
 pub const PAGE_PLAIN: &str = "plain";
 pub const PAGE_GZIP: &str = "gzip";
+/// The page for people, in the form that the content type says; and the same that the watcher has yet to make.
+pub const PAGE_STATUS: &str = "status";
+pub const PAGE_LATER: &str = "later";
 
 /// The same, of the usual form, without an allocation.
 macro_rules! page {
@@ -61,9 +67,37 @@ fn get(request: &Request, published: &PublishedPage) -> Cow<'static, str> {
             let is_well = matches!(health, Health::Present { is_well: true, .. });
             text(if is_well { "200 OK" } else { UNAVAILABLE }, PLAIN, "", &describe(&health))
         }
-        "/" => text("200 OK", HTML, "", INDEX),
+        "/" => status(published, status::Form::Html),
+        TEXT => status(published, status::Form::Text),
+        JSON => status(published, status::Form::Json),
         _ => text("404 Not Found", PLAIN, "", "404 page not found\n"),
     }
+}
+
+/// The path of a form of the page for people.
+pub fn path_of(form: status::Form) -> &'static str {
+    match form {
+        status::Form::Html => "/",
+        status::Form::Text => TEXT,
+        status::Form::Json => JSON,
+    }
+}
+
+fn status(published: &PublishedPage, form: status::Form) -> Cow<'static, str> {
+    let Some(page) = published.status_page() else {
+        return match form {
+            status::Form::Json => text("404 Not Found", PLAIN, "", "404 page not found\n"),
+            _ => text("200 OK", status::Form::Html.content_type(), "", INDEX),
+        };
+    };
+    let said = match published.health() {
+        // The age is on the page in any case, and would make it another one every second.
+        Health::Stale { why, .. } => Said { is_well: false, text: format!("stale: {why}") },
+        Health::Starting(text) => Said { is_well: false, text },
+        Health::Present { status, is_well } => Said { is_well, text: status },
+    };
+    let outcome = if page.make(form, said) { PAGE_STATUS } else { PAGE_LATER };
+    text("200 OK", form.content_type(), &format!("{PAGE}: {outcome}\r\n"), "")
 }
 
 pub const UNAVAILABLE: &str = "503 Service Unavailable";

@@ -6,7 +6,7 @@
 //! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
 //! - [`restart`]: when an engine is to be started again, and how soon.
 //! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
-//! - [`page`]: the page, rendered and published. [`lost_entities`]: GPUs that were here.
+//! - [`page`]: the page, rendered and published. [`status`]: the data of the page for people. [`lost_entities`]: GPUs that were here.
 //! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
 
 pub mod active_watches;
@@ -20,6 +20,7 @@ mod phase;
 mod restart;
 mod scrapes;
 mod session_run;
+mod status;
 mod wait;
 
 use std::collections::BTreeSet;
@@ -56,6 +57,7 @@ use phase::{Action, Event, Phase, Running};
 use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
 use scrapes::ScrapeTimes;
 use session_run::SessionRun;
+use status::Histories;
 pub use wait::{Command, WatcherHandle};
 use wait::{Wait, Wake};
 
@@ -119,6 +121,7 @@ pub struct Watcher {
     summary_writer: Option<Writer>,
     summaries: Summaries,
     report: Report,
+    histories: Histories,
     /// The text of the page, written anew in the same memory every time.
     text: String,
     /// The last collection of any session began.
@@ -179,6 +182,7 @@ impl Watcher {
             summary_writer: None,
             summaries: Summaries::default(),
             report,
+            histories: Histories::default(),
             text: String::new(),
             collected: None,
             neighbour_logged: false,
@@ -320,6 +324,7 @@ impl Watcher {
                 }
                 self.watch_anew_if_needed(run)?;
             }
+            self.publish_status_if_waited_for(run);
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
                 Wake::JobsChanged => {
@@ -490,6 +495,10 @@ impl Watcher {
         run.freshness.judge(look, &mut self.answered, table, &watches.inventory, judgement);
         if !judgement.no_gpu_has_values && !watches.inventory.gpus.is_empty() {
             run.fatal_xid.clear();
+            if run.started.elapsed() >= SessionRun::KERNEL_LOG_IS_READ {
+                let forgotten = watches.collector.forget_old_xids();
+                forgotten.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            }
         } else if run.fatal_xid.is_empty() {
             let gpus = watches.collector.gpus_with_fatal_xid();
             run.fatal_xid = gpus.map_err(|error| self.lost(None, &error))?;
@@ -536,6 +545,9 @@ impl Watcher {
                 notices::switch_fields(&change, &watches.plan);
                 self.count_skipped(&*watches);
             }
+            let settled = watches.collector.settle_compute_instances(&watches.plan, &watches.inventory);
+            let fields = settled.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+            notices::compute_instances(&fields, &watches.plan);
         }
         run.note_answers();
         let event = self.judge(run);
@@ -588,7 +600,7 @@ impl Watcher {
             return Ok(());
         }
         self.report.profiling_rewatches += 1;
-        log::warn!("profiling fields have gone silent; watching them anew");
+        log::warn!("profiling fields have no new samples; watching them again");
         let inventory = watches.inventory.clone();
         self.watch(run, inventory)
     }

@@ -43,7 +43,7 @@ pub fn connecting(address: Option<&Address>) {
 
 pub fn stranger(address: &Address, owner: &Stranger) {
     log::warn!(
-        hint = format!("to use it all the same, name it: -r {address}");
+        hint = format!("to use it anyway, name it: -r {address}");
         "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
     );
 }
@@ -151,6 +151,14 @@ pub fn unmatched(name: &str) {
         "the HPC job map names a GPU that is not reported, so no sample gets the job's label; a GPU that is divided into MIG \
          instances needs names such as 0.7 or MIG-...; see also DCGM_JOB_MAP_GRES in the prolog"
     );
+}
+
+/// Where values of MIG instances come from, if not from the instances.
+pub fn compute_instances(fields: &[u16], plan: &Plan) {
+    if !fields.is_empty() {
+        let names: Vec<&str> = fields.iter().flat_map(|field| plan.names_of(*field)).collect();
+        log::info!("{} of MIG instances: the values of their compute instances are shown", names.join(", "));
+    }
 }
 
 /// Fields of the switch module that are no longer watched, and one that is again.

@@ -50,6 +50,7 @@ impl Watcher {
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
+        self.publish_status(Some(run));
         self.write_summaries();
     }
 
@@ -80,6 +81,7 @@ impl Watcher {
             _ => self.collected.or_else(|| Some(Instant::now())),
         };
         self.publisher.publish(&self.text, taken);
+        self.publish_status(None);
     }
 
     fn render_report(&mut self) {

@@ -61,6 +61,8 @@ pub struct SessionRun {
 }
 
 impl SessionRun {
+    /// A new engine reads the kernel's log from its beginning; by then it certainly has.
+    pub const KERNEL_LOG_IS_READ: Duration = Duration::from_secs(600);
     /// Collections until profiling fields, and all others that are differences, have a value.
     pub const FIRST_COLLECTIONS: u32 = switch_fields::FIRST;
 

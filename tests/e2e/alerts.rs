@@ -426,6 +426,9 @@ fn each_fault_fires_its_alert() {
         { "gpu": 6, "system": 1, "health": 10, "error_code": 1 },
     ]);
     bad.write(&scratch, "faults.json");
+    let mut plan = healthy.plan.clone();
+    plan["events"] = json!([xid(2, 31)]);
+    scratch.write("base.json", plan.to_string());
     for name in ["hang", "stale"] {
         let mut plan = healthy.plan.clone();
         plan["faults"] = json!({ "hang_ms": { "dcgmUpdateAllFields": 120_000 } });
@@ -488,6 +491,9 @@ fn each_fault_fires_its_alert() {
         expected.push("GpuHeldIdle faults 6");
     } else {
         println!("left out: GpuHeldIdle, because this version has no dcgm_exporter_gpu_idle_seconds");
+    }
+    if has_events {
+        expected.push("GpuXid base 2");
     }
     // Some fire for a short time only, so all that have fired are collected.
     let mut fired = BTreeSet::new();
@@ -560,7 +566,7 @@ fn each_fault_fires_its_alert() {
     // All is well again.
     let plan = healthy.write(&scratch, "engine.json");
     let _engine = HostEngine::start(["--listen", &address], &plan);
-    for name in ["faults", "hang", "stale", "empty", "settings"] {
+    for name in ["faults", "base", "hang", "stale", "empty", "settings"] {
         scratch.write(&format!("{name}.json"), healthy.plan.to_string());
     }
     scratch.write("settings.csv", std::fs::read(&counters).unwrap());

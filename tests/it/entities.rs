@@ -300,3 +300,43 @@ fn the_counters_file_is_judged_on_request() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stdout).unwrap().contains("bad.csv:1: "));
 }
+
+/// NVML may give memory for compute instances alone.
+#[test]
+fn an_instance_without_a_value_shows_that_of_its_only_compute_instance() {
+    let scratch = Scratch::new();
+    let mut plan = scenario(&[0]);
+    let instance =
+        |id: u32| json!({ "parent_gpu": 0, "entity_id": id, "nvml_gpu_instance_id": 7 + id, "profile": "1g.18gb" });
+    plan["system"]["gpu_instances"] = (0..3).map(instance).collect();
+    // The last instance is divided into two.
+    let parts = [(0, 10), (1, 11), (2, 12), (2, 13)];
+    plan["system"]["compute_instances"] = parts.iter().map(|(of, id)| json!({ "instance": of, "id": id })).collect();
+    let values = |entity: &str, id: u32, used: Option<u32>| {
+        let mut fields = json!({ "150": { "type": "int64", "value": "40" } });
+        if let Some(used) = used {
+            fields["252"] = json!({ "type": "int64", "value": used.to_string() });
+        }
+        json!({ "entity": entity, "id": id, "fields": fields })
+    };
+    plan["latest_values"] = json!([
+        values("GPU_I", 0, None),
+        values("GPU_CI", 10, Some(100)),
+        values("GPU_I", 1, Some(201)),
+        values("GPU_CI", 11, Some(101)),
+        values("GPU_I", 2, None),
+        values("GPU_CI", 12, Some(102)),
+        values("GPU_CI", 13, Some(103)),
+    ]);
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .args(["-c", "100", "-f"])
+            .arg(scratch.write("counters.csv", format!("{GPU_TEMP}DCGM_FI_DEV_FB_USED, gauge, u\n"))),
+    );
+    let used = |page: &str, id: u32| value(page, &["DCGM_FI_DEV_FB_USED{", &format!("GPU_I_ID=\"{id}\"")]);
+    let page = exporter.page_with("both have a value", |page| used(page, 7).is_some() && used(page, 8).is_some());
+    assert_eq!([7, 8, 9].map(|id| used(&page, id)), [Some(100.0), Some(201.0), None], "{page}");
+    let said = "DCGM_FI_DEV_FB_USED of MIG instances: the values of their compute instances are shown";
+    assert_eq!(exporter.log().matches(said).count(), 1, "{}", exporter.log());
+}

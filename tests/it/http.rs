@@ -31,7 +31,7 @@ fn routes_and_headers() {
         ("/health", 200, PLAIN, "OK\nrunning\n"),
         ("/-/healthy", 200, PLAIN, "OK\nrunning\n"),
         ("/-/ready", 200, PLAIN, "OK\nrunning\n"),
-        ("/", 200, "text/html; charset=utf-8", "<title>GPU Exporter</title>"),
+        ("/", 200, "text/html; charset=utf-8", "GPU Exporter</title>"),
         ("/metrics/", 404, PLAIN, "404 page not found"),
         ("/favicon.ico", 404, PLAIN, "404 page not found"),
     ] {
