@@ -671,17 +671,6 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
-        long: "pause-profiling-file",
-        variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
-        kind: Kind::Value("FILE"),
-        default: "/run/dcgm-exporter/pause-profiling",
-        help: "While this file exists, profiling fields are not watched",
-        details: "Nsight and other profilers can then have the hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> \
-                  of the job map.",
-        apply: path!(pause_profiling),
-        ..FLAG
-    },
-    Flag {
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
         help: "Add the label container, from Docker or Podman",
@@ -749,8 +738,9 @@ const DIAGNOSE: &[Flag] = &[
         variable: "DCGM_EXPORTER_ROOT",
         kind: Kind::Value("DIR"),
         default: "/",
-        help: "With --check, check the image in this directory, as on a head node. Paths, links and settings are those of the \
-               image, nothing in it is run, and what needs libdcgm or the node itself is left out",
+        help: "With --check, check the image in this directory, as on a head node",
+        details: "Paths, links and settings are those of the image, nothing in it is run, and what needs libdcgm or the node \
+                  itself is left out.",
         apply: |config, value| {
             config.root = values::absolute(value)?;
             Ok(())
