@@ -94,16 +94,20 @@ for folder in slurm prometheus grafana; do
 done
 # A release brings these; elsewhere the binary writes them.
 if [ -f share/dcgm-exporter.1 ]; then
-    cp share/dcgm-exporter.1 share/dcgm-exporter.bash "$work/"
+    cp share/dcgm-exporter.1 share/dcgm-exporter.bash share/dcgm-exporter.zsh share/dcgm-exporter.fish "$work/"
 else
     "$BINARY" --generate man >"$work/dcgm-exporter.1"
-    "$BINARY" --generate bash >"$work/dcgm-exporter.bash"
+    for shell in bash zsh fish; do
+        "$BINARY" --generate $shell >"$work/dcgm-exporter.$shell"
+    done
 fi
 # Without a name and a time in it, so that the same page is the same file.
 gzip -9n "$work/dcgm-exporter.1"
 gzip -9nc CHANGELOG.md >"$work/changelog.gz"
 put 644 "$work/dcgm-exporter.1.gz" "$MANDIR/dcgm-exporter.1.gz"
 put 644 "$work/dcgm-exporter.bash" "$COMPLETIONS/dcgm-exporter"
+put 644 "$work/dcgm-exporter.zsh" "$ZSH/_dcgm-exporter"
+put 644 "$work/dcgm-exporter.fish" "$FISH/dcgm-exporter.fish"
 put 644 LICENSE "$DOCDIR/LICENSE"
 put 644 dist/package/copyright "$DOCDIR/copyright"
 put 644 "$work/changelog.gz" "$DOCDIR/CHANGELOG.md.gz"

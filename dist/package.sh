@@ -72,16 +72,20 @@ done
 
 rm -rf "$out"
 mkdir -p "$out/$name/bin" "$out/$name/share" "$out/root/DEBIAN"
-cp -r Makefile counters dist LICENSE README.md CHANGELOG.md "$out/$name/"
+cp -r Makefile counters dist LICENSE README.md CHANGELOG.md CONTRIBUTING.md "$out/$name/"
+mkdir "$out/$name/benches"
+cp benches/FIGURES.md benches/compare.py "$out/$name/benches/"
 cp "$binary" "$out/$name/bin/"
-# Man page and completion are the same on every machine; this one's binary writes them.
+# Man page and completions are the same on every machine; this one's binary writes them.
 writer=$binary
 if [ "$machine" != "$(uname -m)" ]; then
     cargo build --release --locked --bin dcgm-exporter
     writer=target/release/dcgm-exporter
 fi
 "$writer" --generate man >"$out/$name/share/dcgm-exporter.1"
-"$writer" --generate bash >"$out/$name/share/dcgm-exporter.bash"
+for shell in bash zsh fish; do
+    "$writer" --generate $shell >"$out/$name/share/dcgm-exporter.$shell"
+done
 find "$out/$name" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 tar -C "$out" --format=gnu --owner=0 --group=0 --numeric-owner --sort=name -cf "$out/$name.tar" "$name"
 gzip -9n "$out/$name.tar"
@@ -90,6 +94,9 @@ gzip -9n "$out/$name.tar"
 make --no-print-directory -C "$out/$name" install \
     DESTDIR="$PWD/$out/root" PREFIX=/usr UNITDIR=/usr/lib/systemd/system ENABLE=no >/dev/null
 rm "$out/root/usr/share/dcgm-exporter/config.sha256"
+# Debian's zsh looks for packages' functions in another folder than Red Hat's; the .deb is made first.
+zsh=$out/root/usr/share/zsh
+mv "$zsh/site-functions" "$zsh/vendor-completions"
 description="Polls NVIDIA DCGM and serves its fields on port 9400, as NVIDIA's dcgm-exporter does."
 python3 - "$out/engine-link" <<'END'
 import sys
@@ -133,6 +140,7 @@ END
 # One thread: several compress to other bytes.
 DPKG_DEB_THREADS_MAX=1 dpkg-deb -Zxz --root-owner-group --build "$out/root" "$out/dcgm-exporter_${version}_$deb.deb" >/dev/null
 rm -r "$out/root/DEBIAN" "$doc/changelog.gz"
+mv "$zsh/vendor-completions" "$zsh/site-functions"
 
 with_link dist/package/dcgm-exporter.spec | sed -e "s|@VERSION@|$version|; s|@DESCRIPTION@|$description|" \
     -e "s|@ROOT@|$PWD/$out/root|; s|@MAINTAINER@|$maintainer|; s|@LICENSE@|$(python3 dist/package/third-party.py license)|" \

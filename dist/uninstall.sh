@@ -25,7 +25,7 @@ for unit in $UNITS; do
     if ! is_masked "$unit"; then rm -f "$DESTDIR$UNITDIR/$unit"; fi
 done
 for file in "$PREFIX/bin/dcgm-exporter" "$TMPFILESDIR/dcgm-exporter.conf" "$MANDIR/dcgm-exporter.1" \
-    "$MANDIR/dcgm-exporter.1.gz" "$COMPLETIONS/dcgm-exporter"; do
+    "$MANDIR/dcgm-exporter.1.gz" "$COMPLETIONS/dcgm-exporter" "$ZSH/_dcgm-exporter" "$FISH/dcgm-exporter.fish"; do
     rm -f "$DESTDIR$file"
 done
 settings=$SYSCONFDIR/dcgm-exporter

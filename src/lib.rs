@@ -27,6 +27,7 @@
 //! | [`cli`] | flags, help, man page | |
 //! | [`server`] | listening sockets, TLS, users, HTTP | `publish`, `status` |
 //! | [`metrics`] | which fields to watch, readings, computed metrics | `counters`, `dcgm`, `inventory` |
+//! | [`summary`] | what each job used, as a file per job | `containers` for JSON, `metrics` |
 //! | [`exposition`] | samples as text | `containers`, `counters`, `inventory`, `jobs`, `metrics` |
 //! | [`watcher`] | the thread that calls DCGM: when to connect, collect and publish | all above but `cli` and `server` |
 //! | [`check`] | `--check`, which only reads | all above |
@@ -38,7 +39,8 @@
 //!
 //! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that
 //! calls DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for
-//! passwords, and, with `--container-labels`, one that asks the container runtime.
+//! passwords, with `--container-labels` one that asks the container runtime, and with `--job-summary-dir` one that writes
+//! summaries of jobs.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
@@ -57,5 +59,6 @@ pub mod metrics;
 pub mod publish;
 pub mod server;
 pub mod status;
+pub mod summary;
 pub mod system;
 pub mod watcher;

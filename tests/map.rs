@@ -19,8 +19,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("server", &["publish", "status"]),
     ("metrics", &["counters", "dcgm", "inventory"]),
+    ("summary", &["containers", "metrics"]),
     ("exposition", &["containers", "counters", "inventory", "jobs", "metrics"]),
-    ("watcher", &["containers", "counters", "dcgm", "exposition", "inventory", "jobs", "metrics", "publish", "status"]),
+    (
+        "watcher",
+        &[
+            "containers",
+            "counters",
+            "dcgm",
+            "exposition",
+            "inventory",
+            "jobs",
+            "metrics",
+            "publish",
+            "status",
+            "summary",
+        ],
+    ),
     ("check", &["cli", "counters", "dcgm", "inventory", "jobs", "metrics", "publish", "server", "status", "watcher"]),
 ];
 const EVERYWHERE: [&str; 2] = ["config", "system"];

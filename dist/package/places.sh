@@ -8,6 +8,9 @@ UNITDIR=${UNITDIR:-$SYSCONFDIR/systemd/system}
 TMPFILESDIR=${TMPFILESDIR:-$PREFIX/lib/tmpfiles.d}
 MANDIR=${MANDIR:-$PREFIX/share/man/man1}
 COMPLETIONS=${COMPLETIONS:-$PREFIX/share/bash-completion/completions}
+# Debian's own packages use zsh/vendor-completions instead; package.sh says so.
+ZSH=${ZSH:-$PREFIX/share/zsh/site-functions}
+FISH=${FISH:-$PREFIX/share/fish/vendor_completions.d}
 DATADIR=${DATADIR:-$PREFIX/share/dcgm-exporter}
 DOCDIR=${DOCDIR:-$PREFIX/share/doc/dcgm-exporter}
 UNITS="dcgm-exporter.service dcgm-exporter.socket dcgm-exporter-devices.service"

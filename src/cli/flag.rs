@@ -1,7 +1,7 @@
 //! One flag: how it is typed, what it is for, and how its value becomes a part of [`Config`].
 //!
 //! The rows are in [`own`](super::own) and [`inherited`](super::inherited). Parsing, `--help`, the man page, the
-//! completion and the checks of the documentation all come from them.
+//! completions and the checks of the documentation all come from them.
 
 use super::{inherited, own, values};
 use crate::config::Config;
@@ -14,8 +14,14 @@ pub struct Flag {
     pub variable: &'static str,
     pub kind: Kind,
     pub default: &'static str,
-    /// One or two sentences for `--help`, without the last full stop.
+    /// One line for `--help`, without the last full stop.
     pub help: &'static str,
+    /// Whole sentences for `--help FLAG` and the man page, after `help`; may be empty.
+    pub details: &'static str,
+    /// Arguments that use the flag, as in a shell; for `--help FLAG` and the man page.
+    pub example: &'static str,
+    /// Every value that a flag may have, where they are few.
+    pub choices: &'static [&'static str],
     pub effect: Effect,
     /// Puts a value into the configuration.
     pub apply: fn(&mut Config, &str) -> Result<(), Refusal>,
@@ -67,12 +73,29 @@ pub const FLAG: Flag = Flag {
     kind: Kind::Switch,
     default: "false",
     help: "",
+    details: "",
+    example: "",
+    choices: &[],
     effect: Effect::Yes,
     apply: |_, value| values::boolean(value).map(drop).map_err(Refusal::Value),
     check: |_| Ok(()),
 };
 
 impl Flag {
+    /// What a value is called in the help; `None` for a switch.
+    pub fn value(&self) -> Option<String> {
+        match self.kind {
+            Kind::Switch => None,
+            Kind::Value(what) | Kind::List(what) => Some(what.to_owned()),
+            Kind::Optional(what) => Some(format!("[{what}]")),
+        }
+    }
+
+    /// The default, where it says more than that the flag is off.
+    pub fn shown_default(&self) -> Option<&'static str> {
+        (!self.default.is_empty() && self.default != "false").then_some(self.default)
+    }
+
     pub fn is_called(&self, name: &str) -> bool {
         self.long == name || self.short == Some(name)
     }
@@ -83,9 +106,26 @@ pub fn all() -> impl Iterator<Item = &'static Flag> {
     own::GROUPS.iter().flat_map(|group| group.flags).chain(inherited::FLAGS)
 }
 
+/// What to say of a name that no flag has, typed with these dashes.
+pub fn unknown(name: &str, dashes: &str) -> String {
+    let best = all()
+        .map(|flag| (strsim::jaro_winkler(name, flag.long), flag))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(score, _)| *score > 0.8);
+    match best {
+        Some((_, Flag { long, .. })) => {
+            format!("{dashes}{name} is not a flag; did you mean --{long}? (--help lists all)")
+        }
+        None => format!("{dashes}{name} is not a flag; --help lists all"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `--help` has one line for each flag on a terminal of 132 columns, and two at most on one of 80.
+    const LONGEST_HELP: usize = 88;
 
     #[test]
     fn the_table_is_whole() {
@@ -93,7 +133,8 @@ mod tests {
             assert!(!flag.long.is_empty() && !flag.variable.is_empty());
             let is_refused = matches!(flag.effect, Effect::Kubernetes | Effect::Refused(_));
             assert!(!flag.help.is_empty() || is_refused, "--{} has no help", flag.long);
-            assert!(!flag.help.ends_with('.'), "--{}", flag.long);
+            assert!(!flag.help.ends_with('.') && flag.help.len() <= LONGEST_HELP, "--{}: {}", flag.long, flag.help);
+            assert!(flag.details.is_empty() || flag.details.ends_with(['.', ':']), "--{}", flag.long);
             let mut config = Config::default();
             (flag.apply)(&mut config, flag.default).unwrap_or_else(|_| panic!("--{} refuses its default", flag.long));
             for other in all().skip(index + 1) {

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::flag::Kind;
 use super::own;
 
 /// The page in troff.
@@ -10,9 +9,9 @@ pub fn page() -> String {
     let mut page = format!(
         ".TH DCGM-EXPORTER 1 \"\" \"dcgm-exporter {}\"\n.SH NAME\ndcgm\\-exporter \\- metrics of NVIDIA datacenter GPUs for \
          Prometheus\n.SH SYNOPSIS\n.B dcgm\\-exporter\n[\\fIFLAGS\\fR]\n.SH DESCRIPTION\nReads NVIDIA DCGM, embedded or in a \
-         running host engine, and serves its fields as Prometheus metrics on /metrics. /health reports the state in one \
-         line.\n.SH FLAGS\nFlags take one or two dashes. Give the value as the next word or after an equals sign. Where a \
-         flag is not given, its environment variable counts.\n",
+         running host engine, and serves its fields as Prometheus metrics on /metrics. /health reports the state.\n.SH FLAGS\nFlags take one or two dashes. Give the value as the next word or after an equals sign. Where a \
+         flag is not given, its environment variable counts. \\-\\-help lists all flags, \\-\\-help \\fIFLAG\\fR shows one, \
+         \\-\\-help inherited those of NVIDIA's dcgm\\-exporter that have no effect.\n",
         env!("CARGO_PKG_VERSION")
     );
     for group in own::GROUPS {
@@ -22,15 +21,19 @@ pub fn page() -> String {
             if let Some(short) = flag.short {
                 let _ = write!(page, ", \\fB\\-{short}\\fR");
             }
-            if let Kind::Value(what) | Kind::List(what) = flag.kind {
-                let _ = write!(page, " \\fI{}\\fR", escaped(what));
+            if let Some(value) = flag.value() {
+                let _ = write!(page, " \\fI{}\\fR", escaped(&value));
             }
-            if let Kind::Optional(what) = flag.kind {
-                let _ = write!(page, " [\\fI{}\\fR]", escaped(what));
+            let _ = write!(page, "\n{}.", escaped(flag.help));
+            if !flag.details.is_empty() {
+                let _ = write!(page, " {}", escaped(flag.details));
             }
-            let _ = write!(page, "\n{}. Variable: {}.", escaped(flag.help), flag.variable);
-            if !flag.default.is_empty() && flag.default != "false" {
-                let _ = write!(page, " Default: {}.", escaped(flag.default));
+            let _ = write!(page, "\n.br\nVariable: {}.", flag.variable);
+            if let Some(default) = flag.shown_default() {
+                let _ = write!(page, " Default: {}.", escaped(default));
+            }
+            if !flag.example.is_empty() {
+                let _ = write!(page, "\n.br\nExample: \\fBdcgm\\-exporter {}\\fR", escaped(flag.example));
             }
             page.push('\n');
         }
@@ -58,8 +61,9 @@ mod tests {
         let page = page();
         for flag in own::GROUPS.iter().flat_map(|group| group.flags) {
             assert!(page.contains(&escaped(flag.long)) && page.contains(flag.variable), "{}", flag.long);
+            assert!(page.contains(&escaped(flag.details)) && page.contains(&escaped(flag.example)), "{}", flag.long);
         }
         // A line that begins with a dot or an apostrophe would be a request to troff.
-        assert!(page.lines().all(|line| !line.starts_with('\'')), "{page}");
+        assert!(page.lines().all(|line| !line.starts_with('\'') && line.trim_end() == line), "{page}");
     }
 }

@@ -7,7 +7,7 @@
 //! - [`values`], [`devices`], [`engine`]: how values are written.
 //! - [`help`], [`man`], [`completion`]: the table as text.
 //!
-//! Of files the configuration file alone is read here; sockets and DCGM are not touched.
+//! Of files the configuration file alone is read here, and the width of the terminal; sockets and DCGM are not touched.
 
 pub mod completion;
 pub mod devices;
@@ -22,7 +22,7 @@ pub mod values;
 
 use crate::config::Config;
 
-pub use parse::{parse, typed_check};
+pub use parse::{parse, typed_check, typed_root};
 
 /// What the command line asks for.
 #[derive(Debug)]

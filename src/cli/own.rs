@@ -2,6 +2,7 @@
 //!
 //! One file, because it is one table.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::flag::{FLAG, Flag, Kind, Refusal};
@@ -18,12 +19,12 @@ pub struct Group {
 }
 
 pub static GROUPS: &[Group] = &[
-    Group { title: "What to report", flags: REPORT },
+    Group { title: "What to export", flags: REPORT },
     Group { title: "When to collect", flags: COLLECT },
     Group { title: "Where to serve", flags: SERVE },
     Group { title: "DCGM engine", flags: ENGINE },
-    Group { title: "Jobs of Slurm and other batch systems, containers", flags: JOBS },
-    Group { title: "Checks and log", flags: DIAGNOSE },
+    Group { title: "Slurm jobs and containers", flags: JOBS },
+    Group { title: "Diagnostics", flags: DIAGNOSE },
 ];
 
 /// A row whose switch is a field of `Config`.
@@ -53,7 +54,12 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_COLLECTORS",
         kind: Kind::Value("FILE"),
         default: "/etc/dcgm-exporter/default-counters.csv",
-        help: "Counters file: which DCGM fields to export, one 'name, type, help' per line",
+        help: "Counters file: which fields to export",
+        details: "One 'name, type, help' per line; lines that begin with # are comments. Names are those that \
+                  --list-fields prints; types are gauge, counter, untyped and label. A row that cannot be used \
+                  is left out with a warning. The file is read again when it changes. With --config-file, rows \
+                  or a file that it names count where this flag is not given.",
+        example: "--collectors /etc/dcgm-exporter/hpc.csv",
         apply: |config, value| {
             config.collectors = values::absolute(value)?;
             Ok(())
@@ -65,8 +71,11 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_CONFIG_FILE",
         kind: Kind::Value("FILE"),
         default: "",
-        help: "YAML file with settings, in the format of NVIDIA's dcgm-exporter (version 1 or 2): counters, and collections \
-               of fields with an interval of their own. Flags and variables count before it. Read again when it changes",
+        help: "YAML file with settings, in the format of NVIDIA's dcgm-exporter",
+        details: "Versions 1 and 2: counters, and collections of fields with an interval of their own. Flags \
+                  and variables have precedence over it. An unknown key is an error with its place. Read again \
+                  when it changes.",
+        example: "--config-file /etc/dcgm-exporter/config.yaml",
         apply: path!(config_file),
         ..FLAG
     },
@@ -76,8 +85,10 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_DEVICES_STR",
         kind: Kind::Value("DEVICES"),
         default: "f",
-        help: "GPUs to report. f: the MIG instances of a GPU that has them, else the GPU. g or g:0,2-4: whole GPUs, all or \
-               listed. i or i:7: MIG instances, all or listed. g:0+i:7: both",
+        help: "GPUs and MIG instances to report: f, g[:LIST], i[:LIST] or g[:LIST]+i[:LIST]",
+        details: "f: the MIG instances of a GPU that has them, else the GPU. g: all GPUs; g:0,2-4: these. i: \
+                  all MIG instances; i:7: these. g:0+i:7: both.",
+        example: "--devices g:0,2-4",
         apply: |config, value| {
             config.gpus = devices::parse(value)?;
             Ok(())
@@ -91,6 +102,7 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("DEVICES"),
         default: "f",
         help: "NVSwitches (g) and their links (i) to report, written as for --devices",
+        example: "--switch-devices g:0-1",
         apply: |config, value| {
             config.switches = devices::parse(value)?;
             Ok(())
@@ -104,6 +116,7 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("DEVICES"),
         default: "f",
         help: "CPUs (g) and their cores (i) to report, written as for --devices",
+        example: "--cpu-devices g",
         apply: |config, value| {
             config.cpus = devices::parse(value)?;
             Ok(())
@@ -115,6 +128,7 @@ const REPORT: &[Flag] = &[
         short: Some("n"),
         variable: "DCGM_EXPORTER_NO_HOSTNAME",
         help: "Leave out the hostname label",
+        example: "--no-hostname",
         apply: switch!(no_hostname),
         ..FLAG
     },
@@ -123,7 +137,10 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_HOSTNAME_LABEL",
         kind: Kind::Value("NAME"),
         default: "hostname",
-        help: "Name of the hostname label: hostname, or Hostname as in dcgm-exporter up to 4.8.2",
+        help: "Name of the hostname label: hostname or Hostname",
+        details: "Hostname is the name that dcgm-exporter uses up to 4.8.2.",
+        example: "--hostname-label Hostname",
+        choices: &["hostname", "Hostname"],
         apply: |config, value| {
             config.hostname_label = match value {
                 "hostname" => "hostname",
@@ -139,8 +156,9 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_HOSTNAME",
         kind: Kind::Value("NAME"),
         default: "",
-        help: "Value of the hostname label. Without it: the host of the engine's address for a host engine on another \
-               node, else this node's name",
+        help: "Value of the hostname label",
+        details: "Without it: for a host engine on another node the host of its address, else this node's name.",
+        example: "--hostname gpu-node-1",
         apply: |config, value| {
             config.hostname = (!value.is_empty()).then(|| value.to_owned());
             Ok(())
@@ -152,6 +170,7 @@ const REPORT: &[Flag] = &[
         short: Some("o"),
         variable: "DCGM_EXPORTER_USE_OLD_NAMESPACE",
         help: "Label GPU samples with uuid instead of UUID",
+        example: "--use-old-namespace",
         apply: switch!(old_namespace),
         ..FLAG
     },
@@ -159,15 +178,18 @@ const REPORT: &[Flag] = &[
         long: "replace-blanks-in-model-name",
         short: Some("rbmn"),
         variable: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME",
-        help: "Write dashes instead of blanks in modelName of GPU samples",
+        help: "Write dashes instead of blanks in the label modelName",
+        example: "--replace-blanks-in-model-name",
         apply: switch!(replace_blanks_in_model_name),
         ..FLAG
     },
     Flag {
         long: "extended-labels",
         variable: "DCGM_EXPORTER_EXTENDED_LABELS",
-        help: "Add the labels of dcgm-exporter 4.8.3 and later: health_error_severity and health_error_category on \
-               DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on CPUs",
+        help: "Add the labels that dcgm-exporter has from 4.8.3 on",
+        details: "health_error_severity and health_error_category on DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on \
+                  CPUs.",
+        example: "--extended-labels",
         apply: switch!(extended_labels),
         ..FLAG
     },
@@ -178,6 +200,8 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "300000",
         help: "Window of DCGM_EXP_XID_ERRORS_COUNT",
+        details: "A time with its unit, or a number of milliseconds.",
+        example: "--xid-count-window-size 10m",
         apply: |config, value| {
             config.xid_window = values::window(value)?;
             Ok(())
@@ -190,6 +214,8 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "300000",
         help: "Window of DCGM_EXP_CLOCK_EVENTS_COUNT",
+        details: "A time with its unit, or a number of milliseconds.",
+        example: "--clock-events-count-window-size 10m",
         apply: |config, value| {
             config.clock_events_window = values::window(value)?;
             Ok(())
@@ -199,8 +225,9 @@ const REPORT: &[Flag] = &[
     Flag {
         long: "disable-exporter-metrics",
         variable: "DCGM_EXPORTER_DISABLE_EXPORTER_METRICS",
-        help: "Leave out the exporter's own metrics (dcgm_exporter_*, process_*); those of jobs stay with --job-labels \
-               info-only",
+        help: "Leave out the exporter's own metrics: dcgm_exporter_* and process_*",
+        details: "Metrics of jobs stay with --job-labels info-only.",
+        example: "--disable-exporter-metrics",
         apply: |config, value| {
             config.exporter_metrics = !values::boolean(value)?;
             Ok(())
@@ -216,7 +243,10 @@ const COLLECT: &[Flag] = &[
         variable: "DCGM_EXPORTER_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "30000",
-        help: "Time between two collections: 30s, 500ms, or a number of milliseconds; at least 100 ms",
+        help: "Time between two collections: 30s, 500ms, or a number of milliseconds",
+        details: "At least 100ms, at most 24h. With an embedded engine collections follow a regular scraper, \
+                  see --min-collect-interval. A plain number is milliseconds, as in dcgm-exporter.",
+        example: "--collect-interval 10s",
         apply: |config, value| {
             let interval = values::duration(value)?;
             if interval < SHORTEST_INTERVAL {
@@ -239,8 +269,10 @@ const COLLECT: &[Flag] = &[
         variable: "DCGM_EXPORTER_MIN_COLLECT_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "5s",
-        help: "Shortest period of a regular scraper that collections follow, so that its samples are new; at least 100 ms. \
-               Scrapes that come more often change nothing",
+        help: "Shortest period of a regular scraper that collections follow",
+        details: "With an embedded engine collections come just before each scrape of a regular scraper, so \
+                  that samples are new. Scrapes that come more often than this change nothing. At least 100ms.",
+        example: "--min-collect-interval 1s",
         apply: |config, value| {
             config.min_collect_interval = values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?;
             Ok(())
@@ -252,8 +284,9 @@ const COLLECT: &[Flag] = &[
         variable: "DCGM_EXPORTER_STALE_AFTER",
         kind: Kind::Value("TIME"),
         default: "",
-        help: "Age of the samples at which /metrics answers 503, so that 'up' turns 0; longer than the collect interval. By \
-               default three intervals, and at least 15s",
+        help: "Age of the samples at which /metrics answers 503, so that 'up' turns 0",
+        details: "By default three intervals, and at least 15s. Must be longer than the collect interval.",
+        example: "--stale-after 2m",
         apply: |config, value| {
             config.stale_after = if value.is_empty() { None } else { Some(values::duration(value)?) };
             Ok(())
@@ -276,8 +309,10 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_LISTEN",
         kind: Kind::List("ADDRESS"),
         default: ":9400",
-        help: "Address to serve on: [HOST]:PORT, [V6]:PORT or unix:///PATH (mode 0660; set others with ?mode= and ?group=). \
-               May be given more than once; the variable takes a list with commas",
+        help: "Address to serve on: [HOST]:PORT, [V6]:PORT or unix:///PATH",
+        details: "May be given more than once; the variable takes a list with commas. A Unix socket has mode \
+                  0660; set others with ?mode= and ?group=.",
+        example: "--address 127.0.0.1:9400 --address 'unix:///run/dcgm.sock?mode=0600'",
         apply: |config, value| {
             let addresses = value.split(',').map(|address| ListenAddress::parse(address.trim()));
             config.listen = addresses.collect::<Result<_, String>>()?;
@@ -289,6 +324,8 @@ const SERVE: &[Flag] = &[
         long: "web-systemd-socket",
         variable: "DCGM_EXPORTER_SYSTEMD_SOCKET",
         help: "Serve on the sockets that systemd passes, and not on --address",
+        details: "For dcgm-exporter.socket: systemd then holds the port while the exporter is restarted.",
+        example: "--web-systemd-socket",
         apply: switch!(systemd_socket),
         ..FLAG
     },
@@ -297,8 +334,10 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_WEB_CONFIG_FILE",
         kind: Kind::Value("FILE"),
         default: "",
-        help: "TLS, passwords, headers and a rate limit for all addresses, in the format of Prometheus' exporter-toolkit. It \
-               and its certificates are read again when they change",
+        help: "TLS, passwords, headers and a rate limit for all addresses",
+        details: "In the format of Prometheus' exporter-toolkit. The file and its certificates are read again \
+                  when they change.",
+        example: "--web-config-file /etc/dcgm-exporter/web.yml",
         apply: path!(web_config),
         ..FLAG
     },
@@ -308,6 +347,8 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "10s",
         help: "Longest time that a client may take to send a request",
+        details: "0 is one hour.",
+        example: "--web-read-timeout 5s",
         apply: |config, value| {
             config.timeouts.read = values::web_timeout(value)?;
             Ok(())
@@ -320,6 +361,8 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "30s",
         help: "Longest time that a client may take to read an answer",
+        details: "0 is one hour.",
+        example: "--web-write-timeout 1m",
         apply: |config, value| {
             config.timeouts.write = values::web_timeout(value)?;
             Ok(())
@@ -331,9 +374,12 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_OPENMETRICS",
         kind: Kind::Value("WHEN"),
         default: "auto",
-        help: "When /metrics answers in the OpenMetrics format. auto: to clients that ask for it and do not take text/plain of \
-               version 0.0.4. always: to clients that prefer it, as Prometheus does; counters without _total in their name \
-               then are of unknown type there. never: to none",
+        help: "When /metrics answers in the OpenMetrics format: auto, always or never",
+        details: "auto: to clients that ask for it and do not take text/plain of version 0.0.4. always: to \
+                  clients that prefer it, as Prometheus does; counters without _total in their name then have \
+                  no known type there. never: to none.",
+        example: "--openmetrics always",
+        choices: &["auto", "always", "never"],
         apply: |config, value| {
             config.open_metrics = match value {
                 "auto" => OpenMetrics::Auto,
@@ -350,9 +396,9 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_STATUS_PAGE",
         kind: Kind::Value("WHAT"),
         default: "full",
-        help: "What the page at / shows to people; /?text is the same for a terminal, /status.json for programs. full: GPUs, \
-               their jobs and users, problems and what to do. gpus: without names of users and jobs. off: links to /metrics \
-               and /health alone",
+        help: "What the page at / shows to people: full, gpus or off",
+        details: "full: GPUs, their jobs and users, problems and what to do. gpus: the same without names of users and jobs. off: links to \
+                  /metrics and /health alone. /?text is the same page for a terminal, /status.json for programs.",
         apply: |config, value| {
             config.status_page = match value {
                 "off" => StatusPage::Off,
@@ -369,8 +415,8 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory for a file <hostname>.json with this exporter's address, in the format of Prometheus' file_sd. It is \
-               written when the exporter serves, and removed when it is stopped",
+        help: "Directory for <hostname>.json, this exporter's address for Prometheus' file_sd",
+        details: "It is written when the exporter serves, and removed when it is stopped.",
         apply: path!(file_sd_dir),
         ..FLAG
     },
@@ -379,7 +425,8 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "HOST:PORT to write into that file, where others reach the exporter by another name than the node's",
+        help: "The address in that file, instead of the node's name and the port",
+        details: "HOST:PORT, for where others reach the exporter by another name than the node's.",
         apply: |config, value| {
             config.file_sd_address = match ListenAddress::parse(value) {
                 _ if value.is_empty() => None,
@@ -393,7 +440,9 @@ const SERVE: &[Flag] = &[
     Flag {
         long: "health-require-gpus",
         variable: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS",
-        help: "Answer 503 on /health while DCGM has no GPU. Without it, a node that never had a GPU is healthy",
+        help: "Answer 503 on /health while DCGM has no GPU",
+        details: "Without it, a node that never had a GPU is healthy.",
+        example: "--health-require-gpus",
         apply: switch!(health_requires_gpus),
         ..FLAG
     },
@@ -408,8 +457,11 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_REMOTE_HOSTENGINE_INFO",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "Use a running host engine instead of an embedded one: HOST:PORT, [V6]:PORT or unix:///PATH. auto: the node's \
-               host engine while it answers, else an embedded one; auto,ADDRESS if it is not at its usual place",
+        help: "Use a host engine: HOST:PORT, [V6]:PORT, unix:///PATH or auto",
+        details: "Without it the exporter starts an engine in its own process. auto: the node's host engine \
+                  while it answers, else an embedded engine. auto,ADDRESS if the host engine is not at its \
+                  usual place.",
+        example: "--remote-hostengine-info auto",
         apply: |config, value| {
             config.engine = engine::parse(value)?;
             Ok(())
@@ -421,15 +473,19 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_EXPORTER_LIBDCGM",
         kind: Kind::Value("PATH"),
         default: "",
-        help: "The libdcgm to load, instead of the system's libdcgm.so.4 or libdcgm.so.3",
+        help: "The libdcgm to load",
+        details: "Without it: the system's libdcgm.so.4, else libdcgm.so.3.",
+        example: "--libdcgm /opt/dcgm/lib/libdcgm.so.4",
         apply: path!(libdcgm),
         ..FLAG
     },
     Flag {
         long: "enable-gpu-bind-unbind-watch",
         variable: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH",
-        help: "Look for GPUs that were bound to the driver or unbound from it once per --gpu-bind-unbind-poll-interval. \
-               Without it they are looked for at every tenth collection, at least every 30 s",
+        help: "Look more often for GPUs that were bound to the driver or unbound from it",
+        details: "Once per --gpu-bind-unbind-poll-interval. Without it: at every tenth collection, and at least \
+                  every 30 s.",
+        example: "--enable-gpu-bind-unbind-watch",
         apply: switch!(bind_unbind_watch),
         ..FLAG
     },
@@ -438,7 +494,9 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "1s",
-        help: "Time between two such looks; at least 100 ms",
+        help: "Time between two such looks",
+        details: "At least 100ms. Has an effect with --enable-gpu-bind-unbind-watch only.",
+        example: "--enable-gpu-bind-unbind-watch --gpu-bind-unbind-poll-interval 5s",
         apply: |config, value| {
             config.bind_unbind_interval = values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?;
             Ok(())
@@ -448,10 +506,12 @@ const ENGINE: &[Flag] = &[
     Flag {
         long: "keep-reading-after-xid119",
         variable: "DCGM_EXPORTER_KEEP_READING_AFTER_XID119",
-        help: "After XID 119 (a GPU's firmware, the GSP, does not answer) DCGM gives no value of any GPU until the GPU is \
-               reset and the engine restarted. This sets __DCGM_FATAL_XIDS__=-119 for an embedded engine, so that it goes on \
-               reading. Risk: a call into the GPU whose firmware hangs may never return, and then there are no metrics at \
-               all",
+        help: "Read the other GPUs after XID 119; a call may then hang for ever",
+        details: "After XID 119 (a GPU's firmware, the GSP, does not answer) DCGM gives no value of any GPU \
+                  until that GPU is reset and the engine restarted. This flag sets __DCGM_FATAL_XIDS__=-119 for \
+                  an embedded engine, so that it continues to read. Risk: a call into the GPU whose firmware \
+                  hangs may never return, and then there are no metrics at all.",
+        example: "--keep-reading-after-xid119",
         apply: switch!(keep_reading_after_xid119),
         check: |config| {
             if config.keep_reading_after_xid119 && matches!(config.engine, EngineSelection::Remote(_)) {
@@ -469,6 +529,7 @@ const ENGINE: &[Flag] = &[
         long: "enable-dcgm-log",
         variable: "DCGM_EXPORTER_ENABLE_DCGM_LOG",
         help: "Let an embedded engine log to standard output",
+        example: "--enable-dcgm-log --dcgm-log-level ERROR",
         apply: switch!(dcgm_log),
         ..FLAG
     },
@@ -478,6 +539,9 @@ const ENGINE: &[Flag] = &[
         kind: Kind::Value("LEVEL"),
         default: "NONE",
         help: "Level of that log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB",
+        details: "Has an effect with --enable-dcgm-log only.",
+        example: "--enable-dcgm-log --dcgm-log-level ERROR",
+        choices: &DCGM_LOG_LEVELS,
         apply: |config, value| {
             let known = DCGM_LOG_LEVELS.into_iter().find(|level| *level == value);
             config.dcgm_log_level = known.ok_or_else(|| format!("expected one of {}", DCGM_LOG_LEVELS.join(", ")))?;
@@ -488,7 +552,9 @@ const ENGINE: &[Flag] = &[
     Flag {
         long: "fake-gpus",
         variable: "DCGM_EXPORTER_USE_FAKE_GPUS",
-        help: "For tests: report a GPU whose attributes cannot be read, with UUID fake<N>",
+        help: "For tests: report a GPU whose attributes cannot be read",
+        details: "Its UUID is fake<N>.",
+        example: "--fake-gpus",
         apply: switch!(fake_gpus),
         ..FLAG
     },
@@ -500,17 +566,21 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_HPC_JOB_MAPPING_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory of job map files: one file per GPU, one job id per line. A file's name is the GPU's index, \
-               <gpu>.<instance>, UUID, PCI bus id or minor<N>. Samples get the label hpc_job. Only root, or the \
-               exporter's user, may be able to write there",
+        help: "Job map: a directory with one file per GPU, one job id per line",
+        details: "A file's name is the GPU's index, <gpu>.<instance>, UUID, PCI bus id or minor<N>. Samples get \
+                  the label hpc_job. Only root, or the exporter's user, may be able to write there. The prolog \
+                  and epilog in share/dcgm-exporter/slurm write it.",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map",
         apply: path!(job_map),
         ..FLAG
     },
     Flag {
         long: "job-map-insecure",
         variable: "DCGM_JOB_MAP_INSECURE",
-        help: "For test beds: use a job map directory that is a link, another user's, or writable by others. Whoever can \
-               write there decides what is published. Prolog and epilog read the variable, too",
+        help: "For test beds: use a job map directory that others can write",
+        details: "Also one that is a link or belongs to another user. Whoever can write there decides what is \
+                  published. Prolog and epilog read the variable, too.",
+        example: "--hpc-job-mapping-dir /tmp/jobs --job-map-insecure",
         apply: |config, value| {
             config.job_map_trust = match values::boolean(value)? {
                 true => JobMapTrust::Anybody,
@@ -525,8 +595,12 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_LABELS",
         kind: Kind::Value("WHERE"),
         default: "on-samples",
-        help: "Where jobs are shown. on-samples: as the label hpc_job. info-only: in dcgm_exporter_gpu_job and \
-               dcgm_exporter_job_info alone, so that other series stay the same when a job starts or ends",
+        help: "Where jobs are shown: on-samples or info-only",
+        details: "on-samples: as the label hpc_job, besides the metrics of jobs. info-only: in \
+                  dcgm_exporter_gpu_job and dcgm_exporter_job_info alone, so that other series stay the same \
+                  when a job starts or ends.",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-labels info-only",
+        choices: &["on-samples", "info-only"],
         apply: |config, value| {
             config.job_labels = match value {
                 "on-samples" => JobLabels::OnSamples,
@@ -538,10 +612,71 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "job-accounting",
+        variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
+        default: "true",
+        help: "Count what each job of the job map uses of its GPUs",
+        details: "dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not.",
+        apply: switch!(job_accounting),
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-dir",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_DIR",
+        kind: Kind::Value("DIR"),
+        default: "",
+        help: "Directory for one JSON file per job, with what it used of its GPUs",
+        details: "Written at every collection while the job runs, and at its end. After a restart the exporter goes on with them. Needs \
+                  --hpc-job-mapping-dir.",
+        apply: path!(job_summaries),
+        check: |config| {
+            if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
+                let warning = "--job-summary-dir has no effect: it needs --hpc-job-mapping-dir and --job-accounting";
+                config.warnings.push(warning.to_owned());
+            }
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-days",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_DAYS",
+        kind: Kind::Value("DAYS"),
+        default: "7",
+        help: "Days after which such a file is removed; 0 is never",
+        apply: |config, value| {
+            config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY",
+        kind: Kind::Value("ID"),
+        default: "",
+        help: "Print what this job used of its GPUs, and exit",
+        details: "From its file in --job-summary-dir; exits with 1 if there is none.",
+        apply: |config, value| {
+            config.job_summary = (!value.is_empty()).then(|| value.to_owned());
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-summary-short",
+        variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
+        help: "Let --job-summary print one line, for a job's comment",
+        apply: switch!(job_summary_short),
+        ..FLAG
+    },
+    Flag {
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
-        help: "Add the label container to samples of GPUs and instances that containers of Docker or Podman have, a sample \
-               per container. Needs --container-runtime-socket",
+        help: "Add the label container, from Docker or Podman",
+        details: "To samples of GPUs and instances that containers have, one sample per container. Needs \
+                  --container-runtime-socket.",
+        example: "--container-labels --container-runtime-socket /run/docker.sock",
         apply: switch!(container_labels),
         check: |config| match (config.container_labels, &config.container_runtime) {
             (true, None) => Err(Refusal::Flag(
@@ -562,7 +697,9 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_CONTAINER_RUNTIME_SOCKET",
         kind: Kind::Value("PATH"),
         default: "",
-        help: "Socket of Docker or Podman for --container-labels, such as /run/docker.sock or /run/podman/podman.sock",
+        help: "Socket of Docker or Podman for --container-labels",
+        details: "Usually /run/docker.sock or /run/podman/podman.sock.",
+        example: "--container-labels --container-runtime-socket /run/podman/podman.sock",
         apply: |config, value| {
             let path = value.strip_prefix("unix://").unwrap_or(value);
             config.container_runtime = if path.is_empty() { None } else { Some(values::absolute(path)?) };
@@ -579,8 +716,11 @@ const DIAGNOSE: &[Flag] = &[
     Flag {
         long: "check",
         variable: "DCGM_EXPORTER_CHECK",
-        help: "Check library, driver, permissions, GPUs, counters, port and job map, print what is wrong and how to fix it, \
-               and exit: 0 ok, 1 warnings, 2 failures. --check=json prints JSON. Changes nothing",
+        help: "Check everything that metrics depend on, print how to fix it, and exit",
+        details: "Library, driver, permissions, GPUs, counters, port, job map and unit, with the settings of \
+                  the installed unit. Exit status: 0 ok, 1 warnings, 2 failures. --check=json prints JSON. \
+                  Changes nothing, so it may run beside a serving exporter.",
+        example: "--check",
         apply: |config, value| {
             config.check = match value {
                 "json" => Some(CheckFormat::Json),
@@ -594,17 +734,43 @@ const DIAGNOSE: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "root",
+        variable: "DCGM_EXPORTER_ROOT",
+        kind: Kind::Value("DIR"),
+        default: "/",
+        help: "With --check, check the image in this directory, as on a head node",
+        details: "Paths, links and settings are those of the image, nothing in it is run, and what needs libdcgm or the node \
+                  itself is left out.",
+        apply: |config, value| {
+            config.root = values::absolute(value)?;
+            Ok(())
+        },
+        check: |config| {
+            let is_usual = config.root == Path::new("/");
+            match (is_usual || config.check.is_some(), config.root.is_dir()) {
+                (false, _) => Err(Refusal::Flag("is for --check only".to_owned())),
+                (true, false) => Err(Refusal::Value("no such directory".to_owned())),
+                (true, true) => Ok(()),
+            }
+        },
+        ..FLAG
+    },
+    Flag {
         long: "check-counters",
         variable: "DCGM_EXPORTER_CHECK_COUNTERS",
-        help: "Read the counters file, print what is wrong or unusual about it, and exit: 1 if it cannot be used",
+        help: "Check the counters file and exit",
+        details: "Prints what is wrong or unusual about each row. Exit status: 0, or 1 if a row cannot be used.",
+        example: "--check-counters --collectors mine.csv",
         apply: switch!(check_counters),
         ..FLAG
     },
     Flag {
         long: "once",
         variable: "DCGM_EXPORTER_ONCE",
-        help: "Collect, print the page and exit: 0, or 1 if there is none within 30 s or the time given, as in --once=5s. For \
-               textfile collectors and reports. A profiling field takes a second longer. No port is opened",
+        help: "Collect, print the page and exit",
+        details: "For textfile collectors and reports. Exit status: 0, or 1 if there is no page within 30s or \
+                  the time given, as in --once=5s. A profiling field takes a second longer. No port is opened.",
+        example: "--once",
         apply: |config, value| {
             config.once = match values::boolean(value) {
                 Ok(wanted) => wanted.then_some(ONCE_LIMIT),
@@ -619,8 +785,10 @@ const DIAGNOSE: &[Flag] = &[
         variable: "DCGM_EXPORTER_LIST_FIELDS",
         kind: Kind::Optional("PATTERN"),
         default: "false",
-        help: "Print the names that a counters file may have, with id, type, unit, entity and whether this libdcgm and these \
-               GPUs have the field, and exit. PATTERN is a part of the name, or the name with * and ?",
+        help: "Print the names that a counters file may have, and exit",
+        details: "With id, type, unit, entity and whether this libdcgm and these GPUs have the field. PATTERN \
+                  is a part of the name, or the name with * and ?.",
+        example: "--list-fields 'DCGM_FI_DEV_*TEMP*'",
         apply: |config, value| {
             config.list_fields = match values::boolean(value) {
                 Ok(wanted) => wanted.then(String::new),
@@ -630,13 +798,22 @@ const DIAGNOSE: &[Flag] = &[
         },
         ..FLAG
     },
-    Flag { long: "debug", variable: "DCGM_EXPORTER_DEBUG", help: "Log at level debug", apply: switch!(debug), ..FLAG },
+    Flag {
+        long: "debug",
+        variable: "DCGM_EXPORTER_DEBUG",
+        help: "Log at level debug",
+        example: "--debug",
+        apply: switch!(debug),
+        ..FLAG
+    },
     Flag {
         long: "log-format",
         variable: "DCGM_EXPORTER_LOG_FORMAT",
         kind: Kind::Value("FORMAT"),
         default: "text",
         help: "Format of log lines: text or json",
+        example: "--log-format json",
+        choices: &["text", "json"],
         apply: |config, value| {
             config.log_format = match value {
                 "text" => LogFormat::Text,

@@ -105,6 +105,20 @@ pub fn typed_check(mut arguments: impl Iterator<Item = OsString>) -> Option<Chec
     })
 }
 
+/// The value of `--root`, of a command line that may be wrong in other ways.
+pub fn typed_root(arguments: impl Iterator<Item = OsString>) -> Option<OsString> {
+    let mut arguments = arguments.map(with_two_dashes);
+    while let Some(argument) = arguments.next() {
+        if argument == "--root" {
+            return arguments.next();
+        }
+        if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--root=")) {
+            return Some(value.into());
+        }
+    }
+    None
+}
+
 enum Typed {
     Values(TypedValues),
     Print(String),
@@ -127,7 +141,7 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
             Arg::Long(name) => (name.to_owned(), "--"),
             Arg::Short(letter) => (letter.to_string(), "-"),
             Arg::Value(value) => match value.to_str() {
-                Some("help" | "h") => return Ok(Typed::Print(help::help())),
+                Some("help" | "h") => return help_about(&mut parser).map(Typed::Print),
                 _ => {
                     typed.warnings.push(format!("argument '{}' is not used", value.to_string_lossy()));
                     continue;
@@ -135,8 +149,8 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
             },
         };
         match name.as_str() {
-            "help" | "h" => return Ok(Typed::Print(help::help())),
-            "help-inherited" => return Ok(Typed::Print(help::help_inherited())),
+            "help" | "h" => return help_about(&mut parser).map(Typed::Print),
+            "help-inherited" => return Ok(Typed::Print(help::help_inherited(help::width()))),
             "version" | "v" => return Ok(Typed::Print(format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")))),
             "generate" => {
                 let what = parser.value().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
@@ -145,7 +159,7 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
             _ => {}
         }
         let called = flag::all().enumerate().find(|(_, flag)| flag.is_called(&name));
-        let (index, flag) = called.ok_or_else(|| unknown(&name, dashes))?;
+        let (index, flag) = called.ok_or_else(|| flag::unknown(&name, dashes))?;
         let value = match flag.kind {
             Kind::Switch => parser.optional_value().unwrap_or_else(|| OsString::from("true")),
             Kind::Optional(_) => match parser.optional_value() {
@@ -169,12 +183,32 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
     Ok(Typed::Values(typed))
 }
 
-/// What `--generate` prints: `man` or `bash`. Errors: what can be generated.
+/// What `--help` prints: all, or what the next word names, which is a flag with or without dashes, or `inherited`.
+///
+/// Errors: there is no such flag.
+fn help_about(parser: &mut lexopt::Parser) -> Result<String, String> {
+    let width = help::width();
+    let topic = match parser.optional_value() {
+        Some(value) => Some(value),
+        None => parser.try_raw_args().and_then(|mut words| words.next()),
+    };
+    let topic = topic.map(|topic| text(topic, "--help")).transpose()?.unwrap_or_default();
+    let name = topic.trim_start_matches('-').split('=').next().unwrap_or_default();
+    match name {
+        "" | "help" | "h" => Ok(help::help(width)),
+        "inherited" | "help-inherited" => Ok(help::help_inherited(width)),
+        name => help::of_flag(name, width),
+    }
+}
+
+/// What `--generate` prints. Errors: what can be generated.
 fn generate(what: &str) -> Result<String, String> {
     match what {
         "man" => Ok(man::page()),
         "bash" => Ok(completion::bash()),
-        _ => Err(format!("--generate: '{what}' is not known; expected man or bash")),
+        "zsh" => Ok(completion::zsh()),
+        "fish" => Ok(completion::fish()),
+        _ => Err(format!("--generate: '{what}' is not known; expected man, bash, zsh or fish")),
     }
 }
 
@@ -193,19 +227,6 @@ fn with_two_dashes(argument: OsString) -> OsString {
     }
 }
 
-fn unknown(name: &str, dashes: &str) -> String {
-    let best = flag::all()
-        .map(|flag| (strsim::jaro_winkler(name, flag.long), flag))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(score, _)| *score > 0.8);
-    match best {
-        Some((_, Flag { long, .. })) => {
-            format!("{dashes}{name} is not a flag; did you mean --{long}? (--help lists all)")
-        }
-        None => format!("{dashes}{name} is not a flag; --help lists all"),
-    }
-}
-
 fn text(value: OsString, origin: &str) -> Result<String, String> {
     value.into_string().map_err(|value| format!("{origin}: '{}' is not UTF-8", value.to_string_lossy()))
 }
@@ -213,6 +234,7 @@ fn text(value: OsString, origin: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::own;
     use crate::config::engine::{Address, EngineSelection, usual_places};
     use crate::config::listen::ListenAddress;
     use std::path::PathBuf;
@@ -528,7 +550,49 @@ mod tests {
 
     #[test]
     fn what_can_be_generated() {
-        assert!(generate("man").is_ok() && generate("bash").is_ok());
-        assert!(generate("zsh").unwrap_err().contains("man or bash"));
+        for what in ["man", "bash", "zsh", "fish"] {
+            assert!(generate(what).unwrap().contains("dcgm-exporter"), "{what}");
+        }
+        assert!(generate("csh").unwrap_err().contains("man, bash, zsh or fish"));
+    }
+
+    #[test]
+    fn help_of_everything_of_a_flag_and_of_what_is_inherited() {
+        let print = |arguments: &[&str]| match parse(arguments.iter().map(OsString::from), |_| None) {
+            Ok(Command::Print(text)) => Ok(text),
+            Ok(_) => panic!("{arguments:?} starts the exporter"),
+            Err(error) => Err(error),
+        };
+        let whole = print(&["--help"]).unwrap();
+        for arguments in [&["-h"][..], &["-help"], &["help"], &["-c", "1s", "--help"]] {
+            assert_eq!(print(arguments).unwrap(), whole, "{arguments:?}");
+        }
+        let of_interval = print(&["--help", "collect-interval"]).unwrap();
+        assert!(of_interval.contains("DCGM_EXPORTER_INTERVAL") && of_interval.contains("Example:"), "{of_interval}");
+        for topic in ["--collect-interval", "-collect-interval", "-c", "c", "--collect-interval=3s"] {
+            assert_eq!(print(&["--help", topic]).unwrap(), of_interval, "{topic}");
+        }
+        assert_eq!(print(&["--help=c"]).unwrap(), of_interval);
+        assert!(print(&["--help", "inherited"]).unwrap().contains("--enable-pprof"));
+        assert!(print(&["--help", "pprof"]).unwrap_err().contains("--help lists all"));
+    }
+
+    /// What `--help FLAG` and the man page show can be typed.
+    #[test]
+    fn examples_of_flags_are_understood() {
+        for flag in own::GROUPS.iter().flat_map(|group| group.flags).filter(|flag| !flag.example.is_empty()) {
+            let words = shlex::split(flag.example).unwrap();
+            assert!(words.iter().any(|word| word == &format!("--{}", flag.long)), "--{}: {words:?}", flag.long);
+            let words = words.iter().map(OsString::from);
+            // The only files that are read before a start are configuration files.
+            match parse(words, |_| None) {
+                Ok(Command::Run(config)) => assert_eq!(config.warnings, Vec::<String>::new(), "--{}", flag.long),
+                Ok(_) => panic!("--{} prints", flag.long),
+                Err(error) => assert!(flag.long == "config-file" && error.contains("No such file"), "{error}"),
+            }
+            for choice in flag.choices {
+                run(&[&format!("--{}={choice}", flag.long)], &[]).unwrap();
+            }
+        }
     }
 }

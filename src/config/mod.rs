@@ -80,6 +80,16 @@ pub struct Config {
     pub job_map: Option<PathBuf>,
     pub job_map_trust: JobMapTrust,
     pub job_labels: JobLabels,
+    /// Say what each job used of its GPUs, where there is a job map.
+    pub job_accounting: bool,
+    /// A JSON file per job is kept here.
+    pub job_summaries: Option<PathBuf>,
+    /// For so many days after its last change.
+    pub job_summary_days: u32,
+    /// Print what this job used and exit.
+    pub job_summary: Option<String>,
+    /// In one line.
+    pub job_summary_short: bool,
     /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
     pub container_runtime: Option<PathBuf>,
     pub container_labels: bool,
@@ -96,6 +106,8 @@ pub struct Config {
     pub list_fields: Option<String>,
     /// Print what is wrong on this node and exit.
     pub check: Option<CheckFormat>,
+    /// The tree that is checked.
+    pub root: PathBuf,
     /// To be logged once logging has started: flags without effect, arguments that are not used.
     pub warnings: Vec<String>,
 }
@@ -143,6 +155,11 @@ impl Default for Config {
             job_map: None,
             job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
+            job_accounting: true,
+            job_summaries: None,
+            job_summary_days: 0,
+            job_summary: None,
+            job_summary_short: false,
             container_runtime: None,
             container_labels: false,
             exporter_metrics: true,
@@ -152,6 +169,7 @@ impl Default for Config {
             once: None,
             list_fields: None,
             check: None,
+            root: PathBuf::from("/"),
             warnings: Vec::new(),
         }
     }
@@ -185,6 +203,11 @@ impl Config {
             })
         });
         uneven.collect()
+    }
+
+    /// Whether it is counted what jobs use.
+    pub fn accounts_jobs(&self) -> bool {
+        self.job_accounting && self.job_map.is_some()
     }
 
     /// The file that the rows are in.

@@ -126,6 +126,15 @@ impl<'a> Reader<'a> {
         Ok(std::str::from_utf8(&self.text[start..self.at]).ok().and_then(|digits| digits.parse().ok()))
     }
 
+    /// A number; `None` where there is anything else.
+    pub fn number(&mut self) -> Result<Option<f64>> {
+        self.next();
+        let start = self.at;
+        self.skip()?;
+        let text = std::str::from_utf8(&self.text[start..self.at]).ok();
+        Ok(text.and_then(|digits| digits.parse().ok()).filter(|number: &f64| number.is_finite()))
+    }
+
     /// Passes over a value.
     pub fn skip(&mut self) -> Result<()> {
         match self.next() {

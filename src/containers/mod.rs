@@ -7,7 +7,7 @@
 //! known here.
 
 mod http;
-mod json;
+pub mod json;
 mod runtime;
 
 use std::collections::HashMap;
@@ -138,7 +138,7 @@ impl Keeper {
                     let seconds = BELIEVED.as_secs();
                     log::warn!(
                         socket = socket, error = error;
-                        "the container runtime cannot be asked; samples keep the label container of before for {seconds} s"
+                        "the container runtime cannot be asked; the label container keeps its last values for {seconds} s"
                     );
                 }
                 if self.answered.is_none_or(|answered| now.duration_since(answered) >= BELIEVED) {

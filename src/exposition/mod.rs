@@ -11,7 +11,9 @@ use crate::containers::ContainerMap;
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::jobs::JobMap;
 use crate::jobs::gpu_name::GpuName;
+use crate::metrics::accounts::{Account, Accounts};
 use crate::metrics::exporter::Sink;
+use crate::metrics::identity::Key;
 use crate::metrics::number::Number;
 use crate::metrics::plan::{Asked, FIELD_XID, Metric, MetricSource, Plan};
 use crate::metrics::sample::{Attribution, Sample, Samples};
@@ -146,6 +148,62 @@ impl Exposition {
     /// Appends the metrics of the job map: which GPU is allocated, to whom, and what is known of each job.
     pub fn render_jobs(&self, out: &mut String) {
         out.push_str(&self.jobs);
+    }
+
+    /// Appends what jobs have used of each GPU and instance, and for how long those that are allocated have been idle.
+    /// `keys` are by entity, `now` is in microseconds since 1970.
+    pub fn render_accounts(&self, accounts: &Accounts, keys: &[Option<Key>], now: i64, out: &mut String) {
+        let of_gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone());
+        let gpus: Vec<(&str, Key)> =
+            of_gpus.filter_map(|index| Some((self.entities[index].identity.as_str(), (*keys.get(index)?)?))).collect();
+        type Metric = (&'static str, &'static str, &'static str, fn(&Account) -> Number);
+        const METRICS: [Metric; 4] = [
+            (
+                "dcgm_exporter_job_gpu_seconds_total",
+                "counter",
+                "Seconds for which a job has had a GPU or instance",
+                |account| Number::Double(account.held_seconds),
+            ),
+            (
+                "dcgm_exporter_job_gpu_busy_seconds_total",
+                "counter",
+                "Seconds for which a job's GPU or instance was busy: its utilisation, summed up over time",
+                |account| match account.busy.seconds > 0.0 || account.energy_millijoules.is_some() {
+                    true => Number::Double(account.busy.sum),
+                    false => Number::Blank,
+                },
+            ),
+            (
+                "dcgm_exporter_job_energy_joules_total",
+                "counter",
+                "Energy that a job's GPU used; jobs that share a GPU have equal parts of it",
+                |account| account.energy_millijoules.map_or(Number::Blank, |used| Number::Double(used / 1e3)),
+            ),
+            (
+                "dcgm_exporter_job_memory_used_max_bytes",
+                "gauge",
+                "Most memory that was in use on a job's GPU or instance",
+                |account| account.memory_max.map_or(Number::Blank, |used| Number::Int(used.saturating_mul(1 << 20))),
+            ),
+        ];
+        for (name, kind, help, number) in METRICS {
+            let mut family = Family::new(name, kind, help);
+            for (labels, key) in &gpus {
+                for (job, account) in accounts.of(*key) {
+                    let number = number(account);
+                    if number != Number::Blank && out.len() < MOST_BYTES {
+                        family.sample(out, labels, [(JOB, job)], END, number);
+                    }
+                }
+            }
+        }
+        let help = "For how long an allocated GPU or instance has not been used; 0 where it is in use or not allocated";
+        let mut family = Family::new("dcgm_exporter_gpu_idle_seconds", "gauge", help);
+        for (labels, key) in &gpus {
+            if let Some(seconds) = accounts.idle_seconds(*key, now) {
+                family.sample(out, labels, [], END, Number::Double(seconds));
+            }
+        }
     }
 
     fn job_metrics(&self, jobs: &JobMap) -> String {

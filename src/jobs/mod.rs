@@ -63,6 +63,11 @@ impl JobMap {
         ids
     }
 
+    /// Whether a job has a GPU.
+    pub fn has(&self, job: &str) -> bool {
+        self.jobs.values().flatten().any(|id| id == job)
+    }
+
     /// What is known of jobs, by id.
     pub fn facts(&self) -> impl Iterator<Item = (&str, &Facts)> {
         self.facts.iter().map(|(id, facts)| (id.as_str(), facts))

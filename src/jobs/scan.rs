@@ -61,7 +61,7 @@ pub fn scan(directory: &Path, trust: JobMapTrust) -> Scan {
     let names = match directory.names() {
         Ok((names, false)) => names,
         Ok((names, true)) => {
-            scan.problem(format!("{shown} has more than {} entries; the rest is not looked at", names.len()));
+            scan.problem(format!("{shown} has more than {} entries; the rest is ignored", names.len()));
             names
         }
         Err(error) => {

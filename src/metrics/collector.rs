@@ -133,6 +133,8 @@ impl Collector {
             wanted: &wanted,
             shown: &shown,
             extras: memory.extras,
+            field_groups: &mut field_groups,
+            no_room: &mut no_room,
         };
         for row in SOURCES {
             match (row.new)(&mut setup) {
@@ -143,7 +145,7 @@ impl Collector {
                         row.metrics.iter().map(|metric| metric.name).filter(|name| wanted.contains(name)).collect();
                     problems.push(format!("{} cannot be collected: {error}", names.join(", ")));
                     if error.kind == ErrorKind::NoRoom {
-                        no_room.push(error);
+                        setup.no_room.push(error);
                     }
                 }
             }
@@ -195,6 +197,11 @@ impl Collector {
         self.fatal_xid.forget_old().or_else(|error| if error.is_connection_lost() { Err(error) } else { Ok(()) })
     }
 
+    /// By entity of the inventory.
+    pub fn keys(&self) -> &[Option<Key>] {
+        &self.keys
+    }
+
     /// GPUs of which XID 119 is known, after which DCGM answers for none.
     ///
     /// Errors: only a lost connection.
@@ -243,6 +250,33 @@ impl Collector {
             self.ask_sources(inventory, memory, now, &mut outcome)?;
         }
         Ok(outcome)
+    }
+
+    /// Lets sources that read between two collections do so: a job has come or gone.
+    ///
+    /// Errors: only a lost connection; what could not be read is read at the next collection.
+    pub fn read_between(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
+        if !self.sources.iter().any(|source| source.reads_between_collections()) {
+            return Ok(());
+        }
+        let mut outcome = Outcome::default();
+        outcome.note(self.session.update_all_fields())?;
+        let mut context = Context {
+            inventory,
+            keys: &self.keys,
+            now,
+            parts: &mut memory.parts,
+            table: &self.table,
+            jobs: &memory.jobs,
+            events: &[],
+            engine_time: memory.next_event.map_or(now, |cursor| cursor.next),
+            set_back: None,
+            events_failed: None,
+        };
+        for source in self.sources.iter_mut().filter(|source| source.reads_between_collections()) {
+            outcome.note(source.collect(&mut context, &mut self.computed))?;
+        }
+        Ok(())
     }
 
     /// Takes in the events that no collection will see, because the session is about to end. The driver may be the reason
@@ -396,6 +430,7 @@ impl Collector {
             keys: &self.keys,
             now,
             parts: &mut memory.parts,
+            table: &self.table,
             jobs: &memory.jobs,
             events: &self.events.read,
             engine_time,

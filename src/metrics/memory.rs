@@ -8,6 +8,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::accounts::{Accounts, Device};
 use super::events::Cursor;
 use super::identity::{Identities, Key};
 use super::job_timeline::JobTimeline;
@@ -41,6 +42,8 @@ pub struct Extras {
     pub own_metrics: bool,
     /// Severity and category of health incidents.
     pub error_labels: bool,
+    /// What jobs use of GPUs.
+    pub job_accounting: bool,
 }
 
 pub struct Memory {
@@ -107,6 +110,23 @@ impl Memory {
         if let Some(key) = self.key(entity) {
             self.jobs.set(now, key, jobs);
         }
+    }
+
+    /// Notes whose accounts a GPU or instance belongs to from now on. Returns whether that is new.
+    pub fn set_account_jobs(&mut self, now: i64, entity: &Entity, jobs: &[&str]) -> bool {
+        let Some(key) = self.key(entity) else { return false };
+        let label = |wanted: &str| {
+            entity.labels.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let instance = entity.gpu_instance.map(|id| id.to_string()).unwrap_or_default();
+        let uuid = match entity.uuid.is_empty() {
+            true => format!("{}/{instance}", entity.gpu_uuid),
+            false => entity.uuid.clone(),
+        };
+        let device = Device { uuid, gpu: label("gpu"), instance, profile: label("GPU_I_PROFILE") };
+        let accounts = self.parts.of::<Accounts>();
+        accounts.see_clock(now);
+        accounts.set_jobs(now, key, &device, jobs)
     }
 
     /// Series that could not be counted for want of room, since the start.

@@ -6,6 +6,7 @@
 //! - [`sources`]: metrics that the exporter makes itself, one file per source, and the one table that lists them.
 //! - [`source`], [`sample`], [`tally`], [`window`], [`events`]: what the sources have in common.
 //! - [`memory`], by [`identity`], with the [`job_timeline`]: what outlives sessions and inventories.
+//! - [`accounts`]: what each job used of each GPU.
 //! - [`schedule`]: which collections sample a field.
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
 //! - [`switch_fields`]: fields of switches and their links that the hardware lacks.
@@ -15,6 +16,7 @@
 //! - [`exporter`]: the exporter's account of itself.
 //! - [`number`]: a value and its text.
 
+pub mod accounts;
 pub mod collector;
 mod compute_instances;
 pub mod events;

@@ -59,6 +59,11 @@ pub struct Every {
 }
 
 impl Every {
+    /// At every collection, of which one comes per `period`.
+    pub fn once_per(period: Duration) -> Every {
+        Every { collections: 1, period }
+    }
+
     /// Time between two samples.
     pub fn time(self) -> Duration {
         self.period.saturating_mul(self.collections)

@@ -8,6 +8,8 @@ use super::identity::Key;
 use super::job_timeline::JobTimeline;
 use super::memory::{Extras, Parts, Windows};
 use super::sample::Samples;
+use super::table::Table;
+use super::watches::FieldGroups;
 use crate::dcgm::{Error, Result, Session};
 use crate::inventory::Inventory;
 
@@ -24,6 +26,11 @@ pub trait Source {
 
     /// Whether it works with events alone, and so calls nothing that could ask the driver.
     fn is_of_events(&self) -> bool {
+        false
+    }
+
+    /// Whether it also reads when a job comes or goes, from watches of its own.
+    fn reads_between_collections(&self) -> bool {
         false
     }
 
@@ -52,6 +59,10 @@ pub struct Setup<'a> {
     /// Fields that rows of the counters file show by themselves.
     pub shown: &'a [u16],
     pub extras: Extras,
+    /// For watches of its own.
+    pub field_groups: &'a mut FieldGroups,
+    /// Gets an error for each watch that the engine has no room for.
+    pub no_room: &'a mut Vec<Error>,
 }
 
 impl Setup<'_> {
@@ -69,6 +80,8 @@ pub struct Context<'a> {
     /// Microseconds since 1970.
     pub now: i64,
     pub parts: &'a mut Parts,
+    /// What the fields of the counters file were at this collection.
+    pub table: &'a Table,
     pub jobs: &'a JobTimeline,
     /// What happened since the last collection, and [`OVERLAP`](super::events::OVERLAP) before it.
     pub events: &'a [Event],
@@ -91,6 +104,7 @@ impl Context<'_> {
 pub mod tests {
     use super::super::memory::Memory;
     use super::super::number::Number;
+    use super::super::plan::Plan;
     use super::*;
     use crate::dcgm::{EntityGroup, EntityId};
     use crate::inventory::{Entity, Kind};
@@ -151,11 +165,13 @@ pub mod tests {
         ) -> Samples {
             let keys: Vec<Option<Key>> = self.inventory.entities.iter().map(|entity| self.memory.key(entity)).collect();
             let mut samples = Samples::of(names.iter().copied());
+            let table = Table::new(&Plan::default(), &self.inventory);
             let mut context = Context {
                 inventory: &self.inventory,
                 keys: &keys,
                 now,
                 parts: &mut self.memory.parts,
+                table: &table,
                 jobs: &self.memory.jobs,
                 events,
                 engine_time: self.engine_time.unwrap_or(now),

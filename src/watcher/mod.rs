@@ -34,8 +34,9 @@ use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
-use crate::inventory::{self, Inventory, Kind, Known};
+use crate::inventory::{self, Entity, Inventory, Kind, Known};
 use crate::jobs::JobMap;
+use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
@@ -43,6 +44,8 @@ use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
 use crate::metrics::{Extras, Memory, Windows, sources};
 use crate::publish::Publisher;
+use crate::summary::writer::Writer;
+use crate::summary::{Summaries, Summary};
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
 use crate::system::{driver, systemd};
@@ -71,6 +74,9 @@ const REPUBLISH: Duration = Duration::from_secs(30);
 /// The second collection of new watches comes after this: a profiling value needs two samples, and whoever waits for the
 /// page should not wait for an interval.
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the last summaries of jobs may take to be written.
+const SUMMARIES_LIMIT: Duration = Duration::from_millis(500);
 
 /// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
 pub const STATES: [&str; 10] = Phase::NAMES;
@@ -109,6 +115,11 @@ pub struct Watcher {
     memory: Memory,
     answered: Answered,
     lost: LostEntities,
+    /// GPUs and instances as they were last found, for whose jobs it is counted what they use.
+    accounted: Vec<Entity>,
+    /// `None` without a directory for them.
+    summary_writer: Option<Writer>,
+    summaries: Summaries,
     report: Report,
     histories: Histories,
     /// The text of the page, written anew in the same memory every time.
@@ -160,9 +171,16 @@ impl Watcher {
                 microseconds(),
                 Windows { xid: config.xid_window, clock_events: config.clock_events_window },
             )
-            .with(Extras { own_metrics: config.exporter_metrics, error_labels: config.extended_labels }),
+            .with(Extras {
+                own_metrics: config.exporter_metrics,
+                error_labels: config.extended_labels,
+                job_accounting: config.accounts_jobs(),
+            }),
             answered: Answered::default(),
             lost: LostEntities::default(),
+            accounted: Vec::new(),
+            summary_writer: None,
+            summaries: Summaries::default(),
             report,
             histories: Histories::default(),
             text: String::new(),
@@ -188,9 +206,19 @@ impl Watcher {
         Watcher { containers, ..self }
     }
 
+    /// Keeps summaries of jobs with this writer, and goes on with those that were running.
+    pub fn with_summaries(mut self, writer: Writer, unfinished: Vec<Summary>) -> Watcher {
+        self.summaries = Summaries::new(&unfinished);
+        let records = unfinished.into_iter().flat_map(|summary| summary.records);
+        self.memory.parts.of::<Accounts>().restore(records);
+        self.summary_writer = Some(writer);
+        self
+    }
+
     /// Runs until told to stop; then the watches are released and the engine is stopped.
     pub fn run(mut self) {
         self.read_jobs();
+        self.end_restored_accounts();
         // Not a member: it holds what may not be sent to another thread.
         let mut run: Option<SessionRun> = None;
         let mut event = Event::Begin;
@@ -198,7 +226,13 @@ impl Watcher {
             let mut next = None;
             for action in self.advance(event) {
                 next = match action {
-                    Action::Leave => return,
+                    Action::Leave => {
+                        self.write_summaries();
+                        if let Some(writer) = &self.summary_writer {
+                            writer.finish(SUMMARIES_LIMIT);
+                        }
+                        return;
+                    }
                     Action::Connect => Some(self.connect(&mut run)),
                     Action::RunSession => Some(self.run_session(run.as_mut().expect("a session was begun"))),
                     Action::EndSession => Some(self.end_session(run.take())),
@@ -294,7 +328,9 @@ impl Watcher {
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
                 Wake::JobsChanged => {
-                    self.read_jobs();
+                    if self.read_jobs() {
+                        self.read_between(run)?;
+                    }
                     self.relabel(run);
                     self.publish(run);
                 }
@@ -422,6 +458,13 @@ impl Watcher {
         let inventory = found.map_err(|error| self.lost(Some(ErrorKind::Discover), &error))?;
         self.lost.update(&inventory);
         self.memory.inventory(&inventory);
+        // Before it is watched: what is sampled then belongs to these jobs.
+        let reported = inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu);
+        // Without a driver for a moment, jobs still come and go.
+        if reported.clone().next().is_some() {
+            self.accounted = reported.cloned().collect();
+        }
+        self.account_to_jobs(microseconds());
         Ok(inventory)
     }
 
@@ -516,6 +559,13 @@ impl Watcher {
         Ok(is_silent.then_some(RestartReason::GpusSilent))
     }
 
+    /// Samples what jobs use, because one has come or gone.
+    fn read_between(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let Some(watches) = &mut run.watches else { return Ok(()) };
+        let read = watches.collector.read_between(&watches.inventory, &mut self.memory, microseconds());
+        read.map_err(|error| self.lost(None, &error))
+    }
+
     /// What the last collection says of the GPUs.
     fn judge(&self, run: &SessionRun) -> Event {
         let Some(watches) = &run.watches else { return Event::NoGpus { had_some: false } };
@@ -550,7 +600,7 @@ impl Watcher {
             return Ok(());
         }
         self.report.profiling_rewatches += 1;
-        log::warn!("profiling fields have gone silent; watching them anew");
+        log::warn!("profiling fields have no new samples; watching them again");
         let inventory = watches.inventory.clone();
         self.watch(run, inventory)
     }
@@ -630,7 +680,7 @@ impl Watcher {
             match self.wait(until.min(now + PROBE)) {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
-                Wake::JobsChanged => self.read_jobs(),
+                Wake::JobsChanged => drop(self.read_jobs()),
                 Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(Command::Release) => return Event::Release,
@@ -644,7 +694,7 @@ impl Watcher {
         loop {
             match self.wait(Instant::now() + REPUBLISH) {
                 Wake::Due => self.publish_without_samples(),
-                Wake::JobsChanged => self.read_jobs(),
+                Wake::JobsChanged => drop(self.read_jobs()),
                 Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
                 Wake::Command(Command::Release) => {}
                 Wake::Command(Command::Resume) => return Event::Resume,

@@ -43,7 +43,7 @@ pub fn connecting(address: Option<&Address>) {
 
 pub fn stranger(address: &Address, owner: &Stranger) {
     log::warn!(
-        hint = format!("to use it all the same, name it: -r {address}");
+        hint = format!("to use it anyway, name it: -r {address}");
         "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
     );
 }

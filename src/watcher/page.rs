@@ -12,6 +12,7 @@ use crate::exposition::OwnMetrics;
 use crate::inventory::Kind;
 use crate::jobs;
 use crate::metrics::Collector;
+use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::ErrorKind;
 use crate::metrics::sources::xid;
 
@@ -40,12 +41,30 @@ impl Watcher {
         // Where samples do not show jobs, nothing else would.
         if self.config.exporter_metrics || self.config.job_labels == JobLabels::InfoOnly {
             watches.exposition.render_jobs(&mut self.text);
+            if self.config.accounts_jobs() {
+                let accounts = self.memory.parts.of::<Accounts>();
+                watches.exposition.render_accounts(accounts, watches.collector.keys(), microseconds(), &mut self.text);
+            }
         }
         if self.config.exporter_metrics {
             self.render_report();
         }
         self.publisher.publish(&self.text, self.collected);
         self.publish_status(Some(run));
+        self.write_summaries();
+    }
+
+    /// Hands what is new of jobs to the thread that writes it down.
+    pub(super) fn write_summaries(&mut self) {
+        let Some(writer) = &self.summary_writer else { return };
+        let accounts = self.memory.parts.of::<Accounts>();
+        writer.put(self.summaries.new_ones(accounts.records(), &self.hostname));
+    }
+
+    /// Ends accounts that were read back of jobs that are over by now.
+    pub(super) fn end_restored_accounts(&mut self) {
+        let Some(jobs) = &self.jobs else { return };
+        self.memory.parts.of::<Accounts>().end_restored(|job| jobs.has(job));
     }
 
     /// Publishes a page without samples: those that were collected no longer hold. Only after a release it does not age,
@@ -100,8 +119,11 @@ impl Watcher {
         }
     }
 
-    pub(super) fn read_jobs(&mut self) {
-        let Some(directory) = &self.config.job_map else { return };
+    /// Reads the job map. Returns whether a GPU or instance has other jobs than before.
+    pub(super) fn read_jobs(&mut self) -> bool {
+        let Some(directory) = &self.config.job_map else { return false };
+        // What is sampled from now on belongs to the jobs that are read now.
+        let now = microseconds();
         let scan = jobs::scan(directory, self.config.job_map_trust);
         *self.report.job_map_errors.get_or_insert(0) += scan.errors() as u64;
         self.report.job_ids_left_out = Some(scan.map.left_out());
@@ -111,6 +133,23 @@ impl Watcher {
                 log::warn!(error = problem; "part of the HPC job map cannot be used");
             }
         }
+        if let Some(jobs) = self.jobs.as_ref().filter(|_| self.summary_writer.is_some()) {
+            for (job, facts) in jobs.facts() {
+                self.summaries.describe(job, facts.labels.iter().map(|(name, value)| (*name, value.as_str())));
+            }
+            self.summaries.tidy(|job| jobs.has(job));
+        }
+        self.account_to_jobs(now)
+    }
+
+    /// Notes which jobs what is used from `now` on belongs to, also on GPUs that no engine answers for at the moment.
+    pub(super) fn account_to_jobs(&mut self, now: i64) -> bool {
+        let (Some(jobs), true) = (&self.jobs, self.config.accounts_jobs()) else { return false };
+        let mut is_new = false;
+        for entity in &self.accounted {
+            is_new |= self.memory.set_account_jobs(now, entity, &jobs.jobs_of(&entity.names));
+        }
+        is_new
     }
 
     pub(super) fn report_plan(&mut self, watches: &ActiveWatches) {

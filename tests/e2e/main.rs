@@ -8,6 +8,9 @@ mod any_page;
 mod common;
 mod containers;
 mod dashboards;
+#[allow(dead_code)]
+#[path = "../it/markdown.rs"]
+mod markdown;
 mod openmetrics;
 #[path = "../it/scripts.rs"]
 mod scripts;
@@ -305,18 +308,49 @@ fn samples_are_young_at_the_scrape() {
     }
 }
 
-/// The README's PromQL, both ways of showing jobs: each query answers what its row says it does.
+/// Queries and rules of the README and the guides, read by Prometheus' own parser.
 #[test]
 #[ignore = "needs prometheus: make e2e"]
-fn promql_of_the_readme() {
-    let readme = include_str!("../../README.md");
-    let rows = readme.lines().skip_while(|line| !line.contains("| `on-samples` | `info-only` |")).skip(2);
-    let rows: Vec<Vec<&str>> = rows
-        .take_while(|line| line.starts_with('|'))
-        .map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect())
-        .collect();
-    assert_eq!(rows.len(), 4, "{rows:?}");
-    for (column, labels) in [(1, "on-samples"), (2, "info-only")] {
+fn promql_of_the_guides_is_valid() {
+    let scratch = Scratch::new();
+    let mut rules = String::from("groups:\n- name: guides\n  rules:\n");
+    let queries = markdown::all_blocks("promql");
+    assert!(queries.len() >= 9, "{}", queries.len());
+    for (index, query) in queries.iter().enumerate() {
+        let query = query.text.replace('\n', " ");
+        rules += &format!("  - {{record: 'guide:query{index}', expr: {}}}\n", serde_json::Value::from(query));
+    }
+    let mut files = vec![scratch.write("guides.yaml", rules)];
+    let with_rules = markdown::all_blocks("yaml rules");
+    files.extend(with_rules.iter().map(|block| scratch.write("gpu-alerts.yml", &block.text)));
+    let output =
+        Command::new("promtool").args(["check", "rules"]).args(&files).output().expect("promtool is installed");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    let config = markdown::all_blocks("yaml prometheus");
+    assert_eq!((config.len(), with_rules.len()), (1, 1));
+    let config = scratch.write("prometheus.yml", &config[0].text);
+    let output = Command::new("promtool").args(["check", "config"]).arg(config).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+}
+
+/// The PromQL of the guide for Slurm, both ways of showing jobs: each query answers what is written above it.
+#[test]
+#[ignore = "needs prometheus: make e2e"]
+fn promql_of_the_guide_for_slurm() {
+    let guide = include_str!("../../dist/slurm/README.md");
+    let of = |kind: &str| -> Vec<String> {
+        let blocks = markdown::blocks("dist/slurm/README.md", guide).into_iter();
+        blocks.filter(|block| block.info == format!("promql {kind}")).map(|block| block.text).collect()
+    };
+    let both = of("both");
+    assert_eq!(both.len(), 1);
+    for labels in ["on-samples", "info-only"] {
+        // In the order of the guide.
+        let mut queries = of(labels);
+        assert_eq!(queries.len(), 3, "{queries:?}");
+        queries.insert(2, both[0].clone());
         let scratch = Scratch::new();
         let jobs = scratch.path("jobs");
         std::fs::create_dir(&jobs).unwrap();
@@ -347,14 +381,11 @@ fn promql_of_the_readme() {
         exporter.page();
         let mut database = Database::prometheus(&scratch, &scrape_every_second(&scratch, exporter.port));
         // What is said of an hour holds of a few seconds, too.
-        let query = |row: usize| match rows[row][column] {
-            "the same" => rows[row][1].replace("[1h]", "[4s]"),
-            other => other.replace("[1h]", "[4s]"),
-        };
+        let query = |row: usize| queries[row].replace("[1h]", "[4s]").replace('\n', " ");
         type Series = (serde_json::Map<String, serde_json::Value>, f64);
         let mut answers = |row: usize, is: &dyn Fn(&Series) -> bool| {
             let query = query(row);
-            database.until(&format!("{labels}: {}", rows[row][0]), |database| {
+            database.until(&format!("{labels}: {query}"), |database| {
                 let answered = database.query(&query);
                 answered.len() == 1 && is(&answered[0])
             });

@@ -3,7 +3,11 @@
 //! Debian comes from debootstrap, once; every test boots a copy of it in namespaces of its own. Its libdcgm is the
 //! simulated one, installed where the real one would be.
 
+#[allow(dead_code)]
+#[path = "../it/markdown.rs"]
+mod markdown;
 mod packages;
+mod readme;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -442,10 +446,10 @@ fn a_driver_that_hangs_brings_no_restart() {
 
 /// Blocks of the guide of one kind, in their order.
 fn guide(kind: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(project().join("dist/bcm/README.md")).unwrap();
-    let fence = format!("```sh {kind}\n");
-    let blocks: Vec<String> =
-        text.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect();
+    let file = "dist/bcm/README.md";
+    let text = std::fs::read_to_string(project().join(file)).unwrap();
+    let blocks = markdown::blocks(file, &text).into_iter().filter(|block| block.info == format!("sh {kind}"));
+    let blocks: Vec<String> = blocks.map(|block| block.text).collect();
     assert!(!blocks.is_empty(), "the guide has no blocks for {kind}");
     blocks
 }

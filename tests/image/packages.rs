@@ -184,7 +184,7 @@ fn files_of_nvidias(root: &Path) {
     check(Command::new("chmod").arg("755").arg(root.join("usr/bin/dcgm-exporter")));
 }
 
-fn nvidias_deb() -> PathBuf {
+pub fn nvidias_deb() -> PathBuf {
     let root = work().join("nvidias-deb");
     files_of_nvidias(&root);
     fs::create_dir_all(root.join("DEBIAN")).unwrap();

@@ -417,6 +417,13 @@ impl Random {
     }
 }
 
+/// Whether a page labels samples with jobs, apart from what they have used, which stays for an hour.
+pub fn shows_jobs(page: &str) -> bool {
+    const STAY: [&str; 3] = ["dcgm_exporter_job_gpu_", "dcgm_exporter_job_energy_", "dcgm_exporter_job_memory_"];
+    let mut lines = page.lines().filter(|line| line.contains("hpc_job"));
+    lines.any(|line| !STAY.iter().any(|name| line.starts_with(name)))
+}
+
 pub const GPU_TEMP: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, t\n";
 
 /// A scenario of GPUs with a temperature each, to which a test adds what it is about.

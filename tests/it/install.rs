@@ -50,7 +50,7 @@ fn names(image: &Path) -> Vec<(String, u32)> {
 
 const LINK: &str = "etc/systemd/system/multi-user.target.wants/dcgm-exporter.service";
 
-const INSTALLED: [(&str, u32); 23] = [
+const INSTALLED: [(&str, u32); 25] = [
     ("etc/dcgm-exporter/1.x-compatibility-metrics.csv", 0o644),
     ("etc/dcgm-exporter/base-units.csv", 0o644),
     ("etc/dcgm-exporter/blackwell.csv", 0o644),
@@ -73,7 +73,9 @@ const INSTALLED: [(&str, u32); 23] = [
     ("usr/local/share/doc/dcgm-exporter/CHANGELOG.md.gz", 0o644),
     ("usr/local/share/doc/dcgm-exporter/LICENSE", 0o644),
     ("usr/local/share/doc/dcgm-exporter/copyright", 0o644),
+    ("usr/local/share/fish/vendor_completions.d/dcgm-exporter.fish", 0o644),
     ("usr/local/share/man/man1/dcgm-exporter.1.gz", 0o644),
+    ("usr/local/share/zsh/site-functions/_dcgm-exporter", 0o644),
 ];
 
 /// Besides, whatever lies in these folders.

@@ -1,5 +1,6 @@
 //! The real binary against the simulated library: what users see, and nothing else.
 
+mod accounting;
 mod any_page;
 mod chaos;
 mod check;
@@ -7,6 +8,7 @@ mod clock;
 mod common;
 mod config_file;
 mod containers;
+mod docs;
 mod engine_starts;
 mod entities;
 mod file_sd;
@@ -16,6 +18,7 @@ mod install;
 mod inventory;
 mod jobs;
 mod library;
+mod markdown;
 mod newest;
 mod node;
 mod openmetrics;

@@ -247,10 +247,15 @@ fn help_and_version_are_printed() {
     for flag in ["--help", "-h", "-help", "help"] {
         let output = bare_exporter().arg(flag).output().unwrap();
         assert!(output.status.success());
-        assert!(String::from_utf8(output.stdout).unwrap().contains("--collect-interval, -c TIME"), "{flag}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("-c, --collect-interval TIME"), "{flag}");
     }
-    let output = bare_exporter().arg("--help-inherited").output().unwrap();
-    assert!(String::from_utf8(output.stdout).unwrap().contains("--enable-pprof"));
+    for arguments in [&["--help-inherited"][..], &["--help", "inherited"]] {
+        let output = bare_exporter().args(arguments).output().unwrap();
+        assert!(String::from_utf8(output.stdout).unwrap().contains("--enable-pprof"));
+    }
+    let output = bare_exporter().args(["--help", "-c"]).output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("DCGM_EXPORTER_INTERVAL"));
+    refuses(bare_exporter().args(["--help", "colect-interval"]), &["did you mean --collect-interval"]);
     let output = bare_exporter().arg("--version").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("dcgm-exporter {}\n", env!("CARGO_PKG_VERSION")));
 }

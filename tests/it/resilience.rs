@@ -199,7 +199,7 @@ fn profiling_that_goes_silent_is_watched_anew() {
     exporter.page_with("it was watched anew and is back", |page| {
         page.contains("dcgm_exporter_profiling_rewatches_total 1\n") && page.contains("} 0.500000\n")
     });
-    assert!(exporter.log().contains("profiling fields have gone silent"), "{}", exporter.log());
+    assert!(exporter.log().contains("profiling fields have no new samples"), "{}", exporter.log());
 }
 
 /// Scrapes until told to stop; every page must have what `is` wants.

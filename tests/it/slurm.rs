@@ -319,7 +319,7 @@ fn a_job_is_on_its_gpu_whatever_counts_how() {
                 "position {position}: {of_job:?}"
             );
             run(&mut script(EPILOG, &map, &job("17", "")));
-            exporter.page_with("it has gone", |page| !page.contains("hpc_job"));
+            exporter.page_with("it has gone", |page| !shows_jobs(page));
         }
     }
     // By their own names, without any counting.
@@ -332,7 +332,7 @@ fn a_job_is_on_its_gpu_whatever_counts_how() {
             let page = exporter.page_with(&name, |page| page.contains(&held));
             assert_eq!(page.matches("dcgm_exporter_gpu_job{").count(), 1, "{name}: {page}");
             std::fs::remove_file(map.join(&name)).unwrap();
-            exporter.page_with("it has gone", |page| !page.contains("hpc_job"));
+            exporter.page_with("it has gone", |page| !shows_jobs(page));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod clock_events;
 pub mod health;
+pub mod job_accounting;
 pub mod nvlink_links;
 pub mod p2p;
 pub mod xid;
@@ -61,6 +62,8 @@ pub static SOURCES: &[Row] = &[
     Row { metrics: &[announced(of_whole_gpus(metric(health::STATUS, 9003)))], new: health::new },
     Row { metrics: &[announced(of_whole_gpus(metric(p2p::STATUS, 9004)))], new: p2p::new },
     Row { metrics: &[of_whole_gpus(metric(nvlink_links::LINKS, 9009))], new: nvlink_links::new },
+    // Its metrics are the exporter's own; no row of the counters file asks for them.
+    Row { metrics: &[], new: job_accounting::new },
 ];
 
 /// All computed metrics.

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use crate::dcgm::{EntityGroup, EntityId, Reading, Result, Value};
 use crate::inventory::{Inventory, Kind};
+use crate::metrics::accounts::Accounts;
 use crate::metrics::events::Event;
 use crate::metrics::identity::Key;
 use crate::metrics::memory::{Memory, Part, Windows};
@@ -128,7 +129,7 @@ pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
     let is_shown = setup.shown.contains(&FIELD);
     let is_sliced = shown_on.keys().any(|entity| entity.group != EntityGroup::Gpu);
     let is_asked_for = setup.wants(&[COUNT, TOTAL, LAST]) || is_shown && is_sliced;
-    if shown_on.is_empty() || !(is_asked_for || setup.extras.own_metrics) {
+    if shown_on.is_empty() || !(is_asked_for || setup.extras.own_metrics || setup.extras.job_accounting) {
         return Ok(None);
     }
     let mut entities: Vec<EntityId> = shown_on.keys().copied().collect();
@@ -184,6 +185,7 @@ impl XidErrors {
         if time >= started {
             *xids.events.entry(key).or_default() += 1;
             xids.totals.add(context.now, key, code, &context.jobs.of_error(time, key), 1.0);
+            context.parts.of::<Accounts>().count_xid(key, time, code);
         }
     }
 }

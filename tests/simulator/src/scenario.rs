@@ -155,6 +155,9 @@ pub struct TypedValue {
     /// Seconds since 1970 that the driver gives as time stamp, where it does not give now.
     #[serde(default)]
     pub timestamp: Option<f64>,
+    /// An int64 is this much more for each second since 1970.
+    #[serde(default)]
+    pub per_second: Option<i64>,
 }
 
 /// Samples that the engine has stored already.

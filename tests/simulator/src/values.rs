@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::answers::{Class, Kind, Table};
+use crate::clock;
 use crate::codes::*;
 use crate::links::{self, Link};
 use crate::recording::{self, Recorded, load, replayed};
@@ -38,6 +39,8 @@ pub struct Slice {
 pub struct Values {
     release: Release,
     explicit: HashMap<(Entity, u16), (Value, Option<i64>)>,
+    /// How much more those that are counters are for each second since 1970.
+    rates: HashMap<(Entity, u16), i64>,
     recorded: HashMap<u16, Recorded>,
     table: Rc<Table>,
     /// GPU instances and compute instances.
@@ -51,12 +54,14 @@ pub struct Values {
 
 impl Values {
     pub fn new(scenario: &Scenario, release: Release, table: Rc<Table>) -> Values {
-        let mut explicit = HashMap::new();
+        let (mut explicit, mut rates) = (HashMap::new(), HashMap::new());
         for entry in &scenario.latest_values {
             let entity = entity(release, &entry.entity, entry.id, entry.parent.as_deref(), entry.parent_id);
             for (field, value) in &entry.fields {
                 let stamp = value.timestamp.map(|seconds| (seconds * 1e6) as i64);
-                explicit.insert((entity, field.parse().unwrap()), (value.value(), stamp));
+                let pair = (entity, field.parse().unwrap());
+                rates.extend(value.per_second.map(|rate| (pair, rate)));
+                explicit.insert(pair, (value.value(), stamp));
             }
         }
         let mut identities = HashMap::new();
@@ -94,6 +99,7 @@ impl Values {
         Values {
             release,
             explicit,
+            rates,
             recorded: if of_h200 { recording::read() } else { HashMap::new() },
             table,
             slices,
@@ -149,7 +155,14 @@ impl Values {
             return blank(kind, GPU_IS_LOST);
         }
         if let Some((value, stamp)) = self.explicit.get(&(entity, field)) {
-            return Answer { stamp: *stamp, ..ok(kind, value.clone()) };
+            let value = match (value, self.rates.get(&(entity, field))) {
+                (Value::Int(value), Some(rate)) => {
+                    let counted = i128::from(clock::microseconds()) * i128::from(*rate) / 1_000_000;
+                    Value::Int(value + counted as i64)
+                }
+                _ => value.clone(),
+            };
+            return Answer { stamp: *stamp, ..ok(kind, value) };
         }
         match (field, self.slices.get(&entity)) {
             (50, Some(slice)) => return ok(kind, Value::Text(slice.profile.clone())),

@@ -1,0 +1,637 @@
+//! What each job used of each GPU or instance: sums over the time in which the job map named it there.
+//!
+//! A sample belongs to the time since the one before it. Where jobs came or went in between, it is divided by time, so
+//! sums are right whatever the samples' times are. GPUs and instances are known by UUID: sums go on after the engine or
+//! the exporter was started again, and after GPUs were numbered anew.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::identity::Key;
+use super::job_timeline::JobIds;
+use super::memory::{Part, Windows};
+
+/// Energy since the driver was loaded, in millijoules.
+pub const ENERGY: u16 = 156;
+/// Percent of time in which a kernel was running.
+pub const UTILIZATION: u16 = 203;
+/// Memory in use, in MiB.
+pub const MEMORY: u16 = 252;
+/// Why clocks are held down, as a bit mask.
+pub const CLOCK_EVENTS: u16 = 112;
+/// Share of time in which the graphics or compute engine was active; on MIG the only measure of use.
+pub const ENGINE_ACTIVE: u16 = 1001;
+/// Shares of time: an SM had work, the tensor cores were active, device memory was read or written.
+pub const ACTIVITIES: [(u16, &str); 3] = [(1002, "sm_active"), (1004, "tensor_active"), (1005, "dram_active")];
+
+/// Bits of [`CLOCK_EVENTS`]: hardware slowdown, too hot (by software and by hardware), power brake.
+const THROTTLED: i64 = 0x8 | 0x20 | 0x40 | 0x80;
+/// The power limit. Under full load that is usual, so it counts apart.
+const POWER_CAPPED: i64 = 0x4;
+
+/// Series of jobs that are over stay for an hour, to be scraped once more. In microseconds.
+const AFTERLIFE: i64 = 3_600_000_000;
+/// Jobs on GPUs and instances in all, about 500 bytes each. Today's jobs are at most those of the job map.
+const MOST_ACCOUNTS: usize = 8192;
+/// Changes of jobs that samples may still fall between.
+const LONGEST_TIMELINE: usize = 64;
+/// No GPU uses more, in mJ per microsecond (5 kW): a counter that rises faster was misread once or is another one.
+const MOST_POWER: f64 = 5.0;
+/// Beside that, in mJ: counters rise in steps.
+const ENERGY_STEP: f64 = 1e7;
+/// The clock was set if it went by more than this beside the monotonic one, in microseconds.
+const CLOCK_STEP: i64 = 2_000_000;
+
+/// What names a GPU or instance, for a person and for good.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Device {
+    /// The instance's own UUID, else the GPU's.
+    pub uuid: String,
+    /// The GPU's index.
+    pub gpu: String,
+    /// NVML's id of the instance; empty for a whole GPU.
+    pub instance: String,
+    pub profile: String,
+}
+
+/// A mean over time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Mean {
+    /// Value times seconds.
+    pub sum: f64,
+    pub seconds: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64, seconds: f64) {
+        self.sum += value * seconds;
+        self.seconds += seconds;
+    }
+
+    pub fn value(self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.sum / self.seconds)
+    }
+}
+
+/// What one job used of one GPU or instance. Times are in microseconds since 1970.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Account {
+    pub began: i64,
+    /// `None` while the job has it.
+    pub ended: Option<i64>,
+    pub held_seconds: f64,
+    /// Of these, with other jobs beside it.
+    pub shared_seconds: f64,
+    /// `None` for an instance, and where the GPU does not say.
+    pub energy_millijoules: Option<f64>,
+    /// Utilisation as a share of 1: its sum is busy seconds.
+    pub busy: Mean,
+    /// In MiB.
+    pub memory_max: Option<i64>,
+    /// In the order of [`ACTIVITIES`].
+    pub activities: [Mean; ACTIVITIES.len()],
+    /// By code.
+    pub xids: BTreeMap<i64, u64>,
+    pub throttled_seconds: f64,
+    pub power_capped_seconds: f64,
+}
+
+/// An account with what names it, as it is written down and read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub job: Arc<str>,
+    pub device: Device,
+    pub account: Account,
+    /// When this was true.
+    pub updated: i64,
+    /// The last reading of the energy counter: its time, and millijoules.
+    pub energy_reading: Option<(i64, i64)>,
+    /// Utilisation has been 0 since.
+    pub idle_since: Option<i64>,
+}
+
+/// What is known of one GPU or instance.
+#[derive(Debug, Default)]
+struct Holder {
+    device: Device,
+    /// Which jobs had it from when on.
+    timeline: VecDeque<(i64, JobIds)>,
+    /// Seconds are counted up to here.
+    counted_to: i64,
+    /// Time and value of the last sample of each field.
+    last: HashMap<u16, (i64, f64)>,
+    idle_since: Option<i64>,
+    /// Read back, and not yet compared with the job map.
+    is_restored: bool,
+    accounts: BTreeMap<Arc<str>, Account>,
+}
+
+/// The accounts of all GPUs and instances, by UUID.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    holders: BTreeMap<String, Holder>,
+    by_key: HashMap<Key, String>,
+    /// Wall clock and monotonic time when they were last compared.
+    clock: Option<(i64, Instant)>,
+    /// Those for which there was no room.
+    left_out: u64,
+}
+
+impl Part for Accounts {
+    fn new(_: Windows) -> Accounts {
+        Accounts::default()
+    }
+
+    fn forget(&mut self, key: Key) {
+        if let Some(holder) = self.by_key.remove(&key).and_then(|uuid| self.holders.get_mut(&uuid)) {
+            // The instance is gone, and its jobs cannot have it any more.
+            let end = holder.counted_to;
+            holder.accounts.values_mut().for_each(|account| _ = account.ended.get_or_insert(end));
+            holder.timeline.clear();
+            holder.idle_since = None;
+        }
+    }
+
+    fn left_out(&self) -> u64 {
+        self.left_out
+    }
+}
+
+impl Holder {
+    fn jobs(&self) -> JobIds {
+        self.timeline.back().map(|(_, jobs)| jobs.clone()).unwrap_or_default()
+    }
+
+    /// Counts seconds of today's jobs up to now.
+    fn count_to(&mut self, now: i64) {
+        let seconds = (now - self.counted_to).max(0) as f64 / 1e6;
+        self.counted_to = self.counted_to.max(now);
+        let jobs = self.jobs();
+        for job in jobs.iter() {
+            if let Some(account) = self.accounts.get_mut(job) {
+                account.held_seconds += seconds;
+                if jobs.len() > 1 {
+                    account.shared_seconds += seconds;
+                }
+            }
+        }
+    }
+
+    /// Hands each job that had it between two times to `each`, with how many had it and for how many microseconds.
+    fn divide(&mut self, from: i64, to: i64, mut each: impl FnMut(&mut Account, usize, f64)) {
+        let ends = self.timeline.iter().skip(1).map(|(since, _)| *since).chain([i64::MAX]);
+        for ((since, jobs), end) in self.timeline.iter().zip(ends) {
+            let overlap = to.min(end) - from.max(*since);
+            if overlap <= 0 {
+                continue;
+            }
+            for job in jobs.iter() {
+                if let Some(account) = self.accounts.get_mut(job) {
+                    each(account, jobs.len(), overlap as f64);
+                }
+            }
+        }
+    }
+
+    /// Takes in a sample. Of more than `longest` microseconds since the one before nothing is known, unless it is of a
+    /// counter.
+    fn take_in(&mut self, field: u16, time: i64, value: f64, longest: i64) {
+        let before = self.last.get(&field).copied();
+        if before.is_some_and(|(last, _)| time <= last) {
+            return;
+        }
+        self.last.insert(field, (time, value));
+        let since = before.map_or(time, |(last, _)| last.max(time - longest));
+        match field {
+            ENERGY => self.take_in_energy(before, time, value),
+            UTILIZATION => {
+                self.take_in_use(since, time, value / 100.0);
+            }
+            ENGINE_ACTIVE => {
+                self.take_in_use(since, time, value);
+            }
+            MEMORY => {
+                let at = self.timeline.iter().rev().find(|(since, _)| *since <= time);
+                let jobs = at.map(|(_, jobs)| jobs.clone()).unwrap_or_default();
+                for job in jobs.iter() {
+                    if let Some(account) = self.accounts.get_mut(job) {
+                        account.memory_max = account.memory_max.max(Some(value as i64));
+                    }
+                }
+            }
+            CLOCK_EVENTS => {
+                let mask = value as i64;
+                self.divide(since, time, |account, _, microseconds| {
+                    if mask & THROTTLED != 0 {
+                        account.throttled_seconds += microseconds / 1e6;
+                    }
+                    if mask & POWER_CAPPED != 0 {
+                        account.power_capped_seconds += microseconds / 1e6;
+                    }
+                });
+            }
+            _ => {
+                if let Some(index) = ACTIVITIES.iter().position(|(known, _)| *known == field) {
+                    self.divide(since, time, |account, _, microseconds| {
+                        account.activities[index].add(value, microseconds / 1e6);
+                    });
+                }
+            }
+        }
+    }
+
+    fn take_in_use(&mut self, since: i64, time: i64, share: f64) {
+        self.divide(since, time, |account, _, microseconds| account.busy.add(share, microseconds / 1e6));
+        // A sample from before the first job says nothing of it.
+        match self.timeline.back() {
+            Some((began, jobs)) if !jobs.is_empty() && time >= *began => match share > 0.0 {
+                true => self.idle_since = None,
+                false => _ = self.idle_since.get_or_insert(since.max(*began)),
+            },
+            _ => {}
+        }
+    }
+
+    fn take_in_energy(&mut self, before: Option<(i64, f64)>, time: i64, value: f64) {
+        let mut used = 0.0;
+        let mut since = time - 1;
+        if let Some((last, counter)) = before {
+            since = last;
+            // A counter that is lower has begun anew with the driver.
+            used = if value >= counter { value - counter } else { value };
+            if used > (time - last) as f64 * MOST_POWER + ENERGY_STEP {
+                used = 0.0;
+            }
+        }
+        let all = (time - since) as f64;
+        self.divide(since, time, |account, jobs, microseconds| {
+            *account.energy_millijoules.get_or_insert(0.0) += used * (microseconds / all) / jobs as f64;
+        });
+    }
+}
+
+impl Accounts {
+    /// Notes which jobs have a GPU or instance from `now` on, and whose account `key` is. Returns whether that is new.
+    pub fn set_jobs(&mut self, now: i64, key: Key, device: &Device, jobs: &[&str]) -> bool {
+        let mut room = MOST_ACCOUNTS.saturating_sub(self.holders.values().map(|holder| holder.accounts.len()).sum());
+        self.by_key.insert(key, device.uuid.clone());
+        let holder = self.holders.entry(device.uuid.clone()).or_default();
+        holder.device = device.clone();
+        if std::mem::take(&mut holder.is_restored) {
+            // When a job ended while nobody looked is not known: it has what was written down last.
+            let known = holder.jobs();
+            let kept: JobIds = known.iter().filter(|job| jobs.contains(&&***job)).cloned().collect();
+            for job in known.iter().filter(|job| !kept.contains(job)) {
+                if let Some(account) = holder.accounts.get_mut(job) {
+                    account.ended = Some(holder.counted_to);
+                }
+            }
+            if kept.is_empty() {
+                holder.idle_since = None;
+            }
+            holder.timeline = [(holder.counted_to, kept)].into();
+        }
+        holder.count_to(now);
+        let before = holder.jobs();
+        if before.iter().map(|job| &**job).eq(jobs.iter().copied()) {
+            return false;
+        }
+        // A clock that was set back: the time of before is over, whatever it is called.
+        let now = now.max(holder.timeline.back().map_or(now, |(since, _)| *since));
+        holder.counted_to = now;
+        let mut taken: Vec<Arc<str>> = Vec::new();
+        for job in jobs {
+            let known = before.iter().find(|known| &***known == *job);
+            let job = known.cloned().unwrap_or_else(|| Arc::from(*job));
+            if let Some(account) = holder.accounts.get_mut(&job) {
+                account.ended = None;
+            } else if room > 0 {
+                holder.accounts.insert(job.clone(), Account { began: now, ..Account::default() });
+                room -= 1;
+            } else {
+                self.left_out += 1;
+            }
+            taken.push(job);
+        }
+        for job in before.iter().filter(|job| !taken.contains(job)) {
+            if let Some(account) = holder.accounts.get_mut(job) {
+                account.ended = Some(now);
+            }
+        }
+        if !before.iter().any(|job| taken.contains(job)) {
+            holder.idle_since = None;
+        }
+        holder.timeline.push_back((now, taken.into()));
+        if holder.timeline.len() > LONGEST_TIMELINE {
+            holder.timeline.pop_front();
+        }
+        true
+    }
+
+    /// Takes in a sample of a field; see the constants for their units. `longest` is in microseconds: of a longer gap
+    /// between two samples nothing is known, unless they are of a counter.
+    pub fn take_in(&mut self, key: Key, field: u16, time: i64, value: f64, longest: i64) {
+        if let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) {
+            holder.take_in(field, time, value, longest);
+        }
+    }
+
+    /// Counts an XID error of these jobs.
+    pub fn count_xid(&mut self, key: Key, time: i64, code: i64) {
+        let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) else { return };
+        let jobs = jobs_of_error(&holder.timeline, time);
+        for job in jobs.iter() {
+            if let Some(account) = holder.accounts.get_mut(job) {
+                *account.xids.entry(code).or_default() += 1;
+            }
+        }
+    }
+
+    /// Counts seconds up to now, and forgets jobs that are long over.
+    pub fn count_to(&mut self, now: i64) {
+        for holder in self.holders.values_mut().filter(|holder| !holder.is_restored) {
+            holder.count_to(now);
+            holder.accounts.retain(|_, account| account.ended.is_none_or(|ended| now - ended < AFTERLIFE));
+        }
+    }
+
+    /// Looks at the clock, in microseconds since 1970. If it was set, all times move with it.
+    pub fn see_clock(&mut self, now: i64) {
+        let looked = Instant::now();
+        if let Some((wall, monotonic)) = self.clock.replace((now, looked)) {
+            let step = now - wall - looked.duration_since(monotonic).as_micros() as i64;
+            if step.abs() > CLOCK_STEP {
+                self.shift(step);
+            }
+        }
+    }
+
+    fn shift(&mut self, by: i64) {
+        for holder in self.holders.values_mut() {
+            holder.counted_to += by;
+            holder.timeline.iter_mut().for_each(|(since, _)| *since += by);
+            holder.last.values_mut().for_each(|(time, _)| *time += by);
+            holder.idle_since.iter_mut().for_each(|since| *since += by);
+        }
+    }
+
+    /// The jobs of a GPU or instance and what they used.
+    pub fn of(&self, key: Key) -> impl Iterator<Item = (&str, &Account)> {
+        let holder = self.by_key.get(&key).and_then(|uuid| self.holders.get(uuid));
+        holder.into_iter().flat_map(|holder| &holder.accounts).map(|(job, account)| (&**job, account))
+    }
+
+    /// For how many seconds a GPU or instance has been allocated and not used; 0 where it is not allocated. `None` where
+    /// nothing says whether it is used.
+    pub fn idle_seconds(&self, key: Key, now: i64) -> Option<f64> {
+        let holder = self.by_key.get(&key).and_then(|uuid| self.holders.get(uuid));
+        match holder {
+            Some(holder) if !holder.jobs().is_empty() => {
+                let is_known = holder.last.contains_key(&UTILIZATION) || holder.last.contains_key(&ENGINE_ACTIVE);
+                let idle = holder.idle_since.map_or(0.0, |since| (now - since).max(0) as f64 / 1e6);
+                is_known.then_some(idle)
+            }
+            _ => Some(0.0),
+        }
+    }
+
+    /// All accounts, to be written down.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.holders.values().flat_map(|holder| {
+            holder.accounts.iter().map(|(job, account)| Record {
+                job: job.clone(),
+                device: holder.device.clone(),
+                account: account.clone(),
+                updated: account.ended.unwrap_or(holder.counted_to),
+                energy_reading: holder.last.get(&ENERGY).map(|(time, value)| (*time, *value as i64)),
+                idle_since: holder.idle_since.filter(|_| account.ended.is_none()),
+            })
+        })
+    }
+
+    /// Takes back accounts of jobs that were running when they were written down. To be called before anything else.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
+            let Record { job, device, account, updated, energy_reading, idle_since } = record;
+            let holder = self.holders.entry(device.uuid.clone()).or_default();
+            holder.is_restored = true;
+            holder.device = device;
+            holder.counted_to = holder.counted_to.max(updated);
+            holder.idle_since = holder.idle_since.or(idle_since);
+            if let Some((time, value)) = energy_reading
+                && holder.last.get(&ENERGY).is_none_or(|(known, _)| *known < time)
+            {
+                holder.last.insert(ENERGY, (time, value as f64));
+            }
+            let jobs: JobIds = holder.jobs().iter().cloned().chain([job.clone()]).collect();
+            holder.timeline = [(holder.counted_to, jobs)].into();
+            holder.accounts.insert(job, account);
+        }
+    }
+
+    /// Ends what was read back of jobs that the job map no longer has, also on GPUs that are not here.
+    pub fn end_restored(&mut self, is_there: impl Fn(&str) -> bool) {
+        for holder in self.holders.values_mut().filter(|holder| holder.is_restored) {
+            let end = holder.counted_to;
+            for (_, account) in holder.accounts.iter_mut().filter(|(job, _)| !is_there(job)) {
+                account.ended.get_or_insert(end);
+            }
+        }
+    }
+}
+
+/// As [`JobTimeline::of_error`](super::job_timeline::JobTimeline::of_error): an error is stamped up to two seconds late.
+fn jobs_of_error(timeline: &VecDeque<(i64, JobIds)>, time: i64) -> JobIds {
+    const STAMPED_LATE_BY: i64 = 2_000_000;
+    let recent = timeline.iter().zip(timeline.iter().skip(1)).rev();
+    for ((_, before), (_, after)) in recent.filter(|(_, (end, _))| (time - STAMPED_LATE_BY..=time).contains(end)) {
+        let ended: JobIds = before.iter().filter(|job| !after.contains(job)).cloned().collect();
+        if !ended.is_empty() {
+            return ended;
+        }
+    }
+    timeline.iter().rev().find(|(since, _)| *since <= time).map(|(_, jobs)| jobs.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::tests::key;
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+    const LONGEST: i64 = 10 * SECOND;
+
+    fn device() -> Device {
+        Device { uuid: "GPU-a".to_owned(), gpu: "0".to_owned(), ..Device::default() }
+    }
+
+    /// One GPU, whose times are in seconds.
+    #[derive(Default)]
+    struct Node(Accounts);
+
+    impl Node {
+        fn jobs(&mut self, now: f64, jobs: &[&str]) {
+            self.0.set_jobs((now * 1e6) as i64, key(1), &device(), jobs);
+        }
+
+        fn sample(&mut self, field: u16, time: f64, value: f64) {
+            self.0.take_in(key(1), field, (time * 1e6) as i64, value, LONGEST);
+        }
+
+        fn of(&mut self, now: f64, job: &str) -> Account {
+            self.0.count_to((now * 1e6) as i64);
+            self.0.of(key(1)).find(|(known, _)| *known == job).unwrap().1.clone()
+        }
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-6
+    }
+
+    #[test]
+    fn a_sample_is_divided_by_time_where_jobs_come_and_go() {
+        let mut node = Node::default();
+        node.jobs(0.0, &[]);
+        for (field, value) in [(ENERGY, 1_000_000.0), (UTILIZATION, 80.0)] {
+            node.sample(field, 0.0, value);
+        }
+        node.jobs(4.0, &["17"]);
+        node.jobs(8.0, &["17", "18"]);
+        for (field, value) in [(ENERGY, 1_001_000.0), (UTILIZATION, 50.0)] {
+            node.sample(field, 10.0, value);
+        }
+        // 100 mJ per second; 17 alone for 4 s, both for 2 s.
+        let (first, second) = (node.of(10.0, "17"), node.of(10.0, "18"));
+        assert!(close(first.energy_millijoules.unwrap(), 500.0), "{first:?}");
+        assert!(close(second.energy_millijoules.unwrap(), 100.0), "{second:?}");
+        assert!(close(first.busy.sum, 3.0) && close(first.busy.seconds, 6.0), "{first:?}");
+        assert!(close(first.held_seconds, 6.0) && close(first.shared_seconds, 2.0), "{first:?}");
+        assert!(close(second.held_seconds, 2.0) && close(second.shared_seconds, 2.0), "{second:?}");
+        // What comes late is still of the job that had it.
+        node.jobs(12.0, &[]);
+        node.sample(ENERGY, 20.0, 1_002_000.0);
+        let (first, second) = (node.of(30.0, "17"), node.of(30.0, "18"));
+        assert!(close(first.energy_millijoules.unwrap(), 600.0) && close(second.held_seconds, 4.0), "{first:?}");
+        assert_eq!((first.ended, second.ended), (Some(12 * SECOND), Some(12 * SECOND)));
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_or_is_misread_once() {
+        let mut node = Node::default();
+        node.jobs(0.0, &["17"]);
+        for (time, value) in [(0.0, 9e12), (1.0, 9e12 + 300_000.0), (2.0, 200_000.0), (3.0, 500_000.0)] {
+            node.sample(ENERGY, time, value);
+        }
+        assert!(close(node.of(3.0, "17").energy_millijoules.unwrap(), 800_000.0));
+        for (time, value) in [(4.0, 0.0), (5.0, 9e12), (6.0, 9e12 + 1.0), (6.0, 9e12 + 5.0)] {
+            node.sample(ENERGY, time, value);
+        }
+        assert!(close(node.of(7.0, "17").energy_millijoules.unwrap(), 800_001.0));
+    }
+
+    #[test]
+    fn a_gap_costs_busy_seconds_and_no_energy() {
+        let mut node = Node::default();
+        node.jobs(0.0, &["17"]);
+        for (time, energy) in [(0.0, 0.0), (1.0, 300_000.0), (601.0, 180_300_000.0)] {
+            node.sample(ENERGY, time, energy);
+            node.sample(UTILIZATION, time, 100.0);
+            node.sample(CLOCK_EVENTS, time, 68.0);
+            node.sample(1004, time, 0.25);
+        }
+        let account = node.of(601.0, "17");
+        assert!(close(account.energy_millijoules.unwrap(), 180_300_000.0), "{account:?}");
+        assert!(close(account.busy.sum, 11.0) && close(account.busy.seconds, 11.0), "{account:?}");
+        assert!(close(account.throttled_seconds, 11.0) && close(account.power_capped_seconds, 11.0), "{account:?}");
+        assert_eq!(account.activities[1].value(), Some(0.25));
+        assert_eq!((account.activities[0].value(), account.memory_max), (None, None));
+    }
+
+    #[test]
+    fn idle_begins_with_the_job_and_ends_with_use() {
+        let mut node = Node::default();
+        let idle = |node: &Node, now: f64| node.0.idle_seconds(key(1), (now * 1e6) as i64);
+        node.jobs(0.0, &[]);
+        node.sample(UTILIZATION, 1.0, 0.0);
+        assert_eq!(idle(&node, 5.0), Some(0.0), "nobody has it");
+        node.jobs(10.0, &["17"]);
+        node.sample(UTILIZATION, 11.0, 0.0);
+        node.sample(UTILIZATION, 12.0, 0.0);
+        assert_eq!(idle(&node, 20.0), Some(10.0));
+        node.sample(UTILIZATION, 21.0, 5.0);
+        assert_eq!(idle(&node, 21.0), Some(0.0));
+        node.sample(UTILIZATION, 22.0, 0.0);
+        assert_eq!(idle(&node, 31.0), Some(10.0));
+        // A second job beside it changes nothing; another one in its place begins anew.
+        node.jobs(31.0, &["17", "18"]);
+        assert_eq!(idle(&node, 31.0), Some(10.0));
+        node.jobs(32.0, &["19"]);
+        node.sample(UTILIZATION, 33.0, 0.0);
+        assert_eq!(idle(&node, 33.0), Some(1.0));
+        node.jobs(34.0, &[]);
+        assert_eq!(idle(&node, 99.0), Some(0.0));
+    }
+
+    #[test]
+    fn what_was_written_down_goes_on() {
+        let mut before = Node::default();
+        before.jobs(0.0, &["17", "18"]);
+        for (time, energy) in [(0.0, 0.0), (10.0, 1000.0)] {
+            before.sample(ENERGY, time, energy);
+            before.sample(UTILIZATION, time, 0.0);
+        }
+        before.0.count_xid(key(1), 5 * SECOND, 31);
+        before.of(10.0, "17");
+        let mut after = Node::default();
+        after.0.restore(before.0.records());
+        // 18 has ended meanwhile; 17 goes on.
+        after.jobs(30.0, &["17"]);
+        after.sample(ENERGY, 30.0, 3000.0);
+        after.sample(UTILIZATION, 30.0, 0.0);
+        let (first, second) = (after.of(30.0, "17"), after.of(30.0, "18"));
+        assert!(close(first.energy_millijoules.unwrap(), 2500.0), "{first:?}");
+        assert!(close(first.held_seconds, 30.0) && close(first.busy.seconds, 10.0), "{first:?}");
+        assert!(close(second.energy_millijoules.unwrap(), 500.0) && close(second.held_seconds, 10.0), "{second:?}");
+        assert_eq!((first.ended, second.ended), (None, Some(10 * SECOND)));
+        assert_eq!((first.xids.get(&31), first.began), (Some(&1), 0));
+        assert_eq!(after.0.idle_seconds(key(1), 30 * SECOND), Some(30.0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_costs_nothing() {
+        for by in [-3600 * SECOND, 3600 * SECOND] {
+            let mut node = Node::default();
+            node.jobs(10_000.0, &["17"]);
+            node.sample(ENERGY, 10_000.0, 0.0);
+            node.sample(ENERGY, 10_001.0, 100.0);
+            node.of(10_001.0, "17");
+            node.0.shift(by);
+            let now = 10_002.0 + by as f64 / 1e6;
+            node.sample(ENERGY, now, 200.0);
+            let account = node.of(now, "17");
+            assert!(close(account.held_seconds, 2.0), "{account:?}");
+            assert!(close(account.energy_millijoules.unwrap(), 200.0), "{account:?}");
+        }
+    }
+
+    #[test]
+    fn jobs_long_over_go() {
+        let mut node = Node::default();
+        node.jobs(0.0, &["17"]);
+        node.jobs(1.0, &[]);
+        node.0.count_to(AFTERLIFE);
+        assert_eq!(node.0.of(key(1)).count(), 1);
+        node.0.count_to(AFTERLIFE + 2 * SECOND);
+        assert_eq!(node.0.of(key(1)).count(), 0);
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_remembered() {
+        let mut node = Node::default();
+        for job in 0..MOST_ACCOUNTS + 5 {
+            node.jobs(job as f64 / 1e3, &[&job.to_string()]);
+        }
+        assert_eq!((node.0.of(key(1)).count(), node.0.left_out()), (MOST_ACCOUNTS, 5));
+    }
+}

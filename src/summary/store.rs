@@ -1,0 +1,287 @@
+//! The directory of summaries: a file per job, each replaced whole, so that a reader never sees half of one.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::Summary;
+use super::file;
+
+/// Bytes that are read of a file: some 700 per GPU or instance.
+const LONGEST_FILE: u64 = 1 << 20;
+/// Behind the name of a file that is none of ours.
+const ASIDE: &str = ".bad";
+const BEING_WRITTEN: &str = ".new-";
+
+pub struct Store {
+    opened: OwnedFd,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the directory, and makes it if it is not there.
+    ///
+    /// Errors: a sentence with what is wrong and how to fix it.
+    pub fn open(path: &Path) -> Result<Store, String> {
+        let shown = path.display();
+        let made = mkdirat(CWD, path.components().as_path(), Mode::from_raw_mode(0o750));
+        Store::read_in(path).map_err(|error| match made {
+            Err(why) if why != Errno::EXIST => format!("--job-summary-dir {shown} cannot be made: {why}"),
+            _ => error,
+        })
+    }
+
+    /// Opens the directory to read in it.
+    ///
+    /// Errors: as [`Store::open`].
+    pub fn read_in(path: &Path) -> Result<Store, String> {
+        let shown = path.display();
+        // Without the slash at its end, behind which a link would be followed.
+        let path = path.components().as_path();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+            Errno::NOTDIR | Errno::LOOP => {
+                format!("--job-summary-dir {shown} is a link or no directory; name a directory")
+            }
+            _ => format!("--job-summary-dir {shown} cannot be opened: {error}"),
+        })?;
+        Ok(Store { opened, path: path.to_owned() })
+    }
+
+    /// Refuses a directory in which others could forge what is read back.
+    ///
+    /// Errors: as [`Store::open`].
+    pub fn check_owner(&self) -> Result<(), String> {
+        let shown = self.path.display();
+        let stat = fstat(&self.opened).map_err(|error| format!("{shown}: {error}"))?;
+        if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(format!(
+                "--job-summary-dir {shown} belongs to user {} and is refused; chown root it",
+                stat.st_uid
+            ));
+        }
+        if stat.st_mode & 0o022 != 0 {
+            let mode = stat.st_mode & 0o7777;
+            return Err(format!(
+                "--job-summary-dir {shown} has mode {mode:04o}, others can write there, and is refused; chmod go-w it"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes a job's file: aside, and then in its place.
+    pub fn write(&self, summary: &Summary) -> std::io::Result<()> {
+        let name = file_name(&summary.job);
+        let aside = format!("{BEING_WRITTEN}{name}");
+        let _ = unlinkat(&self.opened, &aside, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(&self.opened, &aside, flags, Mode::from_raw_mode(0o640))?;
+        let mut new = std::fs::File::from(opened);
+        // Whatever the umask is.
+        let written = fchmod(&new, Mode::from_raw_mode(0o640))
+            .map_err(Into::into)
+            .and_then(|()| new.write_all(file::write(summary).as_bytes()))
+            .and_then(|()| Ok(renameat(&self.opened, &aside, &self.opened, &name)?));
+        if written.is_err() {
+            let _ = unlinkat(&self.opened, &aside, AtFlags::empty());
+        }
+        written
+    }
+
+    /// Reads a job's file.
+    ///
+    /// Errors: why it cannot be used.
+    pub fn read(&self, job: &str) -> Result<Summary, String> {
+        let summary = self.read_file(&file_name(job))?;
+        if *summary.job == *job { Ok(summary) } else { Err(format!("it is of job {}", summary.job)) }
+    }
+
+    fn read_file(&self, name: &str) -> Result<Summary, String> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = openat(&self.opened, name, flags, Mode::empty()).map_err(|error| match error {
+            Errno::LOOP => "it is a link".to_owned(),
+            Errno::NOENT => "there is none".to_owned(),
+            error => error.to_string(),
+        })?;
+        let stat = fstat(&opened).map_err(|error| error.to_string())?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err("it is not a regular file".to_owned());
+        }
+        let mut bytes = Vec::new();
+        let read = std::fs::File::from(opened).take(LONGEST_FILE + 1).read_to_end(&mut bytes);
+        read.map_err(|error| error.to_string())?;
+        if bytes.len() as u64 > LONGEST_FILE {
+            return Err("it is longer than 1 MiB".to_owned());
+        }
+        file::read(&bytes)
+    }
+
+    /// The jobs that were running when they were last written down. A file that cannot be used gets another name, once,
+    /// and a sentence in `problems`.
+    pub fn unfinished(&self, problems: &mut Vec<String>) -> Vec<Summary> {
+        let mut found = Vec::new();
+        for name in self.names() {
+            if name.starts_with(BEING_WRITTEN) {
+                let _ = unlinkat(&self.opened, &name, AtFlags::empty());
+                continue;
+            }
+            if !name.ends_with(".json") {
+                continue;
+            }
+            match self.read_file(&name) {
+                Ok(summary) if file_name(&summary.job) != name => {
+                    problems.push(self.put_aside(&name, &format!("it is of job {}", summary.job)));
+                }
+                Ok(summary) if summary.is_over() => {}
+                Ok(summary) => found.push(summary),
+                Err(why) => problems.push(self.put_aside(&name, &why)),
+            }
+        }
+        found
+    }
+
+    fn put_aside(&self, name: &str, why: &str) -> String {
+        let aside = format!("{name}{ASIDE}");
+        let file = self.path.join(name);
+        match renameat(&self.opened, name, &self.opened, &aside) {
+            Ok(()) => format!("{} is no summary of a job: {why}; it is kept as {aside}", file.display()),
+            Err(error) => format!("{} is no summary of a job: {why}; it cannot be renamed: {error}", file.display()),
+        }
+    }
+
+    /// Removes what has not changed for so long.
+    pub fn prune(&self, age: Duration) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+        for name in self.names() {
+            if !name.ends_with(".json") && !name.ends_with(&format!(".json{ASIDE}")) {
+                continue;
+            }
+            let is_old = statat(&self.opened, &name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| now - stat.st_mtime > age.as_secs() as i64);
+            if is_old {
+                let _ = unlinkat(&self.opened, &name, AtFlags::empty());
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let Ok(entries) = Dir::read_from(&self.opened) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect();
+        names.sort();
+        names
+    }
+}
+
+/// `<id>.json`. What could mean another place in an id is written as %XX.
+pub fn file_name(job: &str) -> String {
+    let mut name = String::new();
+    for (index, byte) in job.bytes().enumerate() {
+        match byte {
+            b'.' if index == 0 => name.push_str("%2E"),
+            byte if byte.is_ascii_alphanumeric() || b"._-+[]:,@#=~".contains(&byte) => name.push(char::from(byte)),
+            byte => name.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    name + ".json"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::tests::summary;
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("dcgm-exporter-summary-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn an_id_is_never_another_place() {
+        assert_eq!(file_name("17_[1-9]"), "17_[1-9].json");
+        assert_eq!(file_name("../../etc/x"), "%2E./..".replace("/..", "%2F..%2Fetc%2Fx.json"));
+        assert_eq!(file_name("a b%"), "a%20b%25.json");
+        assert_eq!(file_name(".new-17"), "%2Enew-17.json");
+    }
+
+    #[test]
+    fn files_are_replaced_whole_and_links_are_not_followed() {
+        let path = directory("write");
+        let store = Store::open(&path).unwrap();
+        store.check_owner().unwrap();
+        let victim = path.join("victim");
+        std::fs::write(&victim, "x").unwrap();
+        symlink(&victim, path.join("17.json")).unwrap();
+        symlink(&victim, path.join(".new-17.json")).unwrap();
+        assert_eq!(store.read("17"), Err("it is a link".to_owned()));
+        let mut written = summary();
+        store.write(&written).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "x");
+        assert_eq!(std::fs::metadata(path.join("17.json")).unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(store.read("17").as_ref(), Ok(&written));
+        assert_eq!(store.unfinished(&mut Vec::new()), [written.clone()]);
+        written.records[0].account.ended = Some(1);
+        store.write(&written).unwrap();
+        assert_eq!(store.unfinished(&mut Vec::new()), []);
+        assert_eq!(store.read("18"), Err("there is none".to_owned()));
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_summary_is_kept_aside_and_told_once() {
+        let path = directory("bad");
+        let store = Store::open(&path).unwrap();
+        std::fs::write(path.join("18.json"), "{").unwrap();
+        std::fs::write(path.join("19.json"), file::write(&summary())).unwrap();
+        std::fs::create_dir(path.join("20.json")).unwrap();
+        std::fs::write(path.join("README"), "not ours").unwrap();
+        let mut problems = Vec::new();
+        assert_eq!(store.unfinished(&mut problems), []);
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("18.json is no summary of a job: it is no JSON"), "{problems:?}");
+        assert!(path.join("18.json.bad").exists() && path.join("README").exists());
+        assert!(store.unfinished(&mut problems).is_empty() && problems.len() == 3);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn old_files_go() {
+        let path = directory("old");
+        let store = Store::open(&path).unwrap();
+        store.write(&summary()).unwrap();
+        std::fs::write(path.join("README"), "not ours").unwrap();
+        let old = SystemTime::now() - Duration::from_secs(3 * 86_400);
+        for name in ["17.json", "README"] {
+            std::fs::File::options().write(true).open(path.join(name)).unwrap().set_modified(old).unwrap();
+        }
+        store.prune(Duration::from_secs(4 * 86_400));
+        assert!(path.join("17.json").exists());
+        store.prune(Duration::from_secs(2 * 86_400));
+        assert!(!path.join("17.json").exists() && path.join("README").exists());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let path = directory("open");
+        let store = Store::open(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(store.check_owner().unwrap_err().contains("chmod go-w"));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o2750)).unwrap();
+        store.check_owner().unwrap();
+        let link = path.with_extension("link");
+        let _ = std::fs::remove_file(&link);
+        symlink(&path, &link).unwrap();
+        assert!(Store::open(&link).err().unwrap().contains("is a link"));
+        std::fs::remove_file(&link).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}
