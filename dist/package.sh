@@ -15,7 +15,7 @@ maintainer=${MAINTAINER:-dcgm-exporter developers <dcgm-exporter@packages.invali
 # The compiler of the published files. Another one makes other bytes, not worse ones.
 rust=1.95.0
 glibc=2.28
-largest=${LARGEST:-3145728}
+largest=${LARGEST:-4194304}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 target=$machine-unknown-linux-gnu
 name=dcgm-exporter-$version-linux-$machine

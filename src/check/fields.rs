@@ -16,11 +16,11 @@ use crate::counters::{Counters, PROFILING};
 use crate::dcgm::applies::{Target, targets};
 use crate::dcgm::fields::{self, Field, Listed, ValueType};
 use crate::dcgm::watch::Keep;
-use crate::dcgm::{EntityGroup, EntityId, Error, Library, Session, Value, hostengine, inflight, process};
+use crate::dcgm::{EntityGroup, EntityId, Error, Library, Session, Value, inflight, process};
 use crate::metrics::profiling_support;
 use crate::metrics::schedule::Schedule;
 use crate::metrics::watches::{FieldGroups, Watcher};
-use crate::watcher::{CONNECT_TIMEOUT, active_watches};
+use crate::watcher::{CONNECT_TIMEOUT, active_watches, engine_selection};
 
 /// All questions together. A call that has not returned for as long hangs.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -89,7 +89,13 @@ fn ask_engine(
     let remote = match engine {
         EngineSelection::Embedded => None,
         EngineSelection::Remote(address) => Some(address.clone()),
-        EngineSelection::Auto(places) => hostengine::first_answering(places).cloned(),
+        EngineSelection::Auto(places) => {
+            let (trusted, strangers) = engine_selection::first_trusted(places);
+            for (address, owner) in strangers {
+                eprintln!("{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service");
+            }
+            trusted.cloned()
+        }
     };
     let session = match &remote {
         Some(address) => Session::remote(library, address, CONNECT_TIMEOUT)

@@ -483,7 +483,7 @@ const ENGINE: &[Flag] = &[
         long: "enable-gpu-bind-unbind-watch",
         variable: "DCGM_EXPORTER_ENABLE_GPU_BIND_UNBIND_WATCH",
         help: "Look more often for GPUs that were bound to the driver or unbound from it",
-        details: "Once per --gpu-bind-unbind-poll-interval. Without it: at every tenth collection, and at least \
+        details: "Once per --gpu-bind-unbind-poll-interval. Without it: at every thirtieth collection, and at least \
                   every 30 s.",
         example: "--enable-gpu-bind-unbind-watch",
         apply: switch!(bind_unbind_watch),

@@ -257,7 +257,8 @@ fn jobs(bytes: &[u8], problem: &mut dyn FnMut(String)) -> Jobs {
 
 /// The number of a user.
 fn is_user(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u32>().is_ok()
+    const LONGEST: usize = 10;
+    text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u32>().is_ok()
 }
 
 #[cfg(test)]

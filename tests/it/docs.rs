@@ -30,16 +30,17 @@ const RUN_BY: [(&str, &str); 9] = [
 ];
 
 /// Flags of other programs that the guides use.
-const OF_OTHERS: [&str; 15] = [
+const OF_OTHERS: [&str; 16] = [
+    "agent",
     "all",
     "create",
     "data-binary",
+    "enable-feature",
     "fail",
     "force-confold",
     "ignore-missing",
     "no-pager",
     "now",
-    "root",
     "seconds",
     "signal",
     "silent",
@@ -263,8 +264,9 @@ fn flags_exist() {
             if letter
                 .is_some_and(|letter| letter.starts_with(|c: char| c.is_ascii_lowercase()) && !shorts.contains(letter))
             {
-                // `-w` of imageupdate.
-                if !(file == "dist/bcm/README.md" && span == "-w") {
+                // Of imageupdate and vmagent.
+                let of_others = [("dist/bcm/README.md", "-w"), ("dist/prometheus/README.md", "-promscrape.cluster")];
+                if !of_others.iter().any(|(of, flag)| file == of && span.starts_with(flag)) {
                     wrong.push(format!("{file}: there is no flag {span}"));
                 }
             }
