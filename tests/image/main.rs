@@ -494,7 +494,7 @@ fn the_guide_for_bcm() {
     assert!(run("prolog").contains("job 17 has 3"));
     booted.page_with("hpc_job=\"17\"");
     run("epilog");
-    booted.until("the label is gone", "! curl --silent --fail localhost:9400/metrics | grep -q hpc_job=");
+    booted.until("the label is gone", "! curl --silent --fail localhost:9400/metrics | grep -q ^DCGM.*hpc_job=");
 }
 
 #[test]

@@ -310,8 +310,7 @@ fn a_job_is_on_its_gpu_whatever_counts_how() {
             let mut variables = job("17", &position).to_vec();
             variables.extend([("DCGM_JOB_MAP_GRES", gres.as_str()), ("DCGM_JOB_MAP_DRIVER", driver)]);
             run(&mut script(PROLOG, &map, &variables));
-            let page = exporter
-                .page_with("the job is shown", |page| page.contains("GPU_TEMP{") && page.contains(",hpc_job=\"17\"} "));
+            let page = exporter.page_with("the job is shown", |page| page.contains("GPU_TEMP{") && shows_jobs(page));
             let of_job: Vec<&str> =
                 page.lines().filter(|line| line.starts_with("DCGM_FI") && line.contains("hpc_job")).collect();
             assert!(
