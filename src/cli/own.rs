@@ -395,9 +395,12 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_STATUS_PAGE",
         kind: Kind::Value("WHAT"),
         default: "full",
-        help: "What the page at / shows to people; /?text is the same for a terminal, /status.json for programs. full: GPUs, \
-               their jobs and users, problems and what to do. gpus: without names of users and jobs. off: links to /metrics \
-               and /health alone",
+        help: "What the page at / shows to people: full, gpus or off",
+        details: "full: GPUs, their jobs and users, problems and what to do. gpus: without names of users and jobs. \
+                  off: links to /metrics and /health alone. /?text is the same page for a terminal, /status.json for \
+                  programs.",
+        example: "--status-page gpus",
+        choices: &["full", "gpus", "off"],
         apply: |config, value| {
             config.status_page = match value {
                 "off" => StatusPage::Off,
@@ -414,8 +417,9 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory for a file <hostname>.json with this exporter's address, in the format of Prometheus' file_sd. It is \
-               written when the exporter serves, and removed when it is stopped",
+        help: "Directory for a file with this exporter's address, for Prometheus' file_sd",
+        details: "The file is <hostname>.json. It is written when the exporter serves, and removed when it is stopped.",
+        example: "--file-sd-dir /shared/prometheus-targets",
         apply: path!(file_sd_dir),
         ..FLAG
     },
@@ -424,7 +428,9 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "HOST:PORT to write into that file, where others reach the exporter by another name than the node's",
+        help: "HOST:PORT to write into that file, instead of the node's name and port",
+        details: "For nodes that others reach under another name.",
+        example: "--file-sd-dir /shared/prometheus-targets --file-sd-address gpu-node-1.cluster:9400",
         apply: |config, value| {
             config.file_sd_address = match ListenAddress::parse(value) {
                 _ if value.is_empty() => None,
@@ -613,8 +619,10 @@ const JOBS: &[Flag] = &[
         long: "job-accounting",
         variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
         default: "true",
-        help: "Count what each job of the job map uses of its GPUs: dcgm_exporter_job_gpu_seconds_total and others, and \
-               dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not",
+        help: "Count what each job of the job map uses of its GPUs",
+        details: "In dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. \
+                  --job-accounting=false switches it off.",
+        example: "--job-accounting=false",
         apply: switch!(job_accounting),
         ..FLAG
     },
@@ -623,8 +631,10 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory for one JSON file per job, with what it used of its GPUs: written at every collection while the job \
-               runs, and at its end. After a restart the exporter goes on with them. Needs --hpc-job-mapping-dir",
+        help: "Directory for one JSON file per job, with what it used of its GPUs",
+        details: "Written at every collection while the job runs, and at its end. After a restart the exporter \
+                  continues them. Needs --hpc-job-mapping-dir.",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-jobs",
         apply: path!(job_summaries),
         check: |config| {
             if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
@@ -641,6 +651,7 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DAYS"),
         default: "7",
         help: "Days after which such a file is removed; 0 is never",
+        example: "--job-summary-days 30",
         apply: |config, value| {
             config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
             Ok(())
@@ -652,7 +663,9 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY",
         kind: Kind::Value("ID"),
         default: "",
-        help: "Print what this job used of its GPUs, from its file in --job-summary-dir, and exit: 1 if there is none",
+        help: "Print what this job used of its GPUs and exit",
+        details: "From its file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
+        example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-jobs",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());
             Ok(())
@@ -663,6 +676,7 @@ const JOBS: &[Flag] = &[
         long: "job-summary-short",
         variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
         help: "Let --job-summary print one line, for a job's comment",
+        example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-jobs",
         apply: switch!(job_summary_short),
         ..FLAG
     },
@@ -671,8 +685,10 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
         kind: Kind::Value("FILE"),
         default: "/run/dcgm-exporter/pause-profiling",
-        help: "While this file exists, profiling fields are not watched, so that Nsight and other profilers can have the \
-               hardware of all GPUs. A job pauses them with profiling=pause in its job.<id> of the job map",
+        help: "While this file exists, profiling fields are not watched",
+        details: "Nsight and other profilers can then have the hardware of all GPUs. A job pauses them with \
+                  profiling=pause in its job.<id> of the job map.",
+        example: "--pause-profiling-file /run/dcgm-exporter/pause-profiling",
         apply: path!(pause_profiling),
         ..FLAG
     },

@@ -30,10 +30,12 @@ const RUN_BY: [(&str, &str); 9] = [
 ];
 
 /// Flags of other programs that the guides use.
-const OF_OTHERS: [&str; 15] = [
+const OF_OTHERS: [&str; 17] = [
+    "agent",
     "all",
     "create",
     "data-binary",
+    "enable-feature",
     "fail",
     "force-confold",
     "ignore-missing",
@@ -263,8 +265,8 @@ fn flags_exist() {
             if letter
                 .is_some_and(|letter| letter.starts_with(|c: char| c.is_ascii_lowercase()) && !shorts.contains(letter))
             {
-                // `-w` of imageupdate.
-                if !(file == "dist/bcm/README.md" && span == "-w") {
+                // `-w` of imageupdate, and flags of vmagent.
+                if !(file == "dist/bcm/README.md" && span == "-w") && !span.starts_with("-promscrape.") {
                     wrong.push(format!("{file}: there is no flag {span}"));
                 }
             }
