@@ -27,6 +27,7 @@ use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::summary::store::Store;
 use dcgm_exporter::summary::text;
 use dcgm_exporter::summary::writer::Writer;
+use dcgm_exporter::system::printable::{printable, printable_lines};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
 use dcgm_exporter::watcher::{self, Watcher};
@@ -54,11 +55,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // A check has an answer to wrong settings, too.
             if let Some(format) = cli::typed_check(std::env::args_os()) {
-                return check(format);
+                let root = cli::typed_root(std::env::args_os().skip(1)).unwrap_or_else(|| "/".into());
+                return check(format, Path::new(&root));
             }
             // A configuration file may have several problems.
             for line in error.lines() {
-                eprintln!("dcgm-exporter: {line}");
+                eprintln!("dcgm-exporter: {}", printable(line));
             }
             return ExitCode::FAILURE;
         }
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
         return check_counters(&config);
     }
     if let Some(format) = config.check {
-        return check(format);
+        return check(format, &config.root);
     }
     if let Some(job) = &config.job_summary {
         return job_summary(job, &config);
@@ -86,7 +88,7 @@ fn main() -> ExitCode {
     log_panics();
     if let Some(limit) = config.once {
         return once(config, limit).unwrap_or_else(|error| {
-            eprintln!("dcgm-exporter: {error}");
+            eprintln!("dcgm-exporter: {}", printable(&error));
             process::exit_at_once(1)
         });
     }
@@ -117,8 +119,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Prints what keeps this node from having metrics, and leaves with 0, 1 or 2.
-fn check(format: CheckFormat) -> ExitCode {
-    let host = check::Host { root: "/".into() };
+fn check(format: CheckFormat, root: &Path) -> ExitCode {
+    let host = check::Host::at_root(root);
     let typed: Vec<_> = std::env::args_os().skip(1).collect();
     let Findings { answers, hung } = check::run(&host, &typed, |name| std::env::var_os(name));
     let text = match format {
@@ -140,7 +142,7 @@ fn check_counters(config: &Config) -> ExitCode {
     let file = config.counters_file().display();
     match Counters::of(config, &sources::names()) {
         Err(error) => {
-            print(&format!("{error}\n"));
+            print(&printable_lines(&format!("{error}\n")));
             ExitCode::FAILURE
         }
         Ok(counters) => {
@@ -149,7 +151,10 @@ fn check_counters(config: &Config) -> ExitCode {
                 types::warnings(&counters).into_iter().map(|(line, what)| (line, format!("warning: {what}")));
             let mut all: Vec<(u64, String)> = errors.chain(warnings).collect();
             all.sort();
-            let lines: String = all.into_iter().map(|(line, what)| format!("{file}:{line}: {what}\n")).collect();
+            let file = file.to_string();
+            let file = printable(&file);
+            let lines: String =
+                all.into_iter().map(|(line, what)| format!("{file}:{line}: {}\n", printable(&what))).collect();
             let printed = print(&format!("{lines}{file}: {} rows can be used\n", counters.rows.len()));
             if counters.errors.is_empty() { printed } else { ExitCode::FAILURE }
         }
@@ -164,11 +169,12 @@ fn list_fields(pattern: &str, config: &Config) -> ExitCode {
         Err(_) => OnGpus::default(),
     };
     if let Err(error) = &library {
-        eprintln!("dcgm-exporter: {error}");
+        eprintln!("dcgm-exporter: {}", printable(&error.to_string()));
     }
     if let Some(why) = &on_gpus.unknown {
         eprintln!(
-            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {why}"
+            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {}",
+            printable(why)
         );
     }
     let printed = print(&check::fields::list(pattern, library.as_deref().ok(), &on_gpus));

@@ -1,38 +1,42 @@
 //! What `--check` asks of the addresses to serve on: whether each is free or served, by which process, and what the
 //! exporter there reports on `/health`.
+//!
+//! Ports from 1024 up are anybody's, so an answer proves nothing: first the socket's owner is looked up, and only a
+//! process that runs this program's file is taken for this exporter. [`super::owner`] says who it is.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Host;
 use super::answers::Answers;
 use super::node::processes;
+use super::owner::{self, Owner};
 use crate::config::Config;
 use crate::config::listen::ListenAddress;
 use crate::server::tls;
 use crate::watcher;
 
+/// For one exchange from connect to the last byte, however slowly the bytes come.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
-/// More than any page has.
-const LONGEST_PAGE: u64 = 64 * 1024 * 1024;
+/// More than the page of 16 GPUs with all fields has. What is behind it is not read.
+const LONGEST_ANSWER: u64 = 1024 * 1024;
 
 /// Whether each address is free or served by this exporter, and the state that an exporter there reports.
-pub fn addresses(host: &Host, config: &Config, answers: &mut Answers) {
+pub fn addresses(host: &Host, config: &Config, service: Option<u32>, answers: &mut Answers) {
     for address in &config.listen {
         match address {
-            ListenAddress::Tcp { host: name, port } => tcp_port(host, config, (address, name, *port), answers),
-            ListenAddress::Unix { path, .. } => unix_socket(path, answers),
+            ListenAddress::Tcp { host: name, port } => tcp_port(host, config, (address, name, *port), service, answers),
+            ListenAddress::Unix { path, .. } => unix_socket(host, path, service, answers),
         }
     }
 }
 
-fn unix_socket(path: &Path, answers: &mut Answers) {
+fn unix_socket(host: &Host, path: &Path, service: Option<u32>, answers: &mut Answers) {
     const QUESTION: &str = "socket";
-    let shown = path.display();
+    let shown = path.display().to_string();
     match UnixStream::connect(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => answers.ok(QUESTION, format!("{shown} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -42,21 +46,23 @@ fn unix_socket(path: &Path, answers: &mut Answers) {
             );
         }
         Err(error) => answers.warn(QUESTION, format!("{shown}: {error}"), "run the check as root"),
-        Ok(stream) => match exchange(stream, "/health", "localhost") {
-            Some(health) if is_health(&health) => {
-                answers.ok(QUESTION, format!("{shown} is served by this exporter"));
-                running(&health, answers);
-            }
-            _ => answers.warn(
-                QUESTION,
-                format!("{shown} is served by another program"),
-                "stop that program, or give another path with --address",
-            ),
-        },
+        Ok(stream) => {
+            let owner = owner::of_unix_socket(&host.root, &stream, path, service);
+            drop(stream);
+            let ask = |what: &str| exchange(UnixStream::connect(path).ok()?, what, "localhost");
+            let fix = "stop that program, or give another path with --address".to_owned();
+            served(QUESTION, &shown, owner, &ask, fix, answers);
+        }
     }
 }
 
-fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress, &str, u16), answers: &mut Answers) {
+fn tcp_port(
+    host: &Host,
+    config: &Config,
+    (address, name, port): (&ListenAddress, &str, u16),
+    service: Option<u32>,
+    answers: &mut Answers,
+) {
     const QUESTION: &str = "port";
     let Some(ip) = local_ip(name) else {
         answers.fail(QUESTION, format!("the host of {address} has no IP address"), "correct --address");
@@ -71,7 +77,11 @@ fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress
         answers.fail(QUESTION, format!("{ip} is not an address of this node"), "correct --address");
         return;
     }
-    let Some(socket) = listener(&host.root, port) else {
+    let target = if ip.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { ip };
+    let Some(socket) = owner::listener(&host.root, target, port).or_else(|| {
+        // Listening at one other address of the node keeps an unspecified one from being taken, too.
+        ip.is_unspecified().then(|| owner::listener(&host.root, ip, port)).flatten()
+    }) else {
         match config.systemd_socket {
             true => answers.warn(
                 QUESTION,
@@ -87,33 +97,83 @@ fn tcp_port(host: &Host, config: &Config, (address, name, port): (&ListenAddress
         answers.ok(QUESTION, format!("systemd holds {port} and starts the exporter at the first request"));
         return;
     }
-    let target = if ip.is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { ip };
     let target = SocketAddr::new(target, port);
-    let page = get(target, "/metrics").unwrap_or_default();
-    let health = get(target, "/health").unwrap_or_default();
-    let owner = owner(&host.root, socket);
-    let holder = owner.as_ref().map_or_else(String::new, |owner| format!(" ({owner})"));
+    let owner = owner::of_socket(&host.root, socket, service);
+    let ask = |what: &str| get(target, what);
+    let fix = format!("stop it ('ss -ltnp sport = :{port}' names it), or give another port with --address");
+    served(QUESTION, &port.to_string(), owner, &ask, fix, answers);
+}
+
+/// Says who serves at `place`. Only this exporter is asked for its state; of what others would answer nothing is known.
+fn served(
+    question: &'static str,
+    place: &str,
+    owner: Owner,
+    ask: &dyn Fn(&str) -> Option<String>,
+    fix: String,
+    answers: &mut Answers,
+) {
+    let who = owner.to_string();
+    match owner {
+        Owner::ThisProgram { .. } => {}
+        // Without root's rights it is not known which program root runs there. That it is root's is in the kernel's table.
+        Owner::Hidden { is_trusted: true, .. } => {}
+        Owner::ReplacedFile { .. } => {
+            answers.warn(
+                question,
+                format!("{place} is served by {who}, whose program file has been replaced since it started"),
+                "restart it, so that it runs the installed version: systemctl restart dcgm-exporter",
+            );
+            return;
+        }
+        Owner::OtherUser { .. } => {
+            answers.fail(
+                question,
+                format!(
+                    "{place} is served by {who}, which is neither root's nor the service: its values may be forged"
+                ),
+                "end it, unless you have started it yourself; then run the check as that user",
+            );
+            return;
+        }
+        Owner::Hidden { is_trusted: false, .. } => {
+            answers.warn(
+                question,
+                format!("{place} is in use by {who}; it cannot be told whether that is this exporter"),
+                "run the check as root",
+            );
+            return;
+        }
+        Owner::OtherProgram { .. } | Owner::Nobody => {
+            answers.fail(question, format!("{place} is in use by another program ({who})"), fix);
+            return;
+        }
+    }
+    let health = ask("/health").unwrap_or_default();
+    let page = ask("/metrics").unwrap_or_default();
     let version =
         page.lines().find_map(|line| line.strip_prefix("dcgm_exporter_build_info{version=\"")?.strip_suffix("\"} 1"));
-    let is_guarded = page == tls::HTTP_TO_HTTPS || page == "Unauthorized\n";
-    match version {
-        Some(version) => {
-            answers.ok(QUESTION, format!("{port} is served by this exporter, version {version}{holder}"));
-            running(&health, answers);
+    let version = version.map_or_else(String::new, |version| format!(", version {version}"));
+    let by = match owner {
+        Owner::ThisProgram { .. } => format!("{place} is served by this exporter{version} ({who})"),
+        _ => {
+            format!("{place} is answered as this exporter does{version}, by {who}; as root the check names the program")
         }
-        // A stale page is not shown, but /health is.
-        None if is_health(&health) => {
-            answers.ok(QUESTION, format!("{port} is served by this exporter{holder}"));
-            running(&health, answers);
-        }
-        None if is_guarded && owner.is_some_and(|owner| owner.starts_with("dcgm-exporter,")) => {
-            answers.ok(QUESTION, format!("{port} is served with TLS or a password{holder}; its state was not read"));
-        }
-        None => answers.fail(
-            QUESTION,
-            format!("{port} is in use by another program{holder}"),
-            format!("stop it ('ss -ltnp sport = :{port}' names it), or give another port with --address"),
-        ),
+    };
+    if is_health(&health) {
+        answers.ok(question, by);
+        running(&health, answers);
+    } else if page == tls::HTTP_TO_HTTPS || page == "Unauthorized\n" {
+        answers.ok(question, format!("{by}, with TLS or a password: its state was not read"));
+    } else if let Owner::ThisProgram { .. } = owner {
+        let seconds = HTTP_TIMEOUT.as_secs();
+        answers.fail(
+            question,
+            format!("{place} is held by this exporter ({who}), which does not answer within {seconds} s"),
+            "see its log: journalctl -u dcgm-exporter",
+        );
+    } else {
+        answers.fail(question, format!("{place} is in use by another program ({who})"), fix);
     }
 }
 
@@ -141,50 +201,50 @@ fn local_ip(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// The inode of a socket that listens on this port, at any address. Read from /proc, so that the port is not taken.
-fn listener(root: &Path, port: u16) -> Option<u64> {
-    const LISTEN: &str = "0A";
-    let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|file| fs::read_to_string(root.join(file)).unwrap_or_default());
-    let inode_of = |line: &str| {
-        // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let (_, local_port) = columns.get(1)?.rsplit_once(':')?;
-        let is_it = *columns.get(3)? == LISTEN && u16::from_str_radix(local_port, 16) == Ok(port);
-        if is_it { columns.get(9)?.parse().ok() } else { None }
-    };
-    tables.iter().flat_map(|table| table.lines().skip(1)).find_map(inode_of)
+/// A connection whose next read and write can be given a limit.
+trait Limited: Read + Write {
+    fn limit(&self, limit: Duration) -> std::io::Result<()>;
 }
 
-/// Name and id of a process that holds a socket, as far as this user may see. systemd holds the sockets that it passes,
-/// so any other comes first.
-fn owner(root: &Path, inode: u64) -> Option<String> {
-    let wanted = format!("socket:[{inode}]");
-    let pids = fs::read_dir(root.join("proc")).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let holds = |pid: &String| {
-        let files = fs::read_dir(root.join("proc").join(pid).join("fd")).into_iter().flatten().flatten();
-        files.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
-    };
-    let is_process = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
-    let mut holders: Vec<String> = pids.filter(is_process).filter(holds).collect();
-    holders.sort_by_key(|pid| pid == "1");
-    let pid = holders.first()?;
-    let name = fs::read_to_string(root.join("proc").join(pid).join("comm")).unwrap_or_default();
-    Some(format!("{}, process {pid}", name.trim_end()))
+impl Limited for TcpStream {
+    fn limit(&self, limit: Duration) -> std::io::Result<()> {
+        self.set_read_timeout(Some(limit))?;
+        self.set_write_timeout(Some(limit))
+    }
+}
+
+impl Limited for UnixStream {
+    fn limit(&self, limit: Duration) -> std::io::Result<()> {
+        self.set_read_timeout(Some(limit))?;
+        self.set_write_timeout(Some(limit))
+    }
 }
 
 /// The body that a path answers, of any status.
 fn get(target: SocketAddr, path: &str) -> Option<String> {
     let stream = TcpStream::connect_timeout(&target, HTTP_TIMEOUT).ok()?;
-    stream.set_read_timeout(Some(HTTP_TIMEOUT)).ok()?;
-    stream.set_write_timeout(Some(HTTP_TIMEOUT)).ok()?;
     exchange(stream, path, &target.to_string())
 }
 
-fn exchange(mut stream: impl Read + Write, path: &str, host: &str) -> Option<String> {
+/// The first [`LONGEST_ANSWER`] bytes of what came within [`HTTP_TIMEOUT`], without the head. `None` if not all came.
+fn exchange(mut stream: impl Limited, path: &str, host: &str) -> Option<String> {
+    let end = Instant::now() + HTTP_TIMEOUT;
+    // A limit of zero would be none.
+    let rest = || Some(end.saturating_duration_since(Instant::now())).filter(|rest| !rest.is_zero());
+    stream.limit(rest()?).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST_PAGE).read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8(answer).ok()?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    while (answer.len() as u64) < LONGEST_ANSWER {
+        stream.limit(rest()?).ok()?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    answer.truncate(LONGEST_ANSWER as usize);
+    let answer = String::from_utf8_lossy(&answer);
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 
@@ -192,13 +252,34 @@ fn exchange(mut stream: impl Read + Write, path: &str, host: &str) -> Option<Str
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_listener_is_found_without_touching_its_port() {
+    /// What a client reads of a server that writes like this, and how long that took.
+    fn read_of(server: impl FnOnce(TcpStream) + Send + 'static) -> (Option<String>, Duration) {
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listening.local_addr().unwrap().port();
-        let inode = listener(Path::new("/"), port).expect("it listens");
-        assert!(owner(Path::new("/"), inode).expect("it is ours").contains(&std::process::id().to_string()));
-        drop(listening);
-        assert_eq!(listener(Path::new("/"), port), None);
+        let address = listening.local_addr().unwrap();
+        let serving = std::thread::spawn(move || server(listening.accept().unwrap().0));
+        let start = Instant::now();
+        let answer = get(address, "/health");
+        let took = start.elapsed();
+        serving.join().unwrap();
+        (answer, took)
+    }
+
+    #[test]
+    fn an_answer_that_drips_or_has_no_end_is_cut() {
+        // A byte each 100 ms: no single read waits for long.
+        let (answer, took) = read_of(|mut stream| {
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        assert_eq!(answer, None);
+        // Endless, it would never have returned.
+        assert!(took >= HTTP_TIMEOUT, "{took:?}");
+        let (answer, _) = read_of(|mut stream| {
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
+            while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+        });
+        let answer = answer.unwrap();
+        assert!(answer.len() as u64 <= LONGEST_ANSWER && answer.len() > 1_000_000, "{}", answer.len());
     }
 }

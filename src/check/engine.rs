@@ -18,8 +18,15 @@ use crate::watcher::{CONNECT_TIMEOUT, active_watches, engine_selection};
 
 /// A healthy driver returns within 2 s, also from stopping an engine.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Asks everything; `driver_gpus` is how many GPUs the driver has, if that is known. Returns whether a call hangs.
+/// For all calls together, so that there is time for the other questions.
+const LIMIT_OF_ALL: Duration = Duration::from_secs(14);
+
+/// Asks everything; `driver_gpus` is how many GPUs the driver has, if that is known. Returns whether a call is still
+/// under way.
 pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, answers: &mut Answers) -> bool {
+    const ON_HANG: &str = "see dmesg | grep -i -e nvrm -e xid. For a host engine: systemctl restart nvidia-dcgm. Otherwise \
+                           the node may need a GPU reset or a reboot";
+    let start = Instant::now();
     let (tell, told) = channel();
     let (config, counters) = (config.clone(), counters.clone());
     let spawned = std::thread::Builder::new().name("check".to_owned()).stack_size(process::STACK).spawn(move || {
@@ -29,11 +36,7 @@ pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, ans
     let asking = match spawned {
         Ok(asking) => asking,
         Err(error) => {
-            answers.fail(
-                "engine",
-                format!("no thread can be started: {error}"),
-                "this user has too many processes or threads; end some, or raise the limit (ulimit -u)",
-            );
+            answers.fail("engine", format!("no thread can be started: {error}"), super::TOO_MANY_THREADS);
             return false;
         }
     };
@@ -53,9 +56,17 @@ pub fn ask(config: &Config, counters: &Counters, driver_gpus: Option<usize>, ans
                     answers.fail(
                         "engine",
                         format!("{call} has not returned for {} s: the driver or the engine hangs", LIMIT.as_secs()),
-                        "see dmesg | grep -i -e nvrm -e xid. For a host engine: systemctl restart nvidia-dcgm. Otherwise the \
-                         node may need a GPU reset or a reboot",
+                        ON_HANG,
                     );
+                    return true;
+                }
+                if start.elapsed() > LIMIT_OF_ALL {
+                    let call = inflight::current().map_or("no DCGM call", |(call, _)| call);
+                    let found = format!(
+                        "the engine's answers took more than {} s together, the last {call}; the rest is not asked",
+                        LIMIT_OF_ALL.as_secs()
+                    );
+                    answers.fail("engine", found, ON_HANG);
                     return true;
                 }
             }

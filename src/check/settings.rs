@@ -40,6 +40,14 @@ pub fn web(config: &Config, answers: &mut Answers) {
     }
 }
 
+/// The same of an image: a name that its settings have is that of every node.
+pub fn hostname_of_image(config: &Config, answers: &mut Answers) {
+    match &config.hostname {
+        Some(name) if !config.no_hostname => same_everywhere(config, name, answers),
+        _ => answers.ok("hostname label", "each node's own name, or none"),
+    }
+}
+
 /// Whether the hostname label tells nodes apart.
 pub fn hostname(config: &Config, answers: &mut Answers) {
     const QUESTION: &str = "hostname label";

@@ -2,6 +2,7 @@
 //!
 //! One file, because it is one table.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::flag::{FLAG, Flag, Kind, Refusal};
@@ -681,18 +682,6 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
-        long: "pause-profiling-file",
-        variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
-        kind: Kind::Value("FILE"),
-        default: "/run/dcgm-exporter/pause-profiling",
-        help: "While this file exists, profiling fields are not watched",
-        details: "Nsight and other profilers can then have the hardware of all GPUs. A job pauses them with \
-                  profiling=pause in its job.<id> of the job map.",
-        example: "--pause-profiling-file /run/dcgm-exporter/pause-profiling",
-        apply: path!(pause_profiling),
-        ..FLAG
-    },
-    Flag {
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
         help: "Add the label container, from Docker or Podman",
@@ -752,6 +741,28 @@ const DIAGNOSE: &[Flag] = &[
                     .then_some(CheckFormat::Table),
             };
             Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "root",
+        variable: "DCGM_EXPORTER_ROOT",
+        kind: Kind::Value("DIR"),
+        default: "/",
+        help: "With --check, check the image in this directory, as on a head node",
+        details: "Paths, links and settings are those of the image, nothing in it is run, and what needs libdcgm or the node \
+                  itself is left out.",
+        apply: |config, value| {
+            config.root = values::absolute(value)?;
+            Ok(())
+        },
+        check: |config| {
+            let is_usual = config.root == Path::new("/");
+            match (is_usual || config.check.is_some(), config.root.is_dir()) {
+                (false, _) => Err(Refusal::Flag("is for --check only".to_owned())),
+                (true, false) => Err(Refusal::Value("no such directory".to_owned())),
+                (true, true) => Ok(()),
+            }
         },
         ..FLAG
     },

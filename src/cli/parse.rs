@@ -105,6 +105,20 @@ pub fn typed_check(mut arguments: impl Iterator<Item = OsString>) -> Option<Chec
     })
 }
 
+/// The value of `--root`, of a command line that may be wrong in other ways.
+pub fn typed_root(arguments: impl Iterator<Item = OsString>) -> Option<OsString> {
+    let mut arguments = arguments.map(with_two_dashes);
+    while let Some(argument) = arguments.next() {
+        if argument == "--root" {
+            return arguments.next();
+        }
+        if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--root=")) {
+            return Some(value.into());
+        }
+    }
+    None
+}
+
 enum Typed {
     Values(TypedValues),
     Print(String),

@@ -90,8 +90,6 @@ pub struct Config {
     pub job_summary: Option<String>,
     /// In one line.
     pub job_summary_short: bool,
-    /// While this file is there, profiling fields are not watched.
-    pub pause_profiling: Option<PathBuf>,
     /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
     pub container_runtime: Option<PathBuf>,
     pub container_labels: bool,
@@ -108,6 +106,8 @@ pub struct Config {
     pub list_fields: Option<String>,
     /// Print what is wrong on this node and exit.
     pub check: Option<CheckFormat>,
+    /// The tree that is checked.
+    pub root: PathBuf,
     /// To be logged once logging has started: flags without effect, arguments that are not used.
     pub warnings: Vec<String>,
 }
@@ -160,7 +160,6 @@ impl Default for Config {
             job_summary_days: 0,
             job_summary: None,
             job_summary_short: false,
-            pause_profiling: None,
             container_runtime: None,
             container_labels: false,
             exporter_metrics: true,
@@ -170,6 +169,7 @@ impl Default for Config {
             once: None,
             list_fields: None,
             check: None,
+            root: PathBuf::from("/"),
             warnings: Vec::new(),
         }
     }

@@ -48,10 +48,11 @@ pub fn head(
     if !status.starts_with("204") {
         put(format_args!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"));
     }
-    for (name, value) in extra {
+    for (name, value) in &config.headers {
         put(format_args!("{name}: {value}\r\n"));
     }
-    for (name, value) in &config.headers {
+    // After those: of two policies for content a browser keeps to both.
+    for (name, value) in extra {
         put(format_args!("{name}: {value}\r\n"));
     }
     if config.headers.iter().all(|(name, _)| *name != "X-Content-Type-Options") {

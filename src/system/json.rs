@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use super::printable::acts_on_terminal;
+
 /// A JSON string.
 pub struct Json<'a>(pub &'a str);
 
@@ -14,7 +16,8 @@ impl std::fmt::Display for Json<'_> {
                 '"' => f.write_str("\\\"")?,
                 '\\' => f.write_str("\\\\")?,
                 '\n' => f.write_str("\\n")?,
-                control if control.is_control() => write!(f, "\\u{:04x}", u32::from(control))?,
+                // Each of them has four digits. JSON is read on terminals, too.
+                control if acts_on_terminal(control) => write!(f, "\\u{:04x}", u32::from(control))?,
                 other => f.write_char(other)?,
             }
         }
@@ -39,9 +42,10 @@ mod tests {
 
     #[test]
     fn a_parser_reads_what_was_written() {
-        let odd = "a \"b\"\\\n\t\r\u{1}\u{7f}\u{85}\u{e4}\u{1f600}";
+        let odd = "a \"b\"\\\n\t\r\u{1}\u{7f}\u{85}\u{e4}\u{1f600}\u{202e}\u{2028}";
         let mut text = String::new();
         push_object(&mut text, [("plain", "x"), (odd, odd)]);
+        assert!(!text.contains(acts_on_terminal), "{text}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value, serde_json::json!({ "plain": "x", odd: odd }));
         let mut text = String::new();

@@ -125,7 +125,7 @@ fn owners(proc_net: &Path, host: IpAddr, port: u16) -> io::Result<Vec<u32>> {
 }
 
 /// `0100007F:15B3`: words of 32 bits in the processor's byte order, and the port.
-fn local_address(text: &str) -> Option<(IpAddr, u16)> {
+pub fn local_address(text: &str) -> Option<(IpAddr, u16)> {
     let (ip, port) = text.split_once(':')?;
     let words = ip
         .as_bytes()

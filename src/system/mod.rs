@@ -8,6 +8,7 @@
 //! - [`listeners`]: who owns a listening socket.
 //! - [`logging`]: the log.
 //! - [`limits`]: limits of this process.
+//! - [`printable`]: text of strangers for a terminal.
 //! - [`process`]: usage, from `/proc/self`.
 //! - [`systemd`]: notifications to systemd.
 //! - [`threads`]: threads whose end ends the process.
@@ -20,6 +21,7 @@ pub mod json;
 pub mod limits;
 pub mod listeners;
 pub mod logging;
+pub mod printable;
 pub mod process;
 pub mod systemd;
 pub mod threads;

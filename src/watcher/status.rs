@@ -308,12 +308,12 @@ fn others(watches: &ActiveWatches) -> Vec<Group> {
     groups
 }
 
+/// The owner, how many there are, and the values of each metric added up.
+type Line = (String, usize, Vec<(String, f64)>);
+
 /// A line per entity of a kind, or, of links, per GPU or switch.
 fn lines(watches: &ActiveWatches, kind: Kind) -> Vec<(String, String)> {
     let is_link = matches!(kind, Kind::GpuLink | Kind::SwitchLink);
-    // Owner, how many there are, and the values of each metric added up.
-    /// Name of the kind, entities, and the sums by metric.
-    type Line = (String, usize, Vec<(String, f64)>);
     let mut lines: Vec<Line> = Vec::new();
     for (index, entity) in watches.inventory.entities.iter().enumerate().filter(|(_, entity)| entity.kind == kind) {
         let wanted: &[&str] = if is_link { &["gpu", "nvswitch"] } else { &["nvswitch", "cpu", "connectx"] };
@@ -335,7 +335,7 @@ fn lines(watches: &ActiveWatches, kind: Kind) -> Vec<(String, String)> {
             }
         }
     }
-    let line = |(name, count, sums): (String, usize, Vec<(String, f64)>)| {
+    let line = |(name, count, sums): Line| {
         let values = sums.into_iter().map(|(metric, value)| format!("{metric} {}", number_text(value)));
         let count = is_link.then(|| format!("{count} links"));
         let text: Vec<String> = count.into_iter().chain(values).collect();

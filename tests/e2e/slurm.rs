@@ -503,7 +503,7 @@ fn a_full_directory_loses_nobody() {
     let map = scratch.path("map");
     std::fs::create_dir(&map).unwrap();
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200", "tmpfs"]).arg(&map).status();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200,mode=0755", "tmpfs"]).arg(&map).status();
     assert!(mounted.unwrap().success(), "a tmpfs can be mounted");
     let _mounted = Mounted(map.clone());
     let tell = |name: &str, job: &str, gpus: &str| {

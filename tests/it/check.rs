@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -41,7 +42,7 @@ impl Checked {
 
     /// Questions that were not answered by ok, but for those about this machine and the other tests that run on it.
     fn complaints(&self) -> Vec<&Value> {
-        const OF_MACHINE: [&str; 4] = ["driver", "unit", "other engines", "other exporters"];
+        const OF_MACHINE: [&str; 5] = ["driver", "unit", "other engines", "other exporters", "kernel log"];
         let answers = self.report["answers"].as_array().unwrap().iter();
         let is_of_machine = |answer: &&Value| OF_MACHINE.contains(&answer["question"].as_str().unwrap());
         answers.filter(|answer| answer["status"] != "ok" && !is_of_machine(answer)).collect()
@@ -96,6 +97,26 @@ fn settings_and_files_that_are_wrong() {
     let mut command = bare_exporter();
     command.arg("-f").arg(scratch.write("counters.csv", GPU_TEMP)).arg("--libdcgm").arg(text);
     Checked::run(&mut command).says("library", "fail", "libdcgm.txt");
+}
+
+/// A text that would clear root's screen and set its title.
+const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;pwned\u{7}";
+
+#[test]
+fn escape_sequences_do_not_reach_the_terminal() {
+    let scratch = Scratch::new();
+    let name = format!("bad{ESCAPES}.csv");
+    let bad = scratch.write(&name, format!("DCGM_FI_NOPE{ESCAPES}, gauge, x\n{GPU_TEMP}"));
+    let is_clean = |command: &mut Command| {
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert!(!said.contains(|character: char| character.is_control() && character != '\n'), "{said:?}");
+        assert!(said.contains("bad\\x1b[2J") || said.contains("bad\\u001b[2J"), "{said}");
+    };
+    is_clean(exporter().args(["--check", "-f"]).arg(&bad));
+    is_clean(exporter().args(["--check=json", "-f"]).arg(&bad));
+    is_clean(exporter().args(["--check-counters", "-f"]).arg(&bad));
+    is_clean(exporter().arg("--config-file").arg(&bad));
 }
 
 #[test]
@@ -161,6 +182,20 @@ fn calls_that_hang() {
             });
         }
     });
+}
+
+/// No single call takes 10 s here.
+#[test]
+fn calls_that_are_slow_together() {
+    let scratch = Scratch::new();
+    let mut node = node();
+    node["faults"]["hang_ms"]["dcgmGetDeviceAttributes"] = 8_000.into();
+    node["faults"]["hang_ms"]["dcgmGetGpuStatus"] = 8_000.into();
+    let start = Instant::now();
+    let checked = Checked::run(&mut check(&scratch, &node));
+    checked.says("engine", "fail", "took more than 14 s together");
+    checked.says("hostname label", "ok", "hostname=");
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -368,7 +403,7 @@ fn a_machine_with_driver_unit_and_settings() {
     };
     let counters = scratch.write("counters.csv", GPU_TEMP);
     let ask = || {
-        let host = Host { root: root.clone() };
+        let host = Host { root: root.clone(), is_image: false, systemctl: None };
         let typed = ["--libdcgm".into(), simulator().into()];
         check::run(&host, &typed, |_| None).answers
     };
@@ -406,4 +441,176 @@ fn xid_119_is_named() {
     let checked = Checked::run(&mut check(&scratch, &node));
     let said = checked.report.to_string();
     assert!(said.contains("XID 119 on GPU 1"), "{:#}", checked.report);
+}
+
+/// A program of any user can answer as the exporter does; root's check must not take it for the exporter.
+#[test]
+fn a_stranger_that_answers_as_the_exporter_does() {
+    use std::io::Write;
+    let scratch = Scratch::new();
+    let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listening.local_addr().unwrap().port();
+    let path = scratch.path("stranger.sock");
+    let unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let answer = format!("HTTP/1.0 200 OK\r\n\r\nOK\nrunning{ESCAPES}\ndcgm_exporter_build_info{{version=\"9\"}} 1\n");
+    let of_unix = answer.clone();
+    std::thread::spawn(move || listening.incoming().for_each(|client| drop(client.unwrap().write(answer.as_bytes()))));
+    std::thread::spawn(move || unix.incoming().for_each(|client| drop(client.unwrap().write(of_unix.as_bytes()))));
+    let checked = Checked::run(check(&scratch, &node()).args(["-a", &format!("127.0.0.1:{port}")]));
+    checked.says("port", "fail", &format!("{port} is in use by another program"));
+    assert!(!checked.report.to_string().contains("pwned"), "{:#}", checked.report);
+    let checked = Checked::run(check(&scratch, &node()).arg("-a").arg(format!("unix://{}", path.display())));
+    checked.says("socket", "fail", "is in use by another program");
+    assert!(!checked.report.to_string().contains("pwned"), "{:#}", checked.report);
+}
+
+/// An image as BCM has it, checked on its head node. Its links mean its own files.
+#[test]
+fn an_image_is_checked_without_leaving_it() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let scratch = Scratch::new();
+    let image = scratch.path("image");
+    let write = |file: &str, bytes: &[u8]| {
+        let path = image.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    // The beginning of an ELF file for aarch64, which cannot run here.
+    let elf = |machine: u8| [b"\x7fELF\x02\x01".as_slice(), &[0; 12], &[machine, 0], &[0; 8]].concat();
+    let program = write("usr/bin/dcgm-exporter", &elf(183));
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    write("usr/lib/aarch64-linux-gnu/libdcgm.so.4.5.0", &elf(183));
+    symlink("libdcgm.so.4.5.0", image.join("usr/lib/aarch64-linux-gnu/libdcgm.so.4")).unwrap();
+    write(
+        "usr/lib/systemd/system/dcgm-exporter.service",
+        b"[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/usr/bin/dcgm-exporter\n\
+          EnvironmentFile=-/etc/dcgm-exporter/environment\nDevicePolicy=closed\nDeviceAllow=/dev/kmsg r\n",
+    );
+    std::fs::create_dir_all(image.join("etc/systemd/system/multi-user.target.wants")).unwrap();
+    let wants = image.join("etc/systemd/system/multi-user.target.wants/dcgm-exporter.service");
+    symlink("/usr/lib/systemd/system/dcgm-exporter.service", wants).unwrap();
+    write(
+        "etc/dcgm-exporter/environment",
+        b"DCGM_EXPORTER_COLLECTORS=/etc/dcgm-exporter/counters.csv\nDCGM_HPC_JOB_MAPPING_DIR=/run/dcgm-job-map\n",
+    );
+    // The same name exists outside, with one row more.
+    write("srv/real.csv", format!("{GPU_TEMP}{CLOCK}").as_bytes());
+    symlink("/srv/real.csv", image.join("etc/dcgm-exporter/counters.csv")).unwrap();
+    write("usr/lib/tmpfiles.d/dcgm-exporter.conf", b"d /run/dcgm-job-map 0755 root root -\n");
+    // What the shell of the head node has set is not the image's.
+    let ask =
+        || Checked::run(bare_exporter().env("DCGM_EXPORTER_COLLECTORS", "/nowhere.csv").arg("--root").arg(&image));
+    let checked = ask();
+    checked.says("program", "ok", "for aarch64");
+    checked.says("library", "ok", "for aarch64; it was not loaded");
+    checked.says("counters file", "ok", "image/srv/real.csv, 2 rows");
+    checked.says("unit", "ok", "enabled by dcgm-exporter.service");
+    checked.says("job map", "ok", "mode 0755");
+    checked.says("start limit", "ok", "again and again");
+    checked.says("kernel log", "ok", "/dev/kmsg");
+    checked.says("second engine", "ok", "none");
+    checked.says("left out", "ok", "need the node itself");
+    assert_eq!(checked.status, 0, "{:#}", checked.report);
+
+    // Links that lead out of the image find nothing, although the head node has the file.
+    let outside = scratch.write("outside.csv", GPU_TEMP);
+    std::fs::remove_file(image.join("etc/dcgm-exporter/counters.csv")).unwrap();
+    symlink(&outside, image.join("etc/dcgm-exporter/counters.csv")).unwrap();
+    write("usr/lib/aarch64-linux-gnu/libdcgm.so.4.5.0", &elf(62));
+    std::fs::create_dir_all(image.join("usr/lib/systemd/system/sysinit.target.wants")).unwrap();
+    let engine = image.join("usr/lib/systemd/system/sysinit.target.wants/nvidia-dcgm.service");
+    symlink("../nvidia-dcgm.service", engine).unwrap();
+    write("usr/lib/tmpfiles.d/dcgm-exporter.conf", b"d /run/dcgm-job-map 1777 root root -\n");
+    let checked = ask();
+    checked.says("counters file", "fail", "image");
+    checked.says("library", "fail", "is for x86_64, and the exporter for aarch64");
+    checked.says("second engine", "warn", "nvidia-dcgm.service is enabled");
+    checked.says("job map", "fail", "mode 1777");
+
+    let said = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let nowhere = said(bare_exporter().args(["--check", "--root", "/nowhere/at/all"]));
+    assert!(nowhere.contains("no such directory"), "{nowhere}");
+    let (_, alone) = refused(bare_exporter().arg("--root").arg(&image));
+    assert!(alone.contains("--root is for --check only"), "{alone}");
+}
+
+/// What a running systemd says counts more than the files that lie there.
+#[test]
+fn a_unit_as_systemd_shows_it() {
+    use dcgm_exporter::check::{self, Host};
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let counters = scratch.write("counters.csv", GPU_TEMP);
+    let unit = scratch.write(
+        "elsewhere.service",
+        format!("[Service]\nExecStart=/x -f {}\nProtectKernelLogs=yes\n", counters.display()),
+    );
+    let show = |unit: &str| {
+        let program =
+            scratch.write("systemctl", format!("#!/bin/sh\n[ \"$1\" = show ] || exit 1\ncat <<'END'\n{unit}\nEND\n"));
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let host = Host { root: "/".into(), is_image: false, systemctl: Some(program) };
+        let typed = ["--libdcgm".into(), simulator().into(), "-a".into(), "127.0.0.1:0".into()];
+        let answers = check::run(&host, &typed, |_| None).answers;
+        move |question: &str, status: &str, part: &str| {
+            let is_it = |answer: &&check::answers::Answer| {
+                answer.question == question && answer.status.name() == status && answer.found.contains(part)
+            };
+            assert!(answers.iter().any(|answer| is_it(&answer)), "no {status} '{part}': {}", answers.table());
+        }
+    };
+    let path = unit.display();
+    let says = show(&format!(
+        "Id=dcgm-exporter.service\nLoadState=loaded\nUnitFileState=enabled\nFragmentPath={path}\nDropInPaths=\n\
+         NeedDaemonReload=yes\nResult=start-limit-hit\nStartLimitIntervalUSec=10s\nStartLimitBurst=5\nRestartUSec=100ms\n\n\
+         Id=nvidia-dcgm.service\nUnitFileState=enabled\nActiveState=inactive\n"
+    ));
+    says("settings", "ok", "elsewhere.service");
+    says("counters file", "ok", "counters.csv, 1 rows");
+    says("unit", "ok", "elsewhere.service, enabled by dcgm-exporter.service");
+    says("unit", "warn", "have changed since systemd read them");
+    says("start limit", "fail", "given up");
+    says("start limit", "warn", "after 5 failed starts within 10 s");
+    says("kernel log", "warn", "ProtectKernelLogs=yes");
+    says("second engine", "warn", "nvidia-dcgm.service is enabled");
+    let says = show("Id=dcgm-exporter.service\nLoadState=masked\nUnitFileState=masked\nFragmentPath=/dev/null\n");
+    says("unit", "warn", "is masked");
+}
+
+#[test]
+fn tls_files_that_end_soon_and_job_files_that_others_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    scratch.write("cert.pem", params.self_signed(&key).unwrap().pem());
+    let key = scratch.write("key.pem", key.serialize_pem());
+    mode(&key, 0o644);
+    let web = scratch.write("web.yml", "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n");
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    mode(&jobs, 0o755);
+    std::fs::write(jobs.join("0"), "17\n").unwrap();
+    std::fs::write(jobs.join("job.17"), "user=ann\n").unwrap();
+    mode(&jobs.join("0"), 0o644);
+    mode(&jobs.join("job.17"), 0o644);
+    let ask = || {
+        let mut command = check(&scratch, &node());
+        Checked::run(command.arg("--web-config-file").arg(&web).arg("--hpc-job-mapping-dir").arg(&jobs))
+    };
+    let checked = ask();
+    checked.says("TLS files", "fail", "is valid until Wed, 01 Jan 2020");
+    checked.says("TLS files", "warn", "has mode 0644: every user can read the private key");
+    checked.says("job map permissions", "warn", "every user can read whose jobs run here");
+    mode(&jobs.join("job.17"), 0o640);
+    mode(&jobs.join("0"), 0o666);
+    mode(&key, 0o600);
+    let checked = ask();
+    checked.says("job map permissions", "warn", "others than root can write in");
+    checked.says("TLS files", "ok", "has mode 0600");
+    mode(&jobs.join("0"), 0o644);
+    ask().says("job map permissions", "ok", "has mode 0755");
 }
