@@ -502,8 +502,10 @@ fn a_full_directory_loses_nobody() {
     let scratch = Scratch::new();
     let map = scratch.path("map");
     std::fs::create_dir(&map).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200,mode=0755", "tmpfs"]).arg(&map).status();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200,mode=0755", "tmpfs"])
+        .arg(&map)
+        .status();
     assert!(mounted.unwrap().success(), "a tmpfs can be mounted");
     let _mounted = Mounted(map.clone());
     let tell = |name: &str, job: &str, gpus: &str| {
