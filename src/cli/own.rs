@@ -397,8 +397,11 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("WHAT"),
         default: "full",
         help: "What the page at / shows to people: full, gpus or off",
-        details: "full: GPUs, their jobs and users, problems and what to do. gpus: the same without names of users and jobs. off: links to \
-                  /metrics and /health alone. /?text is the same page for a terminal, /status.json for programs.",
+        details: "full: GPUs, their jobs and users, problems and what to do. gpus: without names of users and jobs. \
+                  off: links to /metrics and /health alone. /?text is the same page for a terminal, /status.json for \
+                  programs.",
+        example: "--status-page gpus",
+        choices: &["full", "gpus", "off"],
         apply: |config, value| {
             config.status_page = match value {
                 "off" => StatusPage::Off,
@@ -415,8 +418,9 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_DIR",
         kind: Kind::Value("DIR"),
         default: "",
-        help: "Directory for <hostname>.json, this exporter's address for Prometheus' file_sd",
-        details: "It is written when the exporter serves, and removed when it is stopped.",
+        help: "Directory for a file with this exporter's address, for Prometheus' file_sd",
+        details: "The file is <hostname>.json. It is written when the exporter serves, and removed when it is stopped.",
+        example: "--file-sd-dir /shared/prometheus-targets",
         apply: path!(file_sd_dir),
         ..FLAG
     },
@@ -425,8 +429,9 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "The address in that file, instead of the node's name and the port",
-        details: "HOST:PORT, for where others reach the exporter by another name than the node's.",
+        help: "HOST:PORT to write into that file, instead of the node's name and port",
+        details: "For nodes that others reach under another name.",
+        example: "--file-sd-dir /shared/prometheus-targets --file-sd-address gpu-node-1.cluster:9400",
         apply: |config, value| {
             config.file_sd_address = match ListenAddress::parse(value) {
                 _ if value.is_empty() => None,
@@ -616,7 +621,9 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
         default: "true",
         help: "Count what each job of the job map uses of its GPUs",
-        details: "dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. --job-accounting=false: do not.",
+        details: "In dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. \
+                  --job-accounting=false switches it off.",
+        example: "--job-accounting=false",
         apply: switch!(job_accounting),
         ..FLAG
     },
@@ -626,8 +633,9 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DIR"),
         default: "",
         help: "Directory for one JSON file per job, with what it used of its GPUs",
-        details: "Written at every collection while the job runs, and at its end. After a restart the exporter goes on with them. Needs \
-                  --hpc-job-mapping-dir.",
+        details: "Written at every collection while the job runs, and at its end. After a restart the exporter \
+                  continues them. Needs --hpc-job-mapping-dir.",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-jobs",
         apply: path!(job_summaries),
         check: |config| {
             if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
@@ -644,6 +652,7 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DAYS"),
         default: "7",
         help: "Days after which such a file is removed; 0 is never",
+        example: "--job-summary-days 30",
         apply: |config, value| {
             config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
             Ok(())
@@ -655,8 +664,9 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY",
         kind: Kind::Value("ID"),
         default: "",
-        help: "Print what this job used of its GPUs, and exit",
-        details: "From its file in --job-summary-dir; exits with 1 if there is none.",
+        help: "Print what this job used of its GPUs and exit",
+        details: "From its file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
+        example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-jobs",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());
             Ok(())
@@ -667,6 +677,7 @@ const JOBS: &[Flag] = &[
         long: "job-summary-short",
         variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
         help: "Let --job-summary print one line, for a job's comment",
+        example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-jobs",
         apply: switch!(job_summary_short),
         ..FLAG
     },
