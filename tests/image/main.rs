@@ -313,7 +313,9 @@ fn works_by_socket(node: &Node) {
     );
     let report = text(&node.output("dcgm-exporter --check"));
     assert!(
-        report.contains("web.yml: HTTPS, users: 0") && report.contains("9400 is served with TLS or a password"),
+        report.contains("web.yml: HTTPS, users: 0")
+            && report.contains("9400 is served by this exporter")
+            && report.contains("with TLS or a password"),
         "{report}"
     );
     node.run("sed -i /WEB_CONFIG/d /etc/dcgm-exporter/environment; rm /etc/dcgm-exporter/server.* /etc/dcgm-exporter/web.yml /etc/dcgm-exporter/curlrc");
