@@ -35,7 +35,7 @@ run: build simulator
 # Everything that must hold; needs Rust and a C compiler.
 test: check-format lint audit unit
 
-# Licences, sources and advisories of what is linked in. What needs a network that is not there is said, not failed.
+# Licences, sources and advisories of what is linked in. Without a network it prints what it could not check.
 audit:
 	dist/audit.sh
 

@@ -30,7 +30,7 @@ if [ -n "${ADVISORY_DB:-}" ]; then
     say "advisories of $ADVISORY_DB; cargo-deny was not asked, it wants a repository of its own"
     exit 0
 fi
-# With an old copy and no network the copy's advisories count, and its age is said.
+# With an old copy and no network it uses the copy, and prints its age.
 if timeout 60 "$deny" --locked fetch db 2>target/audit.log; then
     "$deny" --locked check advisories
     timeout 120 "$audit" audit --deny warnings

@@ -98,12 +98,7 @@ rm "$out/root/usr/share/dcgm-exporter/config.sha256"
 zsh=$out/root/usr/share/zsh
 mv "$zsh/site-functions" "$zsh/vendor-completions"
 description="Polls NVIDIA DCGM and serves its fields on port 9400, as NVIDIA's dcgm-exporter does."
-python3 - "$out/engine-link" <<'END'
-import sys
-text = open("dist/package/engine-link.sh").read()
-# Comments without the line for shellcheck.
-open(sys.argv[1], "w").write("".join(line for line in text.splitlines(True) if not line.startswith("# shellcheck")))
-END
+sed '/^# shellcheck/d' dist/package/engine-link.sh >"$out/engine-link"
 
 # with_link FILE: with the functions of engine-link.sh.
 with_link() {

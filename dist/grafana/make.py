@@ -89,6 +89,14 @@ def graph(title, unit, queries, legend=LEGEND, description="", low=0, high=None,
     return filled(panel, title, description, unit, queries, legend)
 
 
+def sent_and_received(title, aggregation, sent, received):
+    queries = [
+        (f"{aggregation} ({sent}{{{GPU}}})", LEGEND + " sent"),
+        (f"-({aggregation} ({received}{{{GPU}}}))", LEGEND + " received"),
+    ]
+    return graph(title, "Bps", queries, low=None, description="Received is drawn downward.")
+
+
 def number(title, unit, expression, description="", bad_from=None, width=4):
     steps = [models.Threshold(value=None, color="green")]
     if bad_from is not None:
@@ -193,16 +201,7 @@ def node():
                 ],
                 high=1,
             ),
-            graph(
-                "PCIe",
-                "Bps",
-                [
-                    (f"{EACH} (DCGM_FI_PROF_PCIE_TX_BYTES{{{GPU}}})", LEGEND + " sent"),
-                    (f"-({EACH} (DCGM_FI_PROF_PCIE_RX_BYTES{{{GPU}}}))", LEGEND + " received"),
-                ],
-                low=None,
-                description="Received is drawn downward.",
-            ),
+            sent_and_received("PCIe", EACH, "DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_FI_PROF_PCIE_RX_BYTES"),
             graph(
                 "Jobs",
                 "none",
@@ -447,16 +446,7 @@ def links():
                 bad_from=1,
                 width=6,
             ),
-            graph(
-                "NVLink throughput",
-                "Bps",
-                [
-                    (f"{WHOLE} (DCGM_FI_PROF_NVLINK_TX_BYTES{{{GPU}}})", LEGEND + " sent"),
-                    (f"-({WHOLE} (DCGM_FI_PROF_NVLINK_RX_BYTES{{{GPU}}}))", LEGEND + " received"),
-                ],
-                low=None,
-                description="Received is drawn downward.",
-            ),
+            sent_and_received("NVLink throughput", WHOLE, "DCGM_FI_PROF_NVLINK_TX_BYTES", "DCGM_FI_PROF_NVLINK_RX_BYTES"),
             graph(
                 "Links down",
                 "none",

@@ -24,7 +24,7 @@ const DAY: u64 = 24 * 60 * 60;
 const SOON: u64 = 14 * DAY;
 const FIX: &str = "renew it; the exporter reads a file that has changed by itself";
 
-/// What is said of problems of the web configuration itself is said elsewhere.
+/// Files of the web configuration, once it can be read: [`super::settings::web`] reports one that cannot.
 pub fn tls_files(host: &Host, config: &Config, answers: &mut Answers) {
     let Some(file) = &config.web_config else { return };
     let Some(text) = files::read(file, LARGEST_FILE).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {

@@ -128,9 +128,7 @@ impl Asker {
 pub(super) fn models(inventory: &Inventory) -> BTreeMap<&str, Vec<usize>> {
     let mut models: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, entity) in inventory.entities.iter().enumerate().filter(|(_, entity)| entity.kind == Kind::Gpu) {
-        let label =
-            |wanted: &str| entity.labels.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str());
-        let model = label("modelName").filter(|model| !model.is_empty()).unwrap_or("GPUs without a name");
+        let model = entity.label("modelName").filter(|model| !model.is_empty()).unwrap_or("GPUs without a name");
         models.entry(model).or_default().push(index);
     }
     models

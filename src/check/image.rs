@@ -35,23 +35,7 @@ pub fn parse(
     arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, String> {
-    const FLAG: &str = "--config-file";
-    const VARIABLE: &str = "DCGM_EXPORTER_CONFIG_FILE";
-    // The configuration file is read while the settings are understood, the others later.
-    let mut is_value = false;
-    let arguments = arguments.into_iter().map(|argument| {
-        let is_path = std::mem::replace(&mut is_value, argument == FLAG);
-        match argument.to_str().and_then(|text| text.strip_prefix(FLAG)?.strip_prefix('=')) {
-            Some(path) => format!("{FLAG}={}", host.at(path).display()).into(),
-            None if is_path => host.at(argument).into_os_string(),
-            None => argument,
-        }
-    });
-    let variable = |name: &str| {
-        let value = variable(name)?;
-        Some(if name == VARIABLE { host.at(value).into_os_string() } else { value })
-    };
-    let mut command = cli::parse(arguments.collect::<Vec<_>>(), variable)?;
+    let mut command = cli::parse_in(arguments, variable, |file| host.at(file))?;
     if let Command::Run(config) = &mut command {
         config.collectors = host.at(&config.collectors);
         config.web_config = config.web_config.as_ref().map(|file| host.at(file));

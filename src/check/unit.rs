@@ -288,7 +288,7 @@ pub fn second_engine(host: &Host, config: &Config, shown: Option<&Shown>, answer
             answers.ok(QUESTION, format!("none: {names} is enabled, and the exporter uses it"))
         }
         (_, []) => answers.ok(QUESTION, "none: no service of a host engine is enabled"),
-        // What it means for these GPUs is said where engines were asked.
+        // 'other engines' has what it means for these GPUs.
         (EngineSelection::Embedded, units) if units.iter().all(runs) => {
             answers.ok(QUESTION, format!("{names} runs beside the exporter's own; see 'other engines'"))
         }

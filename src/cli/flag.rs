@@ -46,8 +46,6 @@ pub enum Effect {
     None(&'static str),
     /// For Kubernetes: refused when it differs from its default.
     Kubernetes,
-    /// Not here yet: refused when it differs from its default; the reason, and what to use instead.
-    Refused(&'static str),
 }
 
 /// Why a value was not taken.
@@ -131,7 +129,7 @@ mod tests {
     fn the_table_is_whole() {
         for (index, flag) in all().enumerate() {
             assert!(!flag.long.is_empty() && !flag.variable.is_empty());
-            let is_refused = matches!(flag.effect, Effect::Kubernetes | Effect::Refused(_));
+            let is_refused = matches!(flag.effect, Effect::Kubernetes);
             assert!(!flag.help.is_empty() || is_refused, "--{} has no help", flag.long);
             assert!(!flag.help.ends_with('.') && flag.help.len() <= LONGEST_HELP, "--{}: {}", flag.long, flag.help);
             assert!(flag.details.is_empty() || flag.details.ends_with(['.', ':']), "--{}", flag.long);

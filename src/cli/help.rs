@@ -63,7 +63,6 @@ pub fn of_flag(name: &str, width: usize) -> Result<String, String> {
     match flag.effect {
         Effect::Yes => wrap(&mut text, "  ", width, &sentence(flag.help)),
         Effect::None(why) => wrap(&mut text, "  ", width, &format!("Accepted without effect: {}", sentence(why))),
-        Effect::Refused(why) => wrap(&mut text, "  ", width, &format!("Refused: {}", sentence(why))),
         Effect::Kubernetes => wrap(&mut text, "  ", width, "For Kubernetes: refused when it is not at its default."),
     }
     if !flag.details.is_empty() {
@@ -84,14 +83,6 @@ pub fn help_inherited(width: usize) -> String {
     let mut text = String::from("Accepted without effect, so that command lines for dcgm-exporter work:\n");
     for flag in inherited::FLAGS {
         if let Effect::None(why) = flag.effect {
-            in_full(&mut text, flag, why, width);
-        }
-    }
-    if inherited::FLAGS.iter().any(|flag| matches!(flag.effect, Effect::Refused(_))) {
-        text.push_str("\nRefused when given:\n");
-    }
-    for flag in inherited::FLAGS {
-        if let Effect::Refused(why) = flag.effect {
             in_full(&mut text, flag, why, width);
         }
     }

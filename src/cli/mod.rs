@@ -22,7 +22,7 @@ pub mod values;
 
 use crate::config::Config;
 
-pub use parse::{parse, typed_check, typed_root};
+pub use parse::{parse, parse_in, typed_check, typed_root};
 
 /// What the command line asks for.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! the table's default.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::flag::{self, Effect, Flag, Kind, Refusal};
 use super::{Command, completion, help, man, values};
@@ -18,6 +18,15 @@ use crate::system::files;
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, String> {
+    parse_in(arguments, environment, |path| PathBuf::from(path))
+}
+
+/// The same; the configuration file is read where `locate` has the path that is given.
+pub fn parse_in(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+    locate: impl Fn(&str) -> PathBuf,
 ) -> Result<Command, String> {
     let typed = match read_arguments(arguments)? {
         Typed::Values(values) => values,
@@ -37,7 +46,8 @@ pub fn parse(
     let given_for = |name: &str| flag::all().zip(&given).find(|(flag, _)| flag.long == name)?.1.as_ref();
     let mut file = None;
     if let Some((path, origin)) = given_for("config-file").filter(|(path, _)| !path.is_empty()) {
-        let path = values::absolute(path).map_err(|right| refused(Refusal::Value(right), origin, path))?;
+        let located = locate(path).display().to_string();
+        let path = values::absolute(&located).map_err(|right| refused(Refusal::Value(right), origin, path))?;
         let ConfigFile { settings, rows, collections, warnings, .. } = read_file(&path, origin)?;
         // A counters file that is given counts before the rows.
         config.rows = rows.filter(|_| given_for("collectors").is_none());
@@ -64,6 +74,9 @@ pub fn parse(
             config.warnings.push(format!("{name} has no effect: {why}"));
         }
         origins.push((flag, value, origin));
+    }
+    if let Some((path, _)) = file {
+        config.config_file = Some(path);
     }
     for (flag, value, origin) in &origins {
         (flag.check)(&mut config).map_err(|refusal| refused(refusal, origin, value))?;

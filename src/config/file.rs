@@ -118,7 +118,7 @@ struct Parser {
     patterns: usize,
 }
 
-/// How much DCGM is to keep, as far as it is said, and where.
+/// How much DCGM is to keep, as far as the file has it, and where in the file.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kept {
     age: Option<(Duration, Position)>,

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use crate::system::unix_socket;
 
 /// An answer's head is at most this long.
 const MOST_HEAD: usize = 16 * 1024;
@@ -54,12 +54,8 @@ pub fn get(socket: &Path, path: &str, most: usize, until: Instant) -> Result<(u1
     }
 }
 
-/// Connects without waiting: a listener that accepts nobody would hold a plain connect for ever.
 fn connect(socket: &Path) -> std::io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
-    let stream = UnixStream::from(stream);
+    let stream = UnixStream::from(unix_socket::connect(socket)?);
     stream.set_nonblocking(false)?;
     Ok(stream)
 }

@@ -17,7 +17,7 @@ use crate::system::logging::Throttle;
 const REQUEST: Duration = Duration::from_secs(2);
 /// All requests of one look.
 pub const ROUND: Duration = Duration::from_secs(10);
-/// A list of 1,000 containers has about 2 MB; what is said of one container, 10 kB.
+/// A list of 1,000 containers has about 2 MB; the answer about one container, 10 kB.
 const MOST_OF_LIST: usize = 8 << 20;
 const MOST_OF_CONTAINER: usize = 1 << 20;
 const MOST_CONTAINERS: usize = 1024;
@@ -62,8 +62,7 @@ impl Runtime {
             if Instant::now() >= end {
                 return Err(format!("it needs more than {} s for {} containers", ROUND.as_secs(), listed.len()));
             }
-            let until = end.min(Instant::now() + REQUEST);
-            let said = self.ask(&format!("/containers/{id}/json"), MOST_OF_CONTAINER, until);
+            let said = self.ask(&format!("/containers/{id}/json"), MOST_OF_CONTAINER, end);
             let gpus = said.and_then(|said| {
                 gpus_of(&said).map_err(|Malformed(at)| format!("what it says of it is malformed at byte {at}"))
             });
@@ -198,7 +197,7 @@ fn request(reader: &mut Reader<'_>) -> json::Result<Option<Vec<Gpu>>> {
 }
 
 /// One GPU as NVIDIA's container toolkit names it: `all`, an index, `GPU-UUID`, `MIG-UUID`, or `MIG-GPU-UUID/7/0` for a
-/// compute instance of instance 7. Others (`none`, `void`, `0:1`) come to nothing.
+/// compute instance of instance 7. Others (`none`, `void`, `0:1`) name no GPU.
 fn gpu(text: &str) -> Option<Gpu> {
     if text == "all" {
         return Some(Gpu::All);

@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-
 use crate::config::engine::{Address, DEFAULT_PORT};
+use crate::system::unix_socket;
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 /// glibc's resolver needs some tens of kilobytes.
@@ -23,7 +22,7 @@ pub fn first_answering(places: &[Address]) -> Option<&Address> {
 /// Whether somebody listens where a host engine should.
 pub fn answers(address: &Address) -> bool {
     match address {
-        Address::Unix(path) => connect_unix(path).is_ok(),
+        Address::Unix(path) => unix_socket::connect(path).is_ok(),
         Address::Tcp(address) => {
             let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             let address = match has_port {
@@ -60,11 +59,4 @@ fn resolve(address: String) -> Vec<SocketAddr> {
             Vec::new()
         }
     }
-}
-
-/// Without waiting: the queue of an engine that hangs may be full, and a plain connect would hang with it.
-fn connect_unix(path: &str) -> rustix::io::Result<()> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)
 }

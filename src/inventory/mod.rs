@@ -111,6 +111,11 @@ pub struct Entity {
 }
 
 impl Entity {
+    /// The value of a label that names it.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
     /// One that belongs to no GPU.
     fn of_node(group: EntityGroup, id: u32, kind: Kind, labels: Labels) -> Entity {
         Entity {

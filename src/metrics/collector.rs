@@ -58,6 +58,40 @@ struct Watched {
     watch: Watch,
 }
 
+/// What came of watching some fields.
+#[derive(Default)]
+struct Made {
+    watches: Vec<Watched>,
+    refused: Vec<(u16, Error)>,
+    no_room: Vec<Error>,
+}
+
+impl Made {
+    /// Watches fields of a kind, those of each interval apart, as `watch` does for some of them.
+    ///
+    /// Errors: only a lost connection.
+    #[allow(clippy::too_many_arguments)]
+    fn watch(
+        &mut self,
+        session: &Rc<Session>,
+        plan: &Plan,
+        schedule: Schedule,
+        field_groups: &mut FieldGroups,
+        kind: Kind,
+        fields: &[u16],
+        watch: impl Fn(&mut Watcher<'_>, &[u16]) -> Result<()>,
+    ) -> Result<()> {
+        for (interval, ids) in by_interval(plan, fields) {
+            let mut watcher = Watcher::new(session, schedule.of(interval), Keep::Latest, field_groups);
+            watch(&mut watcher, &ids)?;
+            self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
+            self.refused.extend(watcher.refused);
+            self.no_room.extend(watcher.no_room);
+        }
+        Ok(())
+    }
+}
+
 /// An engine has room for 62 groups, and others want some: beyond this many, groups are not split.
 const MOST_WATCHES: usize = 40;
 
@@ -107,18 +141,14 @@ impl Collector {
         let rest = schedule.of(None);
         let table = Table::new(plan, inventory);
         let mut field_groups = FieldGroups::default();
-        let (mut watches, mut refused, mut no_room) = (Vec::new(), Vec::new(), Vec::new());
+        let mut made = Made::default();
         for fields in &plan.fields {
-            for (interval, ids) in by_interval(plan, &fields.ids) {
-                let every = schedule.of(interval);
-                let mut watcher = Watcher::new(session, every, Keep::Latest, &mut field_groups);
-                watch_fields(&mut watcher, plan, inventory, fields.kind, &ids)?;
-                let kind = fields.kind;
-                watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
-                refused.extend(watcher.refused);
-                no_room.extend(watcher.no_room);
-            }
+            let kind = fields.kind;
+            made.watch(session, plan, schedule, &mut field_groups, kind, &fields.ids, |watcher, ids| {
+                watch_fields(watcher, plan, inventory, kind, ids)
+            })?;
         }
+        let Made { watches, mut refused, mut no_room } = made;
         let keys: Vec<Option<Key>> = inventory.entities.iter().map(|entity| memory.key(entity)).collect();
         let (wanted, shown): (Vec<_>, Vec<_>) = (plan.computed().collect(), plan.shown().collect());
         let mut wanted_events = Wanted::default();
@@ -261,18 +291,7 @@ impl Collector {
         }
         let mut outcome = Outcome::default();
         outcome.note(self.session.update_all_fields())?;
-        let mut context = Context {
-            inventory,
-            keys: &self.keys,
-            now,
-            parts: &mut memory.parts,
-            table: &self.table,
-            jobs: &memory.jobs,
-            events: &[],
-            engine_time: memory.next_event.map_or(now, |cursor| cursor.next),
-            set_back: None,
-            events_failed: None,
-        };
+        let mut context = Context::new(inventory, &self.keys, &self.table, now, memory);
         for source in self.sources.iter_mut().filter(|source| source.reads_between_collections()) {
             outcome.note(source.collect(&mut context, &mut self.computed))?;
         }
@@ -343,13 +362,7 @@ impl Collector {
             self.watches.retain(|watched| watched.kind != kind);
             let ids: Vec<u16> =
                 fields.ids.iter().copied().filter(|field| !self.switch_fields.leaves_out((kind, *field))).collect();
-            for (interval, ids) in by_interval(plan, &ids) {
-                let every = self.schedule.of(interval);
-                let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
-                watch_fields(&mut watcher, plan, inventory, kind, &ids)?;
-                self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
-                self.no_room.extend(watcher.no_room);
-            }
+            self.watch_more(plan, kind, &ids, |watcher, ids| watch_fields(watcher, plan, inventory, kind, ids))?;
         }
         Ok(change)
     }
@@ -380,14 +393,7 @@ impl Collector {
                 }
                 Ok(()) => {}
             }
-            for (interval, fields) in by_interval(plan, &with_value) {
-                let every = self.schedule.of(interval);
-                let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
-                watcher.watch(&ids, &fields)?;
-                let kind = Kind::Gpu;
-                self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
-                self.no_room.extend(watcher.no_room);
-            }
+            self.watch_more(plan, Kind::Gpu, &with_value, |watcher, fields| watcher.watch(&ids, fields))?;
             if !with_value.is_empty() {
                 parts.into_iter().for_each(|(part, index)| self.table.answers_for(part, index));
             }
@@ -396,6 +402,23 @@ impl Collector {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// Watches fields beside what is watched already. Fields that are refused were watched before, or are no rows of theirs.
+    ///
+    /// Errors: only a lost connection.
+    fn watch_more(
+        &mut self,
+        plan: &Plan,
+        kind: Kind,
+        fields: &[u16],
+        watch: impl Fn(&mut Watcher<'_>, &[u16]) -> Result<()>,
+    ) -> Result<()> {
+        let mut made = Made::default();
+        made.watch(&self.session, plan, self.schedule, &mut self.field_groups, kind, fields, watch)?;
+        self.watches.extend(made.watches);
+        self.no_room.extend(made.no_room);
+        Ok(())
     }
 
     /// Collections after which every field of the switch module has a new sample: the steps of [`SwitchFields`].
@@ -424,19 +447,8 @@ impl Collector {
             memory.parts.started = memory.parts.started.min(last_read);
             memory.jobs.set_back(last_read);
         }
-        let engine_time = memory.next_event.map_or(now, |cursor| cursor.next);
-        let mut context = Context {
-            inventory,
-            keys: &self.keys,
-            now,
-            parts: &mut memory.parts,
-            table: &self.table,
-            jobs: &memory.jobs,
-            events: &self.events.read,
-            engine_time,
-            set_back,
-            events_failed: failed.first(),
-        };
+        let mut context = Context::new(inventory, &self.keys, &self.table, now, memory);
+        (context.events, context.set_back, context.events_failed) = (&self.events.read, set_back, failed.first());
         for source in &mut self.sources {
             let start = Instant::now();
             let collected = source.collect(&mut context, &mut self.computed);

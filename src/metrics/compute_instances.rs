@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::number::Number;
-use super::plan::{FIELD_XID, Plan};
+use super::plan::{Asked, FIELD_XID, Plan, Scale};
 use super::table::Table;
 use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId, Library};
@@ -32,15 +32,12 @@ pub fn to_ask(
     for (index, entity) in instances.filter(|(_, entity)| entity.id.group == EntityGroup::Instance) {
         let mut parts = inventory.compute_instances.iter().filter(|part| part.instance == entity.id.id);
         let (Some(part), None) = (parts.next(), parts.next()) else { continue };
-        let lacks: Vec<u16> = fields.iter().copied().filter(|field| !has_value(table, index, *field)).collect();
+        let has_value = |id: u16| table.number(index, Asked { id, scale: Scale::One }) != Number::Blank;
+        let lacks: Vec<u16> = fields.iter().copied().filter(|field| !has_value(*field)).collect();
         if !lacks.is_empty() {
             let part = EntityId::new(EntityGroup::ComputeInstance, part.entity);
             to_ask.entry(lacks).or_default().push((part, index));
         }
     }
     to_ask
-}
-
-fn has_value(table: &Table, index: usize, field: u16) -> bool {
-    table.cells(index).any(|(id, number, _)| id == field && number != Number::Blank)
 }

@@ -91,7 +91,7 @@ impl FatalXid {
 pub fn sentence(gpu: u32, entities: &[Entity]) -> String {
     let known = entities.iter().find(|entity| entity.gpu == Some(gpu));
     let name = known.map_or_else(String::new, |entity| {
-        let pci = entity.labels.iter().find(|(name, _)| *name == "pci_bus_id").map(|(_, pci)| pci.as_str());
+        let pci = entity.label("pci_bus_id");
         format!(" ({}{}{})", entity.gpu_uuid, if pci.is_some() { ", " } else { "" }, pci.unwrap_or_default())
     });
     format!(

@@ -36,11 +36,10 @@ impl Identity {
         if !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
             return None;
         }
-        let profile = entity.labels.iter().find(|(name, _)| *name == "GPU_I_PROFILE");
         let instance = entity.gpu_instance.map(|id| Instance {
             id,
             uuid: entity.uuid.clone(),
-            profile: profile.map(|(_, profile)| profile.clone()).unwrap_or_default(),
+            profile: entity.label("GPU_I_PROFILE").unwrap_or_default().to_owned(),
         });
         Some(Identity { gpu: entity.gpu_uuid.clone(), instance })
     }

@@ -115,9 +115,7 @@ impl Memory {
     /// Notes whose accounts a GPU or instance belongs to from now on. Returns whether that is new.
     pub fn set_account_jobs(&mut self, now: i64, entity: &Entity, jobs: &[&str]) -> bool {
         let Some(key) = self.key(entity) else { return false };
-        let label = |wanted: &str| {
-            entity.labels.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
-        };
+        let label = |name: &str| entity.label(name).unwrap_or_default().to_owned();
         let instance = entity.gpu_instance.map(|id| id.to_string()).unwrap_or_default();
         let uuid = match entity.uuid.is_empty() {
             true => format!("{}/{instance}", entity.gpu_uuid),

@@ -96,7 +96,7 @@ pub struct Plan {
     /// By name.
     pub labels: Vec<LabelRow>,
     pub fields: Vec<KindFields>,
-    /// Rows that come to nothing here: name and reason.
+    /// Rows without a metric here: name and reason.
     pub skipped: Vec<(String, String)>,
     /// Of fields that are in a collection of the configuration file.
     intervals: HashMap<u16, Duration>,

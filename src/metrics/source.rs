@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::events::{Event, Wanted};
 use super::identity::Key;
 use super::job_timeline::JobTimeline;
-use super::memory::{Extras, Parts, Windows};
+use super::memory::{Extras, Memory, Parts, Windows};
 use super::sample::Samples;
 use super::table::Table;
 use super::watches::FieldGroups;
@@ -93,7 +93,29 @@ pub struct Context<'a> {
     pub events_failed: Option<&'a Error>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// Without events: what a collection read of them is put in afterwards.
+    pub fn new(
+        inventory: &'a Inventory,
+        keys: &'a [Option<Key>],
+        table: &'a Table,
+        now: i64,
+        memory: &'a mut Memory,
+    ) -> Context<'a> {
+        Context {
+            inventory,
+            keys,
+            now,
+            parts: &mut memory.parts,
+            table,
+            jobs: &memory.jobs,
+            events: &[],
+            engine_time: memory.next_event.map_or(now, |cursor| cursor.next),
+            set_back: None,
+            events_failed: None,
+        }
+    }
+
     /// For a source to end with that works with events: fails if some could not be read.
     pub fn events_complete(&self) -> Result<()> {
         self.events_failed.map_or(Ok(()), |error| Err(error.clone()))

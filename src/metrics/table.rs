@@ -107,9 +107,11 @@ impl Table {
         if let Some(&index) = self.by_id.get(&entity)
             && let Some(column) = self.column(index, reading.field)
         {
-            // Watched last, so what the instance itself says is there.
-            let is_part = entity.group == EntityGroup::ComputeInstance;
-            if is_part && self.cells[self.entries[index].first + column].number != Number::Blank {
+            // An instance may share a cell with its compute instance. In whatever order they are read, its own value counts
+            // before the part's, and a blank of neither takes the other's value away.
+            let has_value = self.cells[self.entries[index].first + column].number != Number::Blank;
+            let brings_none = !matches!(reading.value, Value::Int(_) | Value::Double(_));
+            if has_value && (entity.group == EntityGroup::ComputeInstance || brings_none) {
                 return;
             }
             self.put_at(index, column, reading);
@@ -126,7 +128,7 @@ impl Table {
     }
 
     fn column(&self, index: usize, field: u16) -> Option<usize> {
-        self.columns.get(self.entries[index].columns)?.ids.binary_search(&field).ok()
+        self.columns.get(self.entries.get(index)?.columns)?.ids.binary_search(&field).ok()
     }
 
     fn put_at(&mut self, index: usize, column: usize, reading: &Reading<'_>) {
@@ -186,8 +188,8 @@ impl Table {
 
     /// The same of one field; `None` also for one that is not asked for.
     pub fn interval(&self, entity: usize, field: u16) -> Option<Duration> {
-        let columns = self.columns.get(self.entries.get(entity)?.columns)?;
-        columns.intervals[columns.ids.binary_search(&field).ok()?]
+        let column = self.column(entity, field)?;
+        self.intervals(entity)[column]
     }
 
     /// Takes all values of an entity back.
@@ -199,17 +201,14 @@ impl Table {
 
     /// Takes one value back.
     pub fn blank_cell(&mut self, entity: usize, field: u16) {
-        let entry = &self.entries[entity];
-        let column = self.columns.get(entry.columns).and_then(|columns| columns.ids.binary_search(&field).ok());
-        if let Some(column) = column {
-            self.cells[entry.first + column] = Cell::default();
+        if let Some(column) = self.column(entity, field) {
+            self.cells[self.entries[entity].first + column] = Cell::default();
         }
     }
 
     fn cell(&self, entity: usize, field: u16) -> Option<&Cell> {
-        let entry = self.entries.get(entity)?;
-        let column = self.columns.get(entry.columns)?.ids.binary_search(&field).ok()?;
-        self.cells.get(entry.first + column)
+        let column = self.column(entity, field)?;
+        self.cells.get(self.entries[entity].first + column)
     }
 
     /// Values of the label rows of an entity, by label name; blank ones are left out.
@@ -246,5 +245,43 @@ fn columns(plan: &Plan, kind: Kind, ids: &[u16]) -> Columns {
         intervals: ids.iter().map(|id| plan.interval_of(*id)).collect(),
         labels: ids.iter().map(|id| feeds(*id)).collect(),
         label_names: of_kind.iter().map(|row| row.name.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::source::tests::instance;
+
+    /// A group that cannot be read is split, and its halves are read behind the compute instances.
+    #[test]
+    fn an_instances_own_value_counts_before_its_parts_in_whatever_order_they_are_read() {
+        const FIELD: u16 = 252;
+        let own = instance(3, 0);
+        let part = EntityId::new(EntityGroup::ComputeInstance, 17);
+        let inventory = Inventory { entities: vec![own.clone()], ..Inventory::default() };
+        let mut table = Table::of_fields(&inventory, &[FIELD], &[], None);
+        table.answers_for(part, 0);
+        let reading = |value: Option<i64>| {
+            let value = value.map_or(Value::Blank, Value::Int);
+            Reading { field: FIELD, status: 0, timestamp: 1, value }
+        };
+        for (of_own, of_part, shown) in [
+            (None, Some(7), Number::Int(7)),
+            (Some(5), Some(7), Number::Int(5)),
+            (Some(5), None, Number::Int(5)),
+            (None, None, Number::Blank),
+        ] {
+            for own_is_first in [true, false] {
+                table.clear();
+                let mut both = [(own.id, of_own), (part, of_part)];
+                if !own_is_first {
+                    both.reverse();
+                }
+                both.into_iter().for_each(|(entity, value)| table.put(entity, &reading(value)));
+                let number = table.cell(0, FIELD).unwrap().number;
+                assert_eq!(number, shown, "{of_own:?}, {of_part:?}, own first: {own_is_first}");
+            }
+        }
     }
 }

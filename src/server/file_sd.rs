@@ -6,7 +6,7 @@
 //! The directory may be on a network file system that does not answer. So it is used on a thread that lives for one
 //! write or one removal, and that nobody waits for longer than [`PATIENCE`].
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -86,17 +86,11 @@ fn in_time(run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<
     end.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(late()))
 }
 
-/// Writes a file aside and renames it, so that a reader sees all of it or nothing. The name aside is none that `*.json`
-/// finds.
+/// Replaces the file. The name aside is none that `*.json` finds.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let directory = std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::File::create(&aside).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)
-    });
-    written.inspect_err(|_| drop(std::fs::remove_file(&aside)))
+    files::replace(directory, &name, &format!(".{name}.{}", std::process::id()), 0o644, text.as_bytes(), true)
 }
 
 fn text(target: &str, has_tls: bool) -> String {

@@ -10,12 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tiny_http::Server;
 
 use super::routes;
 use crate::publish::PublishedPage;
 use crate::system::threads::{Supervisor, test_fault};
+use crate::system::unix_socket;
 
 /// The worker formats a few lines, and makes the page in OpenMetrics. The compressor for that is made on the stack: some
 /// 300 KB, which are touched only then.
@@ -80,11 +80,7 @@ impl Running {
 
 /// Connects without waiting.
 pub fn connect(socket: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
-    rustix::net::connect(&stream, &SocketAddrUnix::new(path)?)?;
-    Ok(stream)
+    unix_socket::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()))
 }
 
 /// A listening socket that only this process can reach: it is bound in a directory of its own, held open, and taken out

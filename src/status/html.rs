@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::history::{Curve, POINTS};
 use super::model::{Gpu, Jobs, Measure, Snapshot};
 use super::{Said, model};
+use crate::system::printable::acts_on_terminal;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -41,7 +42,7 @@ impl Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
-                other if super::text::is_unprintable(other) => f.write_char('\u{fffd}')?,
+                other if acts_on_terminal(other) => f.write_char('\u{fffd}')?,
                 other => f.write_char(other)?,
             }
         }

@@ -5,15 +5,10 @@ use std::time::Duration;
 
 use super::Said;
 use super::model::{Gpu, Jobs, Measure, Snapshot};
-
-/// What a terminal or a browser would act on: control characters, and those that turn or join text.
-pub fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
+use crate::system::printable::acts_on_terminal;
 
 fn plain(text: &str) -> String {
-    text.chars().map(|character| if is_unprintable(character) { '?' } else { character }).collect()
+    text.chars().map(|character| if acts_on_terminal(character) { '?' } else { character }).collect()
 }
 
 pub fn beginning(age: Option<Duration>) -> String {

@@ -1,17 +1,16 @@
 //! The directory of summaries: a file per job, each replaced whole, so that a reader never sees half of one.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::Summary;
 use super::file;
+use crate::system::files;
 
 /// Bytes that are read of a file: some 700 per GPU or instance.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -78,20 +77,14 @@ impl Store {
     /// Writes a job's file: aside, and then in its place.
     pub fn write(&self, summary: &Summary) -> std::io::Result<()> {
         let name = file_name(&summary.job);
-        let aside = format!("{BEING_WRITTEN}{name}");
-        let _ = unlinkat(&self.opened, &aside, AtFlags::empty());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = openat(&self.opened, &aside, flags, Mode::from_raw_mode(0o640))?;
-        let mut new = std::fs::File::from(opened);
-        // Whatever the umask is.
-        let written = fchmod(&new, Mode::from_raw_mode(0o640))
-            .map_err(Into::into)
-            .and_then(|()| new.write_all(file::write(summary).as_bytes()))
-            .and_then(|()| Ok(renameat(&self.opened, &aside, &self.opened, &name)?));
-        if written.is_err() {
-            let _ = unlinkat(&self.opened, &aside, AtFlags::empty());
-        }
-        written
+        files::replace(
+            &self.opened,
+            &name,
+            &format!("{BEING_WRITTEN}{name}"),
+            0o640,
+            file::write(summary).as_bytes(),
+            false,
+        )
     }
 
     /// Reads a job's file.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Summary;
 use crate::metrics::accounts::{ACTIVITIES, Account, Record};
+use crate::system::printable::acts_on_terminal;
 
 /// A GPU below this mean utilisation is hardly used.
 const HARDLY: f64 = 0.1;
@@ -58,7 +59,9 @@ pub fn short(summary: &Summary) -> String {
 
 /// Without what a terminal would take as a command.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() && character != '\n' { '?' } else { character }).collect()
+    text.chars()
+        .map(|character| if acts_on_terminal(character) && character != '\n' { '?' } else { character })
+        .collect()
 }
 
 fn row(record: &Record) -> Vec<String> {

@@ -1,10 +1,13 @@
-//! Reads files that other programs write, and may be replacing at this moment.
+//! Reads files that other programs write, and may be replacing at this moment; replaces files that others read.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, unlinkat};
 
 /// Reads a regular file of at most `longest` bytes.
 ///
@@ -19,6 +22,36 @@ pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {longest} bytes")));
     }
     Ok(bytes)
+}
+
+/// Replaces a file of a directory whole: written aside under another name, and then put in its place, so that a reader
+/// sees all of it or nothing. With `should_sync` it is on the disk before it is in its place.
+///
+/// The name aside may be known to others who can write in the directory: a link there is not followed. The mode holds
+/// whatever the umask is.
+///
+/// Errors: the system's; then the file is as it was, and nothing is left aside.
+pub fn replace(
+    directory: impl AsFd,
+    name: &str,
+    aside: &str,
+    mode: u32,
+    bytes: &[u8],
+    should_sync: bool,
+) -> io::Result<()> {
+    let directory = directory.as_fd();
+    let _ = unlinkat(directory, aside, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(mode);
+    let mut new = File::from(openat(directory, aside, flags, mode)?);
+    let written = fchmod(&new, mode)
+        .map_err(Into::into)
+        .and_then(|()| new.write_all(bytes))
+        .and_then(|()| if should_sync { new.sync_all() } else { Ok(()) })
+        .and_then(|()| Ok(renameat(directory, aside, directory, name)?));
+    written.inspect_err(|_| {
+        let _ = unlinkat(directory, aside, AtFlags::empty());
+    })
 }
 
 fn open(path: &Path) -> io::Result<File> {

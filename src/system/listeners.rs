@@ -9,8 +9,9 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::sockopt;
 
+use super::unix_socket;
 use crate::config::engine::{Address, DEFAULT_PORT};
 
 /// The user that NVIDIA's packages make for `nvidia-dcgm.service`.
@@ -72,9 +73,7 @@ fn users(passwd: &str) -> impl Iterator<Item = (&str, u32)> {
 
 /// Whoever called listen(2) on a Unix socket. With socket activation that is systemd, as root.
 fn socket_owner(path: &str) -> io::Result<u32> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(sockopt::socket_peercred(&socket)?.uid.as_raw())
+    Ok(sockopt::socket_peercred(unix_socket::connect(path)?)?.uid.as_raw())
 }
 
 /// The address that a listener on this node may have for `host:port`; `None` for one of another node.

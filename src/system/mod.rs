@@ -3,7 +3,7 @@
 //! - [`allocator`]: glibc's allocator.
 //! - [`directory`]: changes in a directory, through inotify.
 //! - [`driver`]: the GPUs that the driver lists.
-//! - [`files`]: reading files that other programs write.
+//! - [`files`]: reading files that other programs write, and replacing files whole.
 //! - [`json`]: JSON of the log and of `--check`.
 //! - [`listeners`]: who owns a listening socket.
 //! - [`logging`]: the log.
@@ -12,6 +12,7 @@
 //! - [`process`]: usage, from `/proc/self`.
 //! - [`systemd`]: notifications to systemd.
 //! - [`threads`]: threads whose end ends the process.
+//! - [`unix_socket`]: Unix sockets as a client.
 
 pub mod allocator;
 pub mod directory;
@@ -25,6 +26,7 @@ pub mod printable;
 pub mod process;
 pub mod systemd;
 pub mod threads;
+pub mod unix_socket;
 
 /// The name of this node.
 pub fn node_name() -> String {

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Whether a terminal would act on this character instead of showing it: control characters, line and paragraph
-/// separators, and those that turn the direction of the text around it.
+/// separators, and those that turn or join the text around them.
 pub fn acts_on_terminal(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The text with such characters written as `\x1b` or `\u{202e}`.

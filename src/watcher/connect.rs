@@ -48,7 +48,7 @@ impl Watcher {
             Ok(begun) => {
                 self.report.engine_version = begun.session.engine_version();
                 log::info!(version = self.report.engine_version; "DCGM successfully initialized!");
-                allocator::keep_memory(!begun.is_embedded() && self.config.interval < KEEP_MEMORY_BELOW);
+                allocator::keep_memory(!begun.is_embedded() && self.config.period() < KEEP_MEMORY_BELOW);
                 *run = Some(begun);
                 Event::Connected
             }

@@ -159,10 +159,7 @@ impl Watcher {
                 _ => Measure::NotAsked,
             };
             let xid = measure(XID);
-            let label = |wanted: &str| {
-                let found = entity.labels.iter().find(|(name, _)| *name == wanted);
-                found.map(|(_, value)| value.clone()).unwrap_or_default()
-            };
+            let label = |name: &str| entity.label(name).unwrap_or_default().to_owned();
             let mut gpu = Gpu {
                 name: name(entity),
                 uuid: entity.uuid.clone(),

@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::system::directory::DirectoryMonitor;
+use crate::system::files::{Stamp, stamp};
 
 /// Directories are looked at this often even if nothing says that they changed.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
@@ -148,9 +149,6 @@ struct FileMonitor {
     pending: Option<(Stamp, Instant)>,
 }
 
-/// What tells one content of a file from another without reading it.
-type Stamp = (SystemTime, u64, u64);
-
 impl FileMonitor {
     fn new(file: &Path) -> FileMonitor {
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -180,10 +178,4 @@ impl FileMonitor {
             _ => false,
         }
     }
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }

@@ -512,6 +512,13 @@ fn an_image_is_checked_without_leaving_it() {
     checked.says("second engine", "ok", "none");
     checked.says("left out", "ok", "need the node itself");
     assert_eq!(checked.status, 0, "{:#}", checked.report);
+    // However the configuration file is named, it is the image's.
+    write("srv/collect.yaml", b"version: 2\nmetrics:\n  file: /srv/real.csv\n");
+    for name in [&["-config-file", "/srv/collect.yaml"][..], &["--config-file=/srv/collect.yaml"]] {
+        let mut command = bare_exporter();
+        let checked = Checked::run(command.arg("--root").arg(&image).args(name));
+        checked.says("configuration file", "ok", "image/srv/collect.yaml");
+    }
 
     // Links that lead out of the image find nothing, although the head node has the file.
     let outside = scratch.write("outside.csv", GPU_TEMP);

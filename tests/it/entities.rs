@@ -39,10 +39,6 @@ const EVERY_KIND: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, g\nDCGM_FI_DEV_NVSWITCH_T
     DCGM_FI_DEV_CPU_UTIL_TOTAL, gauge, c\n\
     DCGM_FI_DEV_CONNECTX_ACTIVE_PCIE_LINK_WIDTH, gauge, x\n";
 
-fn series(page: &str, metric: &str) -> usize {
-    page.lines().filter(|line| line.starts_with(&format!("{metric}{{"))).count()
-}
-
 #[test]
 fn every_kind_is_shown_and_selected() {
     let scratch = Scratch::new();

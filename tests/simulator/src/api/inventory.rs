@@ -3,11 +3,11 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::codes::*;
-use crate::engine::Lines;
+use crate::engine::{Engine, Lines};
 use crate::fields;
 use crate::library::{LIBRARY, version, wait_out_alone, with};
 use crate::memory::{get, has_version, put, put_text};
-use crate::scenario::Gpu;
+use crate::scenario::{Cpu, Gpu};
 
 /// The array that the caller has.
 const MOST_GPUS: usize = 32;
@@ -194,29 +194,39 @@ pub unsafe extern "C" fn dcgmGetNvLinkP2PStatus(handle: usize, status: *mut c_vo
     })
 }
 
+/// The CPUs in either version of the hierarchy. `rest` fills in what follows the id of the CPU whose entry is at an offset.
+fn put_cpus(
+    engine: &mut Engine,
+    hierarchy: *mut c_void,
+    entry_size: usize,
+    rest: impl Fn(usize, &Cpu),
+) -> Result<(), c_int> {
+    if !engine.sees_cpus() {
+        return Err(MODULE_NOT_LOADED);
+    }
+    let cpus = &engine.scenario.system.cpus;
+    unsafe { put(hierarchy, 4, cpus.len() as u32) };
+    for (index, cpu) in cpus.iter().enumerate() {
+        let at = 8 + entry_size * index;
+        unsafe { put(hierarchy, at, cpu.id) };
+        rest(at, cpu);
+    }
+    Ok(())
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dcgmGetCpuHierarchy(handle: usize, hierarchy: *mut c_void) -> c_int {
     with(handle, "dcgmGetCpuHierarchy", |engine| {
         if unsafe { !has_version(hierarchy, &[0x0100_0488]) } {
             return Err(VER_MISMATCH);
         }
-        if !engine.sees_cpus() {
-            return Err(MODULE_NOT_LOADED);
-        }
-        let cpus = &engine.scenario.system.cpus;
-        unsafe {
-            put(hierarchy, 4, cpus.len() as u32);
-            for (index, cpu) in cpus.iter().enumerate() {
-                let at = 8 + 144 * index;
-                put(hierarchy, at, cpu.id);
-                for word in 0..16u32 {
-                    let in_word = cpu.cores.iter().filter(|core| **core / 64 == word);
-                    let bits: u64 = in_word.map(|core| 1u64 << (core % 64)).sum();
-                    put(hierarchy, at + 16 + 8 * word as usize, bits);
-                }
+        put_cpus(engine, hierarchy, 144, |at, cpu| {
+            for word in 0..16u32 {
+                let in_word = cpu.cores.iter().filter(|core| **core / 64 == word);
+                let bits: u64 = in_word.map(|core| 1u64 << (core % 64)).sum();
+                unsafe { put(hierarchy, at + 16 + 8 * word as usize, bits) };
             }
-        }
-        Ok(())
+        })
     })
 }
 
@@ -229,21 +239,11 @@ pub unsafe extern "C" fn dcgmGetCpuHierarchy_v2(handle: usize, hierarchy: *mut c
         if engine.release < Release(4, 0, 0) {
             return Err(FUNCTION_NOT_FOUND);
         }
-        if !engine.sees_cpus() {
-            return Err(MODULE_NOT_LOADED);
-        }
-        let cpus = &engine.scenario.system.cpus;
-        unsafe {
-            put(hierarchy, 4, cpus.len() as u32);
-            for (index, cpu) in cpus.iter().enumerate() {
-                let at = 8 + 400 * index;
-                put(hierarchy, at, cpu.id);
-                for (offset, byte) in cpu.serial.bytes().take(255).chain([0]).enumerate() {
-                    put(hierarchy, at + 144 + offset, byte);
-                }
+        put_cpus(engine, hierarchy, 400, |at, cpu| {
+            for (offset, byte) in cpu.serial.bytes().take(255).chain([0]).enumerate() {
+                unsafe { put(hierarchy, at + 144 + offset, byte) };
             }
-        }
-        Ok(())
+        })
     })
 }
 
