@@ -279,8 +279,10 @@ fn an_exporter_that_is_killed_goes_on_where_it_was() {
         node.play();
     };
     counter(&mut node, 5_001_000);
-    exporter.until("it is written", |_| {
-        summary(&node, "17").filter(|found| found["gpus"][1]["energy_joules"].as_f64() == Some(0.5))
+    // Each job has a file of its own, and they are written one after the other.
+    exporter.until("both are written", |_| {
+        let used = |job: &str, at: usize| summary(&node, job)?["gpus"][at]["energy_joules"].as_f64();
+        (used("17", 1) == Some(0.5) && used("18", 0) == Some(0.5)).then_some(())
     });
     exporter.signal(Signal::KILL);
     exporter.wait();
