@@ -177,7 +177,12 @@ fn a_gpu_that_is_unbound_leaves_and_comes_back() {
     let temperatures = |page: &str| lines(page, "DCGM_FI_DEV_GPU_TEMP").len();
     exporter.page_with("both are here", |page| temperatures(page) == 2);
     let warning = "GPU 1 is left out: it is detached (unbound from the NVIDIA driver)";
-    for round in 1..=3 {
+    let files = |exporter: &Exporter| std::fs::read_dir(format!("/proc/{}/fd", exporter.pid())).unwrap().count();
+    // After this many every buffer has its size.
+    const SETTLED: usize = 3;
+    const NOISE_KIB: u64 = 256;
+    let mut before = (0, 0);
+    for round in 1..=10 {
         plan["faults"]["unbound_gpus"] = json!([1]);
         scratch.write("scenario.json", plan.to_string());
         // Not before the exporter has looked: who is back by then was never away.
@@ -188,7 +193,14 @@ fn a_gpu_that_is_unbound_leaves_and_comes_back() {
         scratch.write("scenario.json", plan.to_string());
         let page = exporter.page_with("both are back", |page| temperatures(page) == 2 && exporter_sees(page, 1));
         no_series_twice(&page);
+        if round == SETTLED {
+            before = (files(&exporter), exporter.resident_kib());
+        }
     }
+    // The connection of the last request may still be open.
+    assert!(files(&exporter) <= before.0 + 1, "descriptors are left open: {} after {}", files(&exporter), before.0);
+    let resident = exporter.resident_kib();
+    assert!(resident <= before.1 + NOISE_KIB, "memory grows: {} KiB, then {resident}", before.1);
 }
 
 /// What the page says of GPU 1.
