@@ -16,6 +16,7 @@ pub const INSUFFICIENT_SIZE: i32 = -31;
 pub const MODULE_NOT_LOADED: i32 = -33;
 pub const GROUP_IS_EMPTY: i32 = -35;
 pub const PROFILING_NOT_SUPPORTED: i32 = -36;
+pub const PROFILING_LIBRARY_ERROR: i32 = -37;
 
 /// (entity group, entity id).
 pub type Entity = (u32, u32);
@@ -34,6 +35,7 @@ pub const MODULE_HEALTH: u32 = 4;
 pub const MODULE_SYSMON: u32 = 9;
 
 pub const FIELD_BIND_UNBIND: u16 = 6;
+pub const FIELD_COMPUTE_CAPABILITY: u16 = 63;
 pub const FIELD_XID: u16 = 230;
 
 /// Averages between two samples.

@@ -1,6 +1,6 @@
 //! The library's state in this process: its sessions, and what every call does first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -155,6 +155,7 @@ pub fn write_stats(library: &Library) {
         "groups": engines().map(|engine| engine.groups.len()).sum::<usize>(),
         "field_groups": engines().map(|engine| engine.field_groups.len()).sum::<usize>(),
         "watches": engines().map(|engine| engine.pairs.watched()).sum::<usize>(),
+        "profiled_gpus": engines().flat_map(Engine::profiled_gpus).collect::<BTreeSet<u32>>(),
         "kept_samples": engines().map(|engine| engine.pairs.kept()).sum::<usize>(),
         "polls": polls,
         "calls": library.calls,

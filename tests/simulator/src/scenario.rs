@@ -235,6 +235,8 @@ pub struct Faults {
     pub frozen: Vec<EntityName>,
     /// Fields that are not sampled any more until they are unwatched and watched.
     pub silent_fields: Vec<u16>,
+    /// A profiler such as Nsight Compute runs on the node.
+    pub profiler: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -117,6 +117,9 @@ impl Engine {
         if matches!(field, 1532 | 1533) && self.links_are_not_profiled {
             return;
         }
+        if pair.server == Server::Profiling && pair.gpu.is_some_and(|gpu| self.is_held_by_profiler(gpu)) {
+            return;
+        }
         let interval = pair.watch.map_or(i64::MAX, |watch| watch.interval);
         let is_sliver = self.manual && interval < SLIVER_MICROSECONDS && age > 20 * interval;
         let answer = if is_sliver && pair.server == Server::Profiling {

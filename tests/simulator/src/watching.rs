@@ -1,11 +1,13 @@
 //! Watching and unwatching.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::clock;
 use crate::codes::*;
 use crate::engine::{Engine, Member};
 use crate::modules::{Server, fails_in_nvsdm};
+use crate::values::Value;
 use crate::watches::{Pair, Watch};
 
 impl Engine {
@@ -59,8 +61,11 @@ impl Engine {
         match entity.0 {
             GPU | INSTANCE | COMPUTE_INSTANCE if is_profiling(field) => {
                 let gpu = self.values.gpu(entity);
-                let supported = gpu.is_some_and(|gpu| self.profiling_fields(gpu).contains(&field));
-                if supported { Ok(()) } else { Err(PROFILING_NOT_SUPPORTED) }
+                match gpu.filter(|gpu| self.profiling_fields(*gpu).contains(&field)) {
+                    None => Err(PROFILING_NOT_SUPPORTED),
+                    Some(gpu) if self.is_held_by_profiler(gpu) => Err(PROFILING_LIBRARY_ERROR),
+                    Some(_) => Ok(()),
+                }
             }
             _ => match self.values.watch_code(entity, field) {
                 0 => Ok(()),
@@ -70,6 +75,19 @@ impl Engine {
                 }
             },
         }
+    }
+
+    /// Before Hopper the profiling hardware of a node has one owner, whichever GPU that one profiles.
+    pub fn is_held_by_profiler(&self, gpu: u32) -> bool {
+        const HOPPER: i64 = 9 << 16;
+        let capability = self.values.answer((GPU, gpu), FIELD_COMPUTE_CAPABILITY, b'i', 0.0).value;
+        self.scenario.faults.profiler && matches!(capability, Value::Int(capability) if capability < HOPPER)
+    }
+
+    /// GPUs that are profiled, whole or in part.
+    pub fn profiled_gpus(&self) -> BTreeSet<u32> {
+        let of_profiling = |pair: &&Pair| pair.watch.is_some() && pair.server == Server::Profiling;
+        self.pairs.all.iter().filter(of_profiling).filter_map(|pair| pair.gpu).collect()
     }
 
     pub fn unwatch(&mut self, group: usize, field_group: usize) -> Result<(), i32> {

@@ -100,6 +100,40 @@ fn profiling_needs_two_looks() {
 }
 
 #[test]
+fn before_hopper_profiling_has_one_owner() {
+    let capability = |gpu: u32, major: i64| {
+        json!({ "entity": "GPU", "id": gpu, "fields": { "63": { "type": "int64", "value": (major << 16).to_string() } } })
+    };
+    let mut plan = node();
+    plan["latest_values"] = json!([capability(0, 8), capability(1, 9)]);
+    alone("watches::before_hopper_profiling_has_one_owner", plan.clone(), |client| {
+        let client = client.start();
+        let [ampere, hopper] = [0, 1].map(|gpu| client.watch_one((GPU, gpu), 1001, SECOND));
+        let look = || {
+            client.step(1);
+            client.update();
+        };
+        look();
+        let before = client.one(ampere);
+        assert!(before.status == 0 && !before.is_blank(), "{before:?}");
+        assert_eq!(client.stats()["profiled_gpus"], json!([0, 1]));
+        plan["faults"]["profiler"] = json!(true);
+        client.set_scenario(&plan);
+        look();
+        assert_eq!(client.one(ampere), before, "no sample is new");
+        assert!(client.one(hopper).stamp > before.stamp, "from Hopper on both work");
+        assert_eq!(client.unwatch(ampere.0, ampere.1), 0);
+        let watch = || client.watch_keeping(ampere.0, ampere.1, SECOND, 0.0, 1);
+        assert_eq!(watch(), -37);
+        look();
+        assert_eq!(client.stats()["profiled_gpus"], json!([1]));
+        plan["faults"]["profiler"] = json!(false);
+        client.set_scenario(&plan);
+        assert_eq!(watch(), 0);
+    });
+}
+
+#[test]
 fn profiling_over_a_sliver_of_time_is_zero() {
     alone("watches::profiling_over_a_sliver_of_time_is_zero", node(), |client| {
         let client = client.start();
