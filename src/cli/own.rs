@@ -300,6 +300,19 @@ const COLLECT: &[Flag] = &[
         },
         ..FLAG
     },
+    Flag {
+        long: "pause-profiling-file",
+        variable: "DCGM_EXPORTER_PAUSE_PROFILING_FILE",
+        kind: Kind::Value("FILE"),
+        default: "/run/dcgm-exporter/pause-profiling",
+        help: "While this file exists, profiling fields (DCGM_FI_PROF_*) are not watched",
+        details: "For Nsight and other profilers, which need the profiling hardware of GPUs before Hopper for \
+                  themselves. Only root, or the exporter's user, may be able to make it. A job pauses profiling on \
+                  its own GPUs with the line profiling=pause in job.<id> of the job map.",
+        example: "--pause-profiling-file /run/dcgm-exporter/pause-profiling",
+        apply: path!(pause_profiling),
+        ..FLAG
+    },
 ];
 
 const SERVE: &[Flag] = &[

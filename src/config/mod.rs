@@ -90,6 +90,8 @@ pub struct Config {
     pub job_summary: Option<String>,
     /// In one line.
     pub job_summary_short: bool,
+    /// While this file exists, no profiling field is watched.
+    pub pause_profiling: Option<PathBuf>,
     /// The socket of Docker or Podman, to label samples with the containers that have a GPU.
     pub container_runtime: Option<PathBuf>,
     pub container_labels: bool,
@@ -160,6 +162,7 @@ impl Default for Config {
             job_summary_days: 0,
             job_summary: None,
             job_summary_short: false,
+            pause_profiling: None,
             container_runtime: None,
             container_labels: false,
             exporter_metrics: true,

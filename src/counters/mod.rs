@@ -208,6 +208,11 @@ impl Counters {
         })
     }
 
+    /// Whether a row asks for a profiling field.
+    pub fn asks_for_profiling(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row.source, Source::Field(field) if PROFILING.contains(&field.id)))
+    }
+
     /// A line for the log on everything that is wrong or odd: `FILE:LINE: what`.
     pub fn notes(&self, file: &Path) -> Vec<String> {
         let left_out = self.errors.iter().map(|(line, what)| (*line, format!("{what}; the row is left out")));

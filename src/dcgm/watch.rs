@@ -145,6 +145,7 @@ pub struct Watch {
     fields: Rc<FieldGroup>,
     group: Rc<Group>,
     keep: Keep,
+    is_replaced: bool,
 }
 
 impl Watch {
@@ -157,7 +158,12 @@ impl Watch {
     /// Errors: a field that the hardware cannot answer can fail the whole watch (profiling fields do).
     pub fn new(group: &Rc<Group>, fields: &Rc<FieldGroup>, interval: Duration, keep: Keep) -> Result<Watch> {
         watch(group, fields, interval, keep)?;
-        Ok(Watch { fields: fields.clone(), group: group.clone(), keep })
+        Ok(Watch { fields: fields.clone(), group: group.clone(), keep, is_replaced: false })
+    }
+
+    /// Drops it without an end to the sampling, because each of its pairs of entity and field has another watch.
+    pub fn replaced(mut self) {
+        self.is_replaced = true;
     }
 
     /// Changes the interval in place: no sample is lost, and a profiling average goes on.
@@ -236,6 +242,9 @@ fn watch(group: &Group, fields: &FieldGroup, interval: Duration, keep: Keep) -> 
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        if self.is_replaced {
+            return;
+        }
         let session = &self.group.session;
         // SAFETY: ids of this session, still alive.
         let _ = session.call("dcgmUnwatchFields", || unsafe {

@@ -320,6 +320,18 @@ impl Exposition {
         }
     }
 
+    /// Appends `dcgm_exporter_profiling_paused`: one sample for each GPU and instance that has profiling fields, `paused`
+    /// being by entity.
+    pub fn render_paused(&self, paused: &[Option<bool>], out: &mut String) {
+        let help = "1 while the profiling fields of a GPU or instance are not watched, for another profiler's sake";
+        let mut family = Family::new("dcgm_exporter_profiling_paused", "gauge", help);
+        for index in self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone()) {
+            if let Some(Some(paused)) = paused.get(index) {
+                family.sample(out, &self.entities[index].identity, [], END, Number::Int((*paused).into()));
+            }
+        }
+    }
+
     fn refresh_labels(&mut self, table: &mut Table) {
         for (index, entity) in self.entities.iter_mut().enumerate() {
             if !table.take_relabelled(index) {

@@ -1,5 +1,6 @@
 //! The generation of GPUs, which decides whether two engines can profile them at once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -32,20 +33,24 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// The oldest generation among these GPUs; `None` where none of them tells.
-pub fn oldest_architecture(session: &Rc<Session>, gpus: &[u32]) -> Option<Architecture> {
+/// The generation of each of these GPUs that tells it.
+pub fn architectures(session: &Rc<Session>, gpus: &[u32]) -> BTreeMap<u32, Architecture> {
     let gpus: Vec<EntityId> = gpus.iter().map(|gpu| EntityId::new(EntityGroup::Gpu, *gpu)).collect();
-    let mut oldest: Option<Architecture> = None;
-    let read = read_constant(session, &gpus, FIELD_COMPUTE_CAPABILITY, &mut |_, value| {
+    let mut known = BTreeMap::new();
+    let read = read_constant(session, &gpus, FIELD_COMPUTE_CAPABILITY, &mut |gpu, value| {
         if let Value::Int(capability) = value {
-            let architecture = Architecture { major: capability >> 16, minor: capability & 0xffff };
-            oldest = Some(oldest.map_or(architecture, |oldest| oldest.min(architecture)));
+            known.insert(gpu.id, Architecture { major: capability >> 16, minor: capability & 0xffff });
         }
     });
     if let Err(error) = read {
         log::debug!("the GPUs' generation cannot be read: {error}");
     }
-    oldest
+    known
+}
+
+/// The oldest generation among these GPUs; `None` where none of them tells.
+pub fn oldest_architecture(session: &Rc<Session>, gpus: &[u32]) -> Option<Architecture> {
+    architectures(session, gpus).into_values().min()
 }
 
 #[cfg(test)]

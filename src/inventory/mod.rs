@@ -28,7 +28,7 @@ use crate::dcgm::applies::Target;
 pub use crate::dcgm::query::{ComputeInstance, MigInstance};
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session};
 use crate::jobs::gpu_name::GpuName;
-pub use architecture::oldest_architecture;
+pub use architecture::{architectures, oldest_architecture};
 pub use known::Known;
 pub use labels::{Labels, Naming};
 pub use read::read_once;

@@ -10,10 +10,11 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use crate::config::JobMapTrust;
+use crate::system::files::is_roots_or_own;
 
 /// Bytes that are read of a file.
 const LONGEST_FILE: u64 = 64 * 1024;
@@ -98,7 +99,7 @@ impl Directory {
             Err(error) => return refused(format!("{shown} cannot be read: {error}"), "try again".to_owned()),
         };
         let mode = stat.st_mode & 0o7777;
-        if trust == JobMapTrust::RootOnly && !is_trusted(&stat) {
+        if trust == JobMapTrust::RootOnly && !is_roots_or_own(&stat) {
             let fix = format!("chown root {shown}; then remove what is not root's in it");
             return refused(format!("{shown} belongs to user {} and is refused", stat.st_uid), fix);
         }
@@ -139,7 +140,7 @@ impl Directory {
             _ => return Err(Unusable::Because("not a regular file".to_owned())),
         }
         if self.trust == JobMapTrust::RootOnly {
-            if !is_trusted(&stat) {
+            if !is_roots_or_own(&stat) {
                 return Err(Unusable::Because(format!("belongs to user {}; only root's files are read", stat.st_uid)));
             }
             if stat.st_mode & 0o002 != 0 {
@@ -166,9 +167,4 @@ impl Directory {
         }
         Ok(Content { bytes, is_cut })
     }
-}
-
-/// Whether something is root's or this user's own.
-fn is_trusted(stat: &Stat) -> bool {
-    stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
 }

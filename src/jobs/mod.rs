@@ -32,6 +32,8 @@ pub struct Facts {
     pub labels: Vec<(&'static str, String)>,
     /// Seconds since 1970, by the node's clock.
     pub start_time: Option<f64>,
+    /// It profiles by itself, so the profiling fields of its GPUs are not to be watched.
+    pub pauses_profiling: bool,
 }
 
 impl JobMap {
@@ -66,6 +68,11 @@ impl JobMap {
     /// Whether a job has a GPU.
     pub fn has(&self, job: &str) -> bool {
         self.jobs.values().flatten().any(|id| id == job)
+    }
+
+    /// A job under any of these names of one GPU that wants profiling fields not to be watched there.
+    pub fn pausing_job(&self, names: &[GpuName]) -> Option<&str> {
+        self.all_of(names).into_iter().find(|id| self.facts.get(*id).is_some_and(|facts| facts.pauses_profiling))
     }
 
     /// What is known of jobs, by id.

@@ -30,6 +30,7 @@ const MOST_PROBLEMS: usize = 100;
 const FACTS: [&str; 9] =
     ["user", "uid", "account", "partition", "cluster", "restart_count", "array_job_id", "array_task_id", "job_name"];
 const START_TIME: &str = "start_time";
+const PROFILING: &str = "profiling";
 const UID: &str = "uid";
 
 /// What one reading of the directory found.
@@ -196,6 +197,11 @@ fn facts(bytes: &[u8], problem: &mut dyn FnMut(String)) -> Facts {
             match value.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
                 Some(seconds) => facts.start_time = Some(seconds),
                 None => problem(format!("line {} is not a time in seconds since 1970", index + 1)),
+            }
+        } else if key == PROFILING {
+            facts.pauses_profiling = value == "pause";
+            if !facts.pauses_profiling {
+                problem(format!("line {}: 'pause' is the only value of {PROFILING}", index + 1));
             }
         } else if let Some(known) = FACTS.iter().find(|known| **known == key).filter(|_| !value.is_empty()) {
             facts.labels.retain(|(name, _)| name != known);

@@ -337,6 +337,18 @@ impl Accounts {
         }
     }
 
+    /// Profiling fields are not sampled for a while: of that time nothing is known.
+    pub fn pause_profiling(&mut self, key: Key) {
+        let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) else { return };
+        // On MIG there is no other measure of use.
+        if holder.last.remove(&ENGINE_ACTIVE).is_some() {
+            holder.idle_since = None;
+        }
+        for (field, _) in ACTIVITIES {
+            holder.last.remove(&field);
+        }
+    }
+
     /// Counts an XID error of these jobs.
     pub fn count_xid(&mut self, key: Key, time: i64, code: i64) {
         let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) else { return };

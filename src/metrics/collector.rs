@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::compute_instances;
 use super::events::{Events, Wanted};
 use super::exporter::SourceRun;
@@ -14,6 +15,7 @@ use super::fatal_xid::FatalXid;
 use super::identity::Key;
 use super::memory::Memory;
 use super::plan::Plan;
+use super::profiling_pause::ProfilingPause;
 use super::sample::Samples;
 use super::schedule::Schedule;
 use super::source::{Context, Setup, Source};
@@ -21,10 +23,11 @@ use super::sources::{SOURCES, xid};
 use super::switch_fields::{self, Change, SwitchFields};
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
+use crate::counters::PROFILING;
 use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Value, Watch};
-use crate::inventory::{self, Inventory, Kind};
+use crate::inventory::{self, Entity, Inventory, Kind};
 
 pub struct Collector {
     pub table: Table,
@@ -84,11 +87,20 @@ impl Made {
         for (interval, ids) in by_interval(plan, fields) {
             let mut watcher = Watcher::new(session, schedule.of(interval), Keep::Latest, field_groups);
             watch(&mut watcher, &ids)?;
-            self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
-            self.refused.extend(watcher.refused);
-            self.no_room.extend(watcher.no_room);
+            self.take_in(watcher, kind, interval);
         }
         Ok(())
+    }
+
+    fn take_in(&mut self, watcher: Watcher<'_>, kind: Kind, interval: Option<Duration>) {
+        self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
+        self.refused.extend(watcher.refused);
+        self.no_room.extend(watcher.no_room);
+    }
+
+    /// Whether the engine has refused nothing.
+    fn is_whole(&self) -> bool {
+        self.refused.is_empty() && self.no_room.is_empty()
     }
 }
 
@@ -362,7 +374,8 @@ impl Collector {
             self.watches.retain(|watched| watched.kind != kind);
             let ids: Vec<u16> =
                 fields.ids.iter().copied().filter(|field| !self.switch_fields.leaves_out((kind, *field))).collect();
-            self.watch_more(plan, kind, &ids, |watcher, ids| watch_fields(watcher, plan, inventory, kind, ids))?;
+            // What is refused was refused before.
+            let _ = self.watch_more(plan, kind, &ids, |watcher, ids| watch_fields(watcher, plan, inventory, kind, ids))?;
         }
         Ok(change)
     }
@@ -393,7 +406,7 @@ impl Collector {
                 }
                 Ok(()) => {}
             }
-            self.watch_more(plan, Kind::Gpu, &with_value, |watcher, fields| watcher.watch(&ids, fields))?;
+            let _ = self.watch_more(plan, Kind::Gpu, &with_value, |watcher, fields| watcher.watch(&ids, fields))?;
             if !with_value.is_empty() {
                 parts.into_iter().for_each(|(part, index)| self.table.answers_for(part, index));
             }
@@ -404,7 +417,105 @@ impl Collector {
         Ok(found)
     }
 
-    /// Watches fields beside what is watched already. Fields that are refused were watched before, or are no rows of theirs.
+    /// Ends and makes watches of profiling fields after `plan.pause` has changed; `before` is what it was. All other fields,
+    /// and those of all other GPUs, are sampled on, and lose no sample. Their values are taken back where they are
+    /// paused.
+    ///
+    /// Returns why a GPU that is no longer paused cannot be watched: another profiler may still have the hardware.
+    ///
+    /// Errors: only a lost connection.
+    pub fn pause_profiling(
+        &mut self,
+        plan: &Plan,
+        inventory: &Inventory,
+        before: &ProfilingPause,
+        memory: &mut Memory,
+    ) -> Result<Vec<(u32, Error)>> {
+        let of_gpus = || inventory.entities.iter().filter(|entity| is_of_gpus(entity.kind));
+        let gpus: HashMap<EntityId, u32> = of_gpus().filter_map(|entity| Some((entity.id, entity.gpu?))).collect();
+        let is_paused = |entity: &EntityId| gpus.get(entity).is_some_and(|gpu| plan.pause.is_paused(*gpu));
+        for at in (0..self.watches.len()).rev() {
+            let Watched { kind, watch, .. } = &self.watches[at];
+            if is_of_gpus(*kind) && watch.fields().ids().iter().any(|field| PROFILING.contains(field)) {
+                let (leave, stay): (Vec<_>, Vec<_>) = watch.entities().iter().copied().partition(is_paused);
+                if !leave.is_empty() {
+                    let watched = self.watches.remove(at);
+                    self.end_profiling(watched, &leave, &stay)?;
+                }
+            }
+        }
+        for (index, entity) in inventory.entities.iter().enumerate() {
+            let is_new = is_paused(&entity.id) && entity.gpu.is_some_and(|gpu| !before.is_paused(gpu));
+            if let (true, Some(key)) = (is_new, self.keys[index]) {
+                memory.parts.of::<Accounts>().pause_profiling(key);
+            }
+        }
+        self.table.pause(&plan.pause, inventory);
+        let returns = |gpu: u32| before.is_paused(gpu) && !plan.pause.is_paused(gpu);
+        let mut refused = Vec::new();
+        for fields in plan.fields.iter().filter(|fields| is_of_gpus(fields.kind)) {
+            let ids: Vec<u16> = fields.ids.iter().copied().filter(|field| PROFILING.contains(field)).collect();
+            let kind = fields.kind;
+            refused.extend(self.watch_more(plan, kind, &ids, |watcher, ids| {
+                watch_fields_where(watcher, plan, inventory, kind, ids, |entity| entity.gpu.is_some_and(returns))
+            })?);
+        }
+        let is_profiled = |gpu: u32| {
+            let of_profiling =
+                self.watches.iter().filter(|it| it.watch.fields().ids().iter().any(|field| PROFILING.contains(field)));
+            of_profiling.flat_map(|it| it.watch.entities()).any(|entity| gpus.get(entity) == Some(&gpu))
+        };
+        let Some((_, error)) = refused.first() else { return Ok(Vec::new()) };
+        let lacking = before.gpus().filter(|gpu| returns(*gpu) && plan.profiles(*gpu) && !is_profiled(*gpu));
+        Ok(lacking.map(|gpu| (gpu, error.clone())).collect())
+    }
+
+    /// Ends the sampling of a watch's profiling fields for the entities that `leave`, which are all but those that `stay`.
+    ///
+    /// Errors: only a lost connection.
+    fn end_profiling(&mut self, watched: Watched, leave: &[EntityId], stay: &[EntityId]) -> Result<()> {
+        let Watched { kind, interval, watch } = watched;
+        let (profiling, others): (Vec<u16>, Vec<u16>) =
+            watch.fields().ids().iter().copied().partition(|field| PROFILING.contains(field));
+        let all = watch.entities().to_vec();
+        let kept = [(all.as_slice(), others.as_slice()), (stay, profiling.as_slice())];
+        if !stay.is_empty() {
+            // A second watch of a pair takes the place of the first: what stays loses no sample.
+            let made = self.watch_some(kind, interval, &kept)?;
+            let ending = self.watch_some(kind, interval, &[(leave, &profiling)])?;
+            if made.is_whole() && ending.is_whole() {
+                drop(ending);
+                watch.replaced();
+                self.watches.extend(made.watches);
+                return Ok(());
+            }
+        }
+        // Ended as it was made. The engine keeps the samples of what is watched again, and goes on with them.
+        drop(watch);
+        let made = self.watch_some(kind, interval, &kept)?;
+        self.watches.extend(made.watches);
+        self.no_room.extend(made.no_room);
+        Ok(())
+    }
+
+    /// Watches fields of entities, as far as the engine lets.
+    fn watch_some(
+        &mut self,
+        kind: Kind,
+        interval: Option<Duration>,
+        wanted: &[(&[EntityId], &[u16])],
+    ) -> Result<Made> {
+        let every = self.schedule.of(interval);
+        let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
+        for (entities, fields) in wanted.iter().filter(|(entities, _)| !entities.is_empty()) {
+            watcher.watch(entities, fields)?;
+        }
+        let mut made = Made::default();
+        made.take_in(watcher, kind, interval);
+        Ok(made)
+    }
+
+    /// Watches fields beside what is watched already. Returns those that are refused.
     ///
     /// Errors: only a lost connection.
     fn watch_more(
@@ -413,12 +524,12 @@ impl Collector {
         kind: Kind,
         fields: &[u16],
         watch: impl Fn(&mut Watcher<'_>, &[u16]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<(u16, Error)>> {
         let mut made = Made::default();
         made.watch(&self.session, plan, self.schedule, &mut self.field_groups, kind, fields, watch)?;
         self.watches.extend(made.watches);
         self.no_room.extend(made.no_room);
-        Ok(())
+        Ok(made.refused)
     }
 
     /// Collections after which every field of the switch module has a new sample: the steps of [`SwitchFields`].
@@ -483,6 +594,11 @@ fn by_interval(plan: &Plan, fields: &[u16]) -> BTreeMap<Option<Duration>, Vec<u1
     by_interval
 }
 
+/// Whether profiling fields are asked of this kind.
+fn is_of_gpus(kind: Kind) -> bool {
+    matches!(kind, Kind::Gpu | Kind::WholeGpu)
+}
+
 /// Watches these fields of all entities of a kind.
 fn watch_fields(
     watcher: &mut Watcher<'_>,
@@ -491,11 +607,23 @@ fn watch_fields(
     kind: Kind,
     fields: &[u16],
 ) -> Result<()> {
+    watch_fields_where(watcher, plan, inventory, kind, fields, |_| true)
+}
+
+/// The same of some of them.
+fn watch_fields_where(
+    watcher: &mut Watcher<'_>,
+    plan: &Plan,
+    inventory: &Inventory,
+    kind: Kind,
+    fields: &[u16],
+    is_wanted: impl Fn(&Entity) -> bool,
+) -> Result<()> {
     // GPUs of different models support different profiling fields; each asks what it can answer.
     let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
-    for entity in inventory.entities.iter().filter(|entity| entity.kind == kind) {
+    for entity in inventory.entities.iter().filter(|entity| entity.kind == kind && is_wanted(entity)) {
         let asked = match (kind, entity.gpu) {
-            (Kind::Gpu | Kind::WholeGpu, Some(gpu)) => plan.supported_by(gpu, fields),
+            (kind, Some(gpu)) if is_of_gpus(kind) => plan.supported_by(gpu, fields),
             _ => fields.to_vec(),
         };
         match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {

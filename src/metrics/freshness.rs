@@ -72,6 +72,11 @@ impl Stamp {
         }
     }
 
+    /// Nothing is sampled on purpose: what is silent is so from now on.
+    fn rest(&mut self, now: Instant) {
+        (self.moved, self.still, self.rewatched) = (now, 0, false);
+    }
+
     /// `interval` is the time between two samples.
     fn is_frozen(&self, now: Instant, interval: Duration) -> bool {
         self.still >= STILL_LIMIT && now.duration_since(self.moved) >= interval.mul_f64(0.9) * STILL_LIMIT
@@ -172,8 +177,10 @@ impl Freshness {
             let (mut newest, mut answers, mut asked) = (0, false, false);
             let intervals = table.intervals(index);
             let has_classes = intervals.iter().any(|interval| *interval != intervals[0]);
+            let is_paused = table.is_paused(index);
+            let is_asked = |field: u16| is_evidence(field) && !(is_paused && PROFILING.contains(&field));
             let cells = table.cells(index).zip(intervals);
-            for ((field, number, timestamp), interval) in cells.filter(|((field, ..), _)| is_evidence(*field)) {
+            for ((field, number, timestamp), interval) in cells.filter(|((field, ..), _)| is_asked(*field)) {
                 asked = true;
                 // Profiling fields can go silent while all others of the entity move.
                 if has_classes && !PROFILING.contains(&field) {
@@ -191,7 +198,15 @@ impl Freshness {
             }
             let interval = self.interval(look, entity, intervals, has_classes);
             let stamp = self.entities.entry(entity.id).or_insert_with(|| Stamp::new(look.now));
-            stamp.see(newest, look.now);
+            match asked || !is_paused {
+                true => stamp.see(newest, look.now),
+                // Nothing but profiling fields: their silence is no evidence.
+                false => stamp.rest(look.now),
+            }
+            if is_paused {
+                let of_entity = self.profiling.iter_mut().filter(|((owner, _), _)| *owner == entity.id);
+                of_entity.for_each(|(_, stamp)| stamp.rest(look.now));
+            }
             judgement.newest = judgement.newest.max(newest);
             if entity.kind == Kind::Gpu {
                 (gpus_asked, gpus_answer) = (gpus_asked | asked, gpus_answer | answers);

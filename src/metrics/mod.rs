@@ -12,6 +12,7 @@
 //! - [`switch_fields`]: fields of switches and their links that the hardware lacks.
 //! - [`compute_instances`]: fields of MIG instances that only their compute instances have.
 //! - [`fatal_xid`]: the error after which DCGM answers for no GPU.
+//! - [`profiling_pause`]: on which GPUs profiling fields are not watched for a while.
 //! - [`freshness`]: values that have stopped moving.
 //! - [`exporter`]: the exporter's account of itself.
 //! - [`number`]: a value and its text.
@@ -28,6 +29,7 @@ pub mod job_timeline;
 pub mod memory;
 pub mod number;
 pub mod plan;
+pub mod profiling_pause;
 pub mod sample;
 pub mod schedule;
 pub mod source;
@@ -39,4 +41,5 @@ pub mod watches;
 pub mod window;
 
 pub use collector::{Collector, Outcome, profiling_support};
+pub use profiling_pause::ProfilingPause;
 pub use memory::{Extras, Memory, Windows};

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::number::Number;
+use super::profiling_pause::ProfilingPause;
 pub use super::sources::xid::FIELD as FIELD_XID;
 use super::sources::{self, ComputedMetric};
 use crate::counters::{Counters, MetricType, PROFILING, Row, Source};
@@ -101,6 +102,8 @@ pub struct Plan {
     /// Of fields that are in a collection of the configuration file.
     intervals: HashMap<u16, Duration>,
     profiling: HashMap<u32, Vec<u16>>,
+    /// Of profiling fields.
+    pub pause: ProfilingPause,
 }
 
 impl Plan {
@@ -241,10 +244,18 @@ impl Plan {
         self.intervals.get(&field).copied()
     }
 
-    /// Those of `ids` that this GPU can answer.
+    /// Those of `ids` that this GPU can answer, without those that are paused.
     pub fn supported_by(&self, gpu: u32, ids: &[u16]) -> Vec<u16> {
-        let profiling = self.profiling.get(&gpu).map(Vec::as_slice).unwrap_or_default();
+        let profiling = if self.pause.is_paused(gpu) { None } else { self.profiling.get(&gpu) };
+        let profiling = profiling.map(Vec::as_slice).unwrap_or_default();
         ids.iter().copied().filter(|id| !PROFILING.contains(id) || profiling.contains(id)).collect()
+    }
+
+    /// Whether a row asks for a profiling field that this GPU has, paused or not.
+    pub fn profiles(&self, gpu: u32) -> bool {
+        let supported = self.profiling.get(&gpu).map(Vec::as_slice).unwrap_or_default();
+        let of_gpus = self.fields.iter().find(|fields| fields.kind == Kind::Gpu);
+        of_gpus.into_iter().flat_map(|fields| &fields.ids).any(|id| PROFILING.contains(id) && supported.contains(id))
     }
 
     /// Whether a row asks for this computed metric.

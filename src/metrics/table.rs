@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::number::Number;
 use super::plan::{Asked, LabelRow, Plan, Scale};
+use super::profiling_pause::ProfilingPause;
 use super::sample::FieldValue;
+use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId, Reading, Value};
 use crate::inventory::{Inventory, Kind};
 
@@ -33,6 +35,8 @@ struct Entry {
     /// First cell of this entity.
     first: usize,
     labels: Vec<LabelValue>,
+    /// Samples of profiling fields count from here on: see [`ProfilingPause`].
+    profiling_from: i64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,17 +64,44 @@ impl Table {
         for entity in &inventory.entities {
             let columns_index = columns.iter().position(|columns| columns.kind == entity.kind).unwrap_or(usize::MAX);
             let (width, labels) = columns.get(columns_index).map_or((0, 0), |c| (c.ids.len(), c.label_names.len()));
-            entries.push(Entry { columns: columns_index, first: cells, labels: vec![LabelValue::default(); labels] });
+            entries.push(Entry {
+                columns: columns_index,
+                first: cells,
+                labels: vec![LabelValue::default(); labels],
+                profiling_from: i64::MIN,
+            });
             cells += width;
         }
-        Table {
+        let mut table = Table {
             by_id: inventory.entities.iter().enumerate().map(|(index, entity)| (entity.id, index)).collect(),
             relabelled: vec![true; entries.len()],
             scratch: String::new(),
             columns,
             entries,
             cells: vec![Cell::default(); cells],
+        };
+        table.pause(&plan.pause, inventory);
+        table
+    }
+
+    /// Takes in where profiling fields are paused, and takes their values back there.
+    pub fn pause(&mut self, pause: &ProfilingPause, inventory: &Inventory) {
+        for (index, entity) in inventory.entities.iter().enumerate() {
+            let from = entity.gpu.map_or(i64::MIN, |gpu| pause.counts_from(gpu));
+            self.entries[index].profiling_from = from;
+            let Entry { columns, first, .. } = self.entries[index];
+            let ids = self.columns.get(columns).map(|columns| columns.ids.as_slice()).unwrap_or_default();
+            for (id, cell) in ids.iter().zip(&mut self.cells[first..]) {
+                if PROFILING.contains(id) && cell.timestamp < from {
+                    *cell = Cell::default();
+                }
+            }
         }
+    }
+
+    /// Whether the profiling fields of an entity are paused.
+    pub fn is_paused(&self, index: usize) -> bool {
+        self.entries[index].profiling_from == i64::MAX
     }
 
     /// GPUs with these fields, of which some are in a collection with this interval.
@@ -106,6 +137,7 @@ impl Table {
     pub fn put(&mut self, entity: EntityId, reading: &Reading<'_>) {
         if let Some(&index) = self.by_id.get(&entity)
             && let Some(column) = self.column(index, reading.field)
+            && (!PROFILING.contains(&reading.field) || reading.timestamp >= self.entries[index].profiling_from)
         {
             // An instance may share a cell with its compute instance. In whatever order they are read, its own value counts
             // before the part's, and a blank of neither takes the other's value away.

@@ -59,7 +59,7 @@ impl Store {
     pub fn check_owner(&self) -> Result<(), String> {
         let shown = self.path.display();
         let stat = fstat(&self.opened).map_err(|error| format!("{shown}: {error}"))?;
-        if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+        if !files::is_roots_or_own(&stat) {
             return Err(format!(
                 "--job-summary-dir {shown} belongs to user {} and is refused; chown root it",
                 stat.st_uid

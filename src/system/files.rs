@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fchmod, openat, renameat, unlinkat};
 
 /// Reads a regular file of at most `longest` bytes.
 ///
@@ -52,6 +52,11 @@ pub fn replace(
     written.inspect_err(|_| {
         let _ = unlinkat(directory, aside, AtFlags::empty());
     })
+}
+
+/// Whether something is root's or this process's own user's.
+pub fn is_roots_or_own(stat: &Stat) -> bool {
+    stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -10,6 +10,7 @@
 //! - [`limits`]: limits of this process.
 //! - [`printable`]: text of strangers for a terminal.
 //! - [`process`]: usage, from `/proc/self`.
+//! - [`switch_file`]: a file that switches something on by being there.
 //! - [`systemd`]: notifications to systemd.
 //! - [`threads`]: threads whose end ends the process.
 //! - [`unix_socket`]: Unix sockets as a client.
@@ -24,6 +25,7 @@ pub mod listeners;
 pub mod logging;
 pub mod printable;
 pub mod process;
+pub mod switch_file;
 pub mod systemd;
 pub mod threads;
 pub mod unix_socket;

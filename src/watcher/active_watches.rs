@@ -12,7 +12,7 @@ use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
 use crate::metrics::schedule::Schedule;
 use crate::metrics::sources::health;
-use crate::metrics::{Collector, Memory, profiling_support};
+use crate::metrics::{Collector, Memory, ProfilingPause, profiling_support};
 
 pub struct ActiveWatches {
     pub inventory: Inventory,
@@ -26,7 +26,7 @@ pub struct ActiveWatches {
 }
 
 impl ActiveWatches {
-    /// Plans, watches and prepares the text for these entities.
+    /// Plans, watches and prepares the text for these entities. Profiling fields that are paused are not watched.
     ///
     /// Errors: as [`Collector::new`].
     pub fn new(
@@ -35,13 +35,36 @@ impl ActiveWatches {
         inventory: Inventory,
         memory: &mut Memory,
         schedule: Schedule,
+        pause: &ProfilingPause,
     ) -> Result<ActiveWatches> {
         let mut profiling_refusal = None;
         let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
-        let plan = Plan::new(counters, session.library(), profiling);
+        let mut plan = Plan::new(counters, session.library(), profiling);
+        plan.pause = pause.clone();
         let collector = Collector::new(session, &plan, &inventory, schedule, memory)?;
         let exposition = Exposition::new(&plan, &inventory);
         Ok(ActiveWatches { inventory, plan, collector, exposition, judgement: Judgement::default(), profiling_refusal })
+    }
+
+    /// Pauses profiling and ends pauses as `pause` says now. GPUs that the engine refuses to watch again stay paused, and
+    /// are returned with the reason.
+    ///
+    /// Errors: only a lost connection.
+    pub fn pause_profiling(
+        &mut self,
+        pause: &mut ProfilingPause,
+        memory: &mut Memory,
+        now: i64,
+    ) -> Result<Vec<(u32, Error)>> {
+        let before = std::mem::replace(&mut self.plan.pause, pause.clone());
+        let refused = self.collector.pause_profiling(&self.plan, &self.inventory, &before, memory)?;
+        if !refused.is_empty() {
+            let stay = refused.iter().map(|(gpu, _)| *gpu);
+            pause.set(&pause.gpus().chain(stay).collect(), now);
+            self.plan.pause = pause.clone();
+            self.collector.table.pause(pause, &self.inventory);
+        }
+        Ok(refused)
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
 //! - [`restart`]: when an engine is to be started again, and how soon.
 //! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
+//! - [`profiling`]: on which GPUs profiling makes way for another profiler.
 //! - [`page`]: the page, rendered and published. [`status`]: the data of the page for people. [`lost_entities`]: GPUs that were here.
 //! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
 
@@ -17,6 +18,7 @@ mod notices;
 mod pace;
 mod page;
 mod phase;
+mod profiling;
 mod restart;
 mod scrapes;
 mod session_run;
@@ -42,7 +44,7 @@ use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
-use crate::metrics::{Extras, Memory, Windows, sources};
+use crate::metrics::{Extras, Memory, ProfilingPause, Windows, sources};
 use crate::publish::Publisher;
 use crate::summary::writer::Writer;
 use crate::summary::{Summaries, Summary};
@@ -54,6 +56,7 @@ use engine_selection::EngineChooser;
 use lost_entities::LostEntities;
 use pace::Pace;
 use phase::{Action, Event, Phase, Running};
+use profiling::Requests;
 use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
 use scrapes::ScrapeTimes;
 use session_run::SessionRun;
@@ -106,6 +109,9 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
+    /// Where profiling fields are not watched, and who asks for that.
+    pause: ProfilingPause,
+    pause_requests: Requests,
     /// `None` without labels for containers.
     containers: Option<Containers>,
     container_map: Arc<ContainerMap>,
@@ -163,6 +169,8 @@ impl Watcher {
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            pause: ProfilingPause::default(),
+            pause_requests: Requests::default(),
             containers: None,
             container_map: Arc::default(),
             unmatched: BTreeSet::new(),
@@ -317,12 +325,19 @@ impl Watcher {
             if Instant::now() >= self.looks_again(run) {
                 self.look_again(run)?;
             }
+            if self.look_for_pause_file() {
+                self.pause_profiling(run)?;
+                self.publish(run);
+            }
             self.follow_scrapes(run)?;
             if Instant::now() >= run.due {
                 if let Some(reason) = self.collect(run)? {
                     return Ok(Event::Restart(reason));
                 }
                 self.watch_anew_if_needed(run)?;
+                if self.pause_requests.is_refused() {
+                    self.pause_profiling(run)?;
+                }
             }
             self.publish_status_if_waited_for(run);
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
@@ -331,6 +346,7 @@ impl Watcher {
                     if self.read_jobs() {
                         self.read_between(run)?;
                     }
+                    self.pause_profiling(run)?;
                     self.relabel(run);
                     self.publish(run);
                 }
@@ -358,6 +374,7 @@ impl Watcher {
         let step = run.clock_step();
         if let Some(step) = step {
             log::warn!("{step}");
+            self.pause.clock_was_set();
         }
         if !run.is_embedded() {
             return None;
@@ -474,7 +491,8 @@ impl Watcher {
         self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
         notices::inventory(&inventory, &self.report.entities, &self.hostname);
         let first = Schedule::first(self.period(run).min(FIRST_PERIOD));
-        let watched = run.watch(&self.counters, inventory, &mut self.memory, first);
+        self.pause_before_watching(run, &inventory);
+        let watched = run.watch(&self.counters, inventory, &mut self.memory, first, &self.pause);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         self.report_plan(watches);
         watches.exposition.set_containers(&self.container_map);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::phase::Phase;
+use super::profiling::Reason;
 use crate::config::Config;
 use crate::config::engine::Address;
 use crate::dcgm::Error;
@@ -142,6 +143,43 @@ pub fn inventory(inventory: &Inventory, counts: &[(Kind, usize)], hostname: &str
     }
     let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{}={count}", kind.name())).collect();
     log::info!(entities = counts.join(","), hostname = hostname; "looked around");
+}
+
+/// Profiling makes way for another profiler.
+pub fn profiling_paused(gpus: &[u32], reason: &Reason, file: Option<&Path>) {
+    let gpus = self::gpus(gpus);
+    match reason {
+        Reason::ByHand => {
+            let file = file.unwrap_or(Path::new("")).display();
+            log::info!("profiling fields are not watched on {gpus} until {file} is removed");
+        }
+        Reason::Job(job) => {
+            log::info!("profiling fields are not watched on {gpus} until job {job} ends: its job.{job} has profiling=pause");
+        }
+        Reason::JobElsewhere(job) => log::info!(
+            "profiling fields are not watched on {gpus} until job {job} ends, which is on another GPU and has \
+             profiling=pause: before Hopper all GPUs of a node have one profiling lock"
+        ),
+        // The engine's reason is logged by itself.
+        Reason::Refused => {}
+    }
+}
+
+pub fn profiling_goes_on(gpus: &[u32]) {
+    log::info!("profiling fields are watched again on {}", self::gpus(gpus));
+}
+
+pub fn profiling_refused(gpus: &[u32], error: &Error) {
+    log::warn!(
+        error = error.to_string(), fix = "end the other profiler";
+        "profiling fields cannot be watched again on {}; trying again at every collection", self::gpus(gpus)
+    );
+}
+
+/// GPUs in words.
+pub fn gpus(gpus: &[u32]) -> String {
+    let ids: Vec<String> = gpus.iter().map(u32::to_string).collect();
+    format!("{} {}", if ids.len() == 1 { "GPU" } else { "GPUs" }, ids.join(", "))
 }
 
 /// A name in the job map that no reported GPU or instance has.

@@ -37,6 +37,10 @@ impl Watcher {
                 watches.exposition.render_xid_events(&counts, &of_gone, &mut self.text);
             }
             watches.exposition.render_stale(&watches.judgement.stale, &mut self.text);
+            let plan = &watches.plan;
+            let paused = |gpu: u32| plan.profiles(gpu).then(|| plan.pause.is_paused(gpu));
+            let paused: Vec<_> = watches.inventory.entities.iter().map(|entity| paused(entity.gpu?)).collect();
+            watches.exposition.render_paused(&paused, &mut self.text);
         }
         // Where samples do not show jobs, nothing else would.
         if self.config.exporter_metrics || self.config.job_labels == JobLabels::InfoOnly {

@@ -10,10 +10,10 @@ use super::restart::{ClockSteps, Step};
 use crate::counters::Counters;
 use crate::dcgm::{Mode, Result, Session};
 use crate::inventory::Inventory;
-use crate::metrics::Memory;
 use crate::metrics::freshness::Freshness;
 use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields;
+use crate::metrics::{Memory, ProfilingPause};
 
 /// How often entities are looked for again: after so many collections, within these limits. A call that fails makes it
 /// happen at once, but not sooner than the first of them.
@@ -106,6 +106,7 @@ impl SessionRun {
         inventory: Inventory,
         memory: &mut Memory,
         schedule: Schedule,
+        pause: &ProfilingPause,
     ) -> Result<&mut ActiveWatches> {
         (self.collected, self.collections, self.due) = (None, 0, Instant::now());
         (self.should_rewatch, self.answered, self.watched) = (false, Vec::new(), Instant::now());
@@ -116,7 +117,7 @@ impl SessionRun {
             // Dropped before new ones are made: an engine has room for few groups, and of two watches on the same field
             // of an entity the first to be dropped ends both.
         }
-        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, schedule)?;
+        let watches = ActiveWatches::new(&self.session, counters, inventory, memory, schedule, pause)?;
         Ok(self.watches.insert(watches))
     }
 

@@ -128,6 +128,9 @@ impl Watcher {
         facts.push(("Last collection", format!("took {milliseconds:.1} ms, number {}", report.collections)));
         let [taken, refused] = report.reloads;
         facts.push(("Counters", format!("{} rows in use, {} skipped", report.counters, report.counters_skipped)));
+        if let Some(pause) = self.pause_in_words() {
+            facts.push(("Profiling", pause));
+        }
         if taken + refused > 0 {
             facts.push(("Reloads", format!("{taken} taken over, {refused} refused")));
         }

@@ -23,6 +23,7 @@ mod newest;
 mod node;
 mod openmetrics;
 mod pace;
+mod profiling;
 mod refusals;
 mod resilience;
 mod scripts;

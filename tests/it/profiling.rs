@@ -1,0 +1,473 @@
+//! Profiling makes way: a job or a file pauses it, only where it has to, and it comes back.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::common::*;
+use crate::node::*;
+
+const COUNTERS: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\nDCGM_FI_PROF_DRAM_ACTIVE, gauge, d\n";
+const HOPPER: i64 = 9;
+const AMPERE: i64 = 8;
+
+/// GPUs of this generation, whose engines are active for a share of 0.5.
+fn plan(gpus: &[u32], generation: i64) -> Value {
+    let mut plan = scenario(gpus);
+    plan["supported_profiling_fields"] = json!([1001, 1005]);
+    for gpu in plan["latest_values"].as_array_mut().unwrap() {
+        gpu["fields"]["63"] = json!({ "type": "int64", "value": (generation << 16).to_string() });
+        for field in ["1001", "1005"] {
+            gpu["fields"][field] = json!({ "type": "double", "value": "0.5" });
+        }
+    }
+    plan
+}
+
+/// A node with a job map and a file for pauses by hand.
+struct Pausing {
+    node: Node,
+}
+
+impl Pausing {
+    fn new(plan: Value) -> Pausing {
+        let node = Node::new(plan);
+        std::fs::create_dir_all(node.scratch.path("jobs")).unwrap();
+        std::fs::create_dir_all(node.scratch.path("run")).unwrap();
+        Pausing { node }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.node.scratch.path("run/pause-profiling")
+    }
+
+    fn command(&self, counters: &str) -> Command {
+        let mut command = self.node.exporter(counters);
+        command.arg("--hpc-job-mapping-dir").arg(self.node.scratch.path("jobs"));
+        command.arg("--pause-profiling-file").arg(self.file());
+        command
+    }
+
+    fn start(&self) -> Exporter {
+        Exporter::start(&mut self.command(COUNTERS))
+    }
+
+    /// What a prolog writes, the GPU last.
+    fn job(&self, gpu: &str, ids: &str, pausing: &str) {
+        self.node.scratch.write(&format!("jobs/job.{pausing}"), "user=ada\nprofiling=pause\n");
+        self.node.scratch.write(&format!("jobs/{gpu}"), ids);
+    }
+
+    fn end(&self, gpu: &str) {
+        std::fs::remove_file(self.node.scratch.path("jobs").join(gpu)).unwrap();
+    }
+
+    fn profiled(&self) -> Value {
+        self.node.stats()["profiled_gpus"].clone()
+    }
+}
+
+/// Values of a profiling metric, by the label that comes first.
+fn active(page: &str) -> Vec<String> {
+    let lines = page.lines().filter(|line| line.starts_with("DCGM_FI_PROF_GR_ENGINE_ACTIVE{"));
+    lines.map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+}
+
+fn paused(page: &str) -> Vec<(String, f64)> {
+    let lines = page.lines().filter(|line| line.starts_with("dcgm_exporter_profiling_paused{"));
+    let sample = |line: &str| {
+        assert!(line.contains(",UUID=\"GPU-") && line.contains("pci_bus_id="), "{line}");
+        (line.split('"').nth(1).unwrap().to_owned(), line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    lines.map(sample).collect()
+}
+
+fn states(page: &str) -> Vec<f64> {
+    paused(page).into_iter().map(|(_, state)| state).collect()
+}
+
+/// The first page on which these GPUs alone are profiled, which was checked after some collections.
+fn profiles(exporter: &mut Exporter, what: &str, gpus: &[&str]) -> String {
+    exporter.page_with(what, |page| active(page) == gpus)
+}
+
+fn never_false(page: &str) {
+    for line in page.lines().filter(|line| line.starts_with("DCGM_FI_PROF_")) {
+        assert!(line.ends_with(" 0.500000") || line.ends_with(" 0.5"), "{line}");
+    }
+}
+
+/// Neither health nor counts of trouble show a pause.
+fn is_well(exporter: &mut Exporter, page: &str) {
+    assert!(is_in_state(page, "running"), "{page}");
+    assert!(page.contains("dcgm_exporter_profiling_rewatches_total 0\n"), "{page}");
+    assert_eq!(all_restarts(page), 0.0);
+    let health = exporter.get("/health");
+    assert_eq!((health.status, health.body.contains("profiling")), (200, false), "{}", health.body);
+}
+
+#[test]
+fn a_job_pauses_its_gpu_and_no_other() {
+    let node = Pausing::new(plan(&[0, 1, 2], HOPPER));
+    let mut exporter = node.start();
+    let page = profiles(&mut exporter, "all are profiled", &["0", "1", "2"]);
+    assert_eq!(states(&page), [0.0, 0.0, 0.0], "{page}");
+    let temperature_polls = |node: &Pausing| node.node.stats()["polls"]["150"].as_u64().unwrap();
+    for _ in 0..2 {
+        node.job("1", "17\n", "17");
+        let page = profiles(&mut exporter, "one is paused", &["0", "2"]);
+        assert_eq!(states(&page), [0.0, 1.0, 0.0], "{page}");
+        assert_eq!(temperatures(&page), 3, "{page}");
+        // Long enough for silence to be noticed.
+        let page = after_collections(&mut exporter, 12);
+        is_well(&mut exporter, &page);
+        assert_eq!((active(&page), node.profiled()), (vec!["0".to_owned(), "2".to_owned()], json!([0, 2])), "{page}");
+        assert!(temperature_polls(&node) > 0);
+        node.end("1");
+        let page = profiles(&mut exporter, "it is profiled again", &["0", "1", "2"]);
+        never_false(&page);
+        let page = after_collections(&mut exporter, 12);
+        assert_eq!((states(&page), node.profiled()), (vec![0.0; 3], json!([0, 1, 2])), "{page}");
+        is_well(&mut exporter, &page);
+    }
+    let log = exporter.log();
+    let sentence = "profiling fields are not watched on GPU 1 until job 17 ends: its job.17 has profiling=pause";
+    assert_eq!(log.matches(sentence).count(), 2, "{log}");
+    assert_eq!(log.matches("profiling fields are watched again on GPU 1").count(), 2, "{log}");
+    assert_eq!(exporter.stop().0.code(), Some(0));
+    assert_eq!(node.node.stats()["violations"], json!([]));
+}
+
+/// Values of other fields and of other GPUs go on: not one sample is lost or comes late.
+#[test]
+fn nothing_else_is_disturbed() {
+    let mut plan = plan(&[0, 1], HOPPER);
+    plan["latest_values"][1]["fields"]["1005"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
+    plan["latest_values"][0]["fields"]["156"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
+    let node = Pausing::new(plan);
+    let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, e\n")));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    let polls = |node: &Pausing, field: &str| node.node.stats()["polls"][field].as_u64().unwrap();
+    let before = after_collections(&mut exporter, 1);
+    let (of_energy, started) = (polls(&node, "156"), collections(&before));
+    let (mut last, mut pages) = ((0.0, 0.0), 0);
+    for round in 0..6 {
+        if round % 2 == 0 { node.job("0", "17\n", "17") } else { node.end("0") }
+        let wanted = f64::from((round + 1) % 2);
+        exporter.page_with("it is so", |page| states(page) == [wanted, 0.0]);
+        for _ in 0..3 {
+            let page = after_collections(&mut exporter, 1);
+            let of = |metric: &str, gpu: &str| value(&page, &[metric, gpu]).unwrap_or_else(|| panic!("{metric} {page}"));
+            let now = (of("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{", "gpu=\"0\""), of("DCGM_FI_PROF_DRAM_ACTIVE{", "gpu=\"1\""));
+            assert!(now.0 > last.0 && now.1 > last.1, "a new sample each time: {last:?}, {now:?}");
+            (last, pages) = (now, pages + 1);
+        }
+    }
+    let page = after_collections(&mut exporter, 1);
+    let looks = polls(&node, "156") - of_energy;
+    // Two GPUs, and one collection may be between page and statistics.
+    assert!(looks as f64 <= 2.0 * (collections(&page) - started + 2.0), "{looks} looks, {pages} pages");
+}
+
+#[test]
+fn before_hopper_a_job_pauses_all_gpus() {
+    let mut plan = plan(&[0, 1], AMPERE);
+    plan["faults"]["profiler"] = json!(false);
+    let mut node = Pausing::new(plan);
+    let mut exporter = node.start();
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    node.job("1", "17\n", "17");
+    let page = profiles(&mut exporter, "both are paused", &[]);
+    assert_eq!((states(&page), temperatures(&page)), (vec![1.0, 1.0], 2), "{page}");
+    let page = after_collections(&mut exporter, 2);
+    assert_eq!(node.profiled(), json!([]), "{page}");
+    // The profiler runs and is not disturbed.
+    node.node.plan["faults"]["profiler"] = json!(true);
+    node.node.play();
+    let page = after_collections(&mut exporter, 8);
+    is_well(&mut exporter, &page);
+    let errors = value(&page, &["dcgm_exporter_errors_total{kind=\"watch\"}"]);
+    // It outlives its job.
+    node.end("1");
+    exporter.until("the engine refuses", |exporter| {
+        exporter.log().contains("profiling fields cannot be watched again on GPUs 0, 1").then_some(())
+    });
+    let page = after_collections(&mut exporter, 3);
+    assert_eq!((states(&page), temperatures(&page)), (vec![1.0, 1.0], 2), "{page}");
+    assert!(value(&page, &["dcgm_exporter_errors_total{kind=\"watch\"}"]) > errors, "{page}");
+    node.node.plan["faults"]["profiler"] = json!(false);
+    node.node.play();
+    let page = profiles(&mut exporter, "both are profiled again", &["0", "1"]);
+    never_false(&page);
+    assert_eq!(states(&page), [0.0, 0.0], "{page}");
+    let log = exporter.log();
+    assert!(log.contains("profiling fields are not watched on GPU 0 until job 17 ends, which is on another GPU"), "{log}");
+}
+
+/// The value from before a pause is still in the engine, which answers it until there is a new one.
+#[test]
+fn no_value_from_before_the_pause_is_shown_after_it() {
+    let mut node = Pausing::new(plan(&[0, 1], HOPPER));
+    // Half a second between two samples.
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "700ms"]));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    node.job("0", "17\n", "17");
+    profiles(&mut exporter, "one is paused", &["1"]);
+    node.node.plan["latest_values"][0]["fields"]["1001"]["value"] = "0.75".into();
+    node.node.play();
+    after_collections(&mut exporter, 2);
+    node.end("0");
+    let page = exporter.page_with("it is back", |page| {
+        let of_one = value(page, &["DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu=\"0\""]);
+        assert!(of_one.is_none_or(|value| value == 0.75), "{page}");
+        of_one.is_some()
+    });
+    assert_eq!(states(&page), [0.0, 0.0], "{page}");
+}
+
+#[test]
+fn a_job_that_was_there_before_the_exporter() {
+    let node = Pausing::new(plan(&[0, 1], HOPPER));
+    node.job("0", "17\n", "17");
+    let mut exporter = node.start();
+    let page = profiles(&mut exporter, "the other is profiled", &["1"]);
+    assert_eq!(states(&page), [1.0, 0.0], "{page}");
+    after_collections(&mut exporter, 1);
+    let polls = node.node.stats()["polls"].clone();
+    let page = after_collections(&mut exporter, 8);
+    is_well(&mut exporter, &page);
+    assert_eq!(node.profiled(), json!([1]), "{polls}");
+    node.end("0");
+    never_false(&profiles(&mut exporter, "both are profiled", &["0", "1"]));
+}
+
+/// Not even for a moment: before Hopper that would cost the profiler its hardware.
+#[test]
+fn what_is_paused_at_the_start_is_never_sampled() {
+    let node = Pausing::new(plan(&[0], AMPERE));
+    std::fs::write(node.file(), "").unwrap();
+    let mut exporter = node.start();
+    exporter.page_with("it is there", |page| states(page) == [1.0] && temperatures(page) == 1);
+    let page = after_collections(&mut exporter, 8);
+    is_well(&mut exporter, &page);
+    let polls = node.node.stats()["polls"].clone();
+    assert!(polls["150"].as_u64() > Some(5) && polls["1001"].is_null() && polls["1005"].is_null(), "{polls}");
+    exporter.signal(Signal::HUP);
+    exporter.until("it was read again", |exporter| exporter.log().contains("was read again").then_some(()));
+    after_collections(&mut exporter, 3);
+    assert!(node.node.stats()["polls"]["1001"].is_null());
+}
+
+#[test]
+fn quick_changes_end_in_the_last_state() {
+    let node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    for round in 0..30 {
+        node.job("0", "17\n", "17");
+        if round % 3 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(40));
+        }
+        node.job("1", "18\n", "18");
+        node.end("0");
+        if round % 2 == 0 {
+            std::fs::write(node.file(), "").unwrap();
+            std::fs::remove_file(node.file()).unwrap();
+        }
+        node.end("1");
+    }
+    node.job("1", "19\n", "19");
+    let page = profiles(&mut exporter, "the last state", &["0"]);
+    never_false(&page);
+    let page = after_collections(&mut exporter, 8);
+    is_well(&mut exporter, &page);
+    assert_eq!((states(&page), node.profiled()), (vec![0.0, 1.0], json!([0])), "{page}");
+    node.end("1");
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    // Neither groups nor watches have been left over.
+    let stats = node.node.stats();
+    assert!(stats["groups"].as_u64() < Some(20) && stats["violations"] == json!([]), "{stats}");
+    drop(exporter);
+}
+
+#[test]
+fn two_jobs_on_one_gpu_of_which_one_pauses() {
+    let node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut exporter = node.start();
+    node.node.scratch.write("jobs/job.16", "user=bob\nprofiling=on\n");
+    node.node.scratch.write("jobs/0", "16\n");
+    exporter.page_with("the first is there", |page| page.contains("hpc_job=\"16\""));
+    profiles(&mut exporter, "both are profiled", &["0", "0", "1"][1..].as_ref());
+    assert!(exporter.log().contains("'pause' is the only value of profiling"), "{}", exporter.log());
+    node.job("0", "16\n17\n", "17");
+    profiles(&mut exporter, "it is paused", &["1"]);
+    node.node.scratch.write("jobs/0", "16\n");
+    profiles(&mut exporter, "the other goes on", &["0", "1"]);
+}
+
+#[test]
+fn an_instances_job_pauses_its_gpu() {
+    let mut plan = plan(&[0, 1], HOPPER);
+    let instance = |id: u32| {
+        json!({ "parent_gpu": 0, "entity_id": id, "nvml_gpu_instance_id": 7 + id, "profile": "1g.18gb", "uuid": format!("MIG-{id}") })
+    };
+    plan["system"]["gpu_instances"] = json!([instance(0), instance(1)]);
+    for id in 0..2 {
+        let value = json!({ "entity": "GPU_I", "id": id, "fields": { "150": { "type": "int64", "value": "40" },
+            "1001": { "type": "double", "value": "0.5" }, "1005": { "type": "double", "value": "0.5" } } });
+        plan["latest_values"].as_array_mut().unwrap().push(value);
+    }
+    let node = Pausing::new(plan);
+    let mut exporter = node.start();
+    profiles(&mut exporter, "all are profiled", &["0", "0", "1"]);
+    node.job("0.8", "17\n", "17");
+    let page = profiles(&mut exporter, "both instances are paused", &["1"]);
+    assert_eq!(states(&page), [1.0, 1.0, 0.0], "{page}");
+    assert!(page.contains("dcgm_exporter_profiling_paused{gpu=\"0\"") && page.contains("GPU_I_ID=\"8\""), "{page}");
+    let page = after_collections(&mut exporter, 12);
+    is_well(&mut exporter, &page);
+    assert_eq!((temperatures(&page), node.profiled()), (3, json!([1])), "{page}");
+    node.end("0.8");
+    never_false(&profiles(&mut exporter, "all are profiled", &["0", "0", "1"]));
+}
+
+#[test]
+fn the_file_pauses_all_gpus() {
+    let node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "1h"]));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    std::fs::write(node.file(), "").unwrap();
+    let page = profiles(&mut exporter, "both are paused", &[]);
+    assert_eq!((states(&page), temperatures(&page)), (vec![1.0, 1.0], 2), "{page}");
+    let text = exporter.get("/?text").body;
+    assert!(text.contains("paused on GPUs 0, 1 (by hand)"), "{text}");
+    std::fs::remove_file(node.file()).unwrap();
+    exporter.page_with("they are not paused", |page| states(page) == [0.0, 0.0]);
+    let log = exporter.log();
+    let sentence = format!("profiling fields are not watched on GPUs 0, 1 until {} is removed", node.file().display());
+    assert!(log.contains(&sentence) && log.contains("profiling fields are watched again on GPUs 0, 1"), "{log}");
+}
+
+#[test]
+fn what_is_no_file_of_roots_pauses_nothing() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let node = Pausing::new(plan(&[0], HOPPER));
+    let (file, run) = (node.file(), node.node.scratch.path("run"));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "it is profiled", &["0"]);
+    let chmod = |path: &PathBuf, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let mut refuses = |what: &str, count: usize| {
+        exporter.until(what, |exporter| {
+            (exporter.log().matches("profiling is not paused by hand").count() == count).then_some(())
+        });
+        let page = after_collections(&mut exporter, 15);
+        assert_eq!((states(&page), active(&page)), (vec![0.0], vec!["0".to_owned()]), "{what}: {page}");
+        assert_eq!(exporter.log().matches("profiling is not paused by hand").count(), count, "said once");
+    };
+    std::fs::create_dir(&file).unwrap();
+    refuses("a directory", 1);
+    std::fs::remove_dir(&file).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    // The same sentence.
+    refuses("a FIFO", 1);
+    std::fs::remove_file(&file).unwrap();
+    symlink("/etc/passwd", &file).unwrap();
+    refuses("a link", 1);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "").unwrap();
+    chmod(&run, 0o777);
+    drop(exporter);
+    let mut exporter = node.start();
+    let page = profiles(&mut exporter, "it is profiled", &["0"]);
+    assert_eq!(states(&page), [0.0], "{page}");
+    assert!(exporter.log().contains("has mode 0777, so others can write there"), "{}", exporter.log());
+    chmod(&run, 0o755);
+    profiles(&mut exporter, "now it counts", &[]);
+}
+
+/// Only the GPU's own directory entry says whose job it is: facts of a job without a GPU pause nothing.
+#[test]
+fn facts_alone_pause_nothing() {
+    let node = Pausing::new(plan(&[0], HOPPER));
+    node.node.scratch.write("jobs/job.17", "profiling=pause\n");
+    node.node.scratch.write("jobs/0", "18\n");
+    node.node.scratch.write("jobs/job.18", "user=x profiling=pause\njob_name=profiling=pause\nPROFILING=pause\n");
+    let mut exporter = node.start();
+    let page = profiles(&mut exporter, "it is profiled", &["0"]);
+    assert_eq!(states(&page), [0.0], "{page}");
+}
+
+#[test]
+fn a_pause_outlives_releases_and_engines() {
+    let node = Pausing::new(plan(&[0, 1], AMPERE));
+    let (engine, address) = node.node.host_engine();
+    let mut engine = Some(engine);
+    node.job("0", "17\n", "17");
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-r", &address]));
+    exporter.page_with("it is paused", |page| states(page) == [1.0, 1.0] && temperatures(page) == 2);
+    for round in 0..2 {
+        drop(engine.take());
+        exporter.page_with("it is lost", |page| temperatures(page) == 0);
+        if round == 1 {
+            // It ends while nobody is there.
+            node.end("0");
+        }
+        engine = Some(node.node.host_engine_again().0);
+        let wanted = [1.0, 0.0][round];
+        let page = exporter.page_with("it is back", |page| states(page) == [wanted; 2] && temperatures(page) == 2);
+        assert_eq!(active(&page).is_empty() || round == 1, true, "{page}");
+    }
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    node.job("1", "18\n", "18");
+    profiles(&mut exporter, "both are paused", &[]);
+    exporter.signal(Signal::USR1);
+    exporter.page_with("it is released", |page| is_in_state(page, "released"));
+    exporter.signal(Signal::USR2);
+    exporter.page_with("it is back", |page| states(page) == [1.0, 1.0] && temperatures(page) == 2);
+    let page = after_collections(&mut exporter, 8);
+    assert!(active(&page).is_empty() && is_in_state(&page, "running"), "{page}");
+    node.end("1");
+    never_false(&profiles(&mut exporter, "both are profiled", &["0", "1"]));
+}
+
+/// A counters file of profiling fields alone: a GPU of which nothing is asked is not lost.
+#[test]
+fn a_gpu_of_which_nothing_else_is_asked() {
+    let node = Pausing::new(plan(&[0], AMPERE));
+    let mut exporter = Exporter::start(&mut node.command("DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\n"));
+    profiles(&mut exporter, "it is profiled", &["0"]);
+    std::fs::write(node.file(), "").unwrap();
+    profiles(&mut exporter, "it is paused", &[]);
+    let page = after_collections(&mut exporter, 15);
+    is_well(&mut exporter, &page);
+    assert_eq!(value(&page, &["dcgm_exporter_entity_up{gpu=\"0\""]), Some(1.0), "{page}");
+    std::fs::remove_file(node.file()).unwrap();
+    profiles(&mut exporter, "it is profiled again", &["0"]);
+}
+
+/// Without profiling fields there is nothing to pause, and nothing to say.
+#[test]
+fn without_profiling_fields_there_is_no_metric() {
+    let node = Pausing::new(plan(&[0], HOPPER));
+    std::fs::write(node.file(), "").unwrap();
+    let mut exporter = Exporter::start(&mut node.command(GPU_TEMP));
+    let page = exporter.page_with("it runs", |page| temperatures(page) == 1);
+    assert!(paused(&page).is_empty() && !exporter.log().contains("profiling fields"), "{page}");
+}
+
+/// The scraper's pace changes the interval of all watches; what is paused stays so.
+#[test]
+fn a_change_of_the_interval_watches_nothing_that_is_paused() {
+    let node = Pausing::new(plan(&[0, 1], HOPPER));
+    node.job("0", "17\n", "17");
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "30s", "--min-collect-interval", "100ms"]));
+    profiles(&mut exporter, "one is profiled", &["1"]);
+    exporter.until("collections follow", |exporter| {
+        std::thread::sleep(std::time::Duration::from_millis(295));
+        exporter.get("/metrics");
+        exporter.log().contains("collecting just before each scrape").then_some(())
+    });
+    let page = exporter.page();
+    assert_eq!((states(&page), node.profiled()), (vec![1.0, 0.0], json!([1])), "{page}");
+}
