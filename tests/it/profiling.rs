@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -143,10 +144,12 @@ fn a_job_pauses_its_gpu_and_no_other() {
 #[test]
 fn nothing_else_is_disturbed() {
     let mut plan = plan(&[0, 1], HOPPER);
-    plan["latest_values"][1]["fields"]["1005"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
+    plan["supported_profiling_fields"] = json!([1001, 1009]);
+    plan["latest_values"][1]["fields"]["1009"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
     plan["latest_values"][0]["fields"]["156"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
     let node = Pausing::new(plan);
-    let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, e\n")));
+    let more = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, e\nDCGM_FI_PROF_PCIE_TX_BYTES, gauge, p\n";
+    let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}{more}")));
     profiles(&mut exporter, "both are profiled", &["0", "1"]);
     let polls = |node: &Pausing, field: &str| node.node.stats()["polls"][field].as_u64().unwrap();
     let before = after_collections(&mut exporter, 1);
@@ -159,7 +162,8 @@ fn nothing_else_is_disturbed() {
         for _ in 0..3 {
             let page = after_collections(&mut exporter, 1);
             let of = |metric: &str, gpu: &str| value(&page, &[metric, gpu]).unwrap_or_else(|| panic!("{metric} {page}"));
-            let now = (of("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{", "gpu=\"0\""), of("DCGM_FI_PROF_DRAM_ACTIVE{", "gpu=\"1\""));
+            let energy = of("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{", "gpu=\"0\"");
+            let now = (energy, of("DCGM_FI_PROF_PCIE_TX_BYTES{", "gpu=\"1\""));
             assert!(now.0 > last.0 && now.1 > last.1, "a new sample each time: {last:?}, {now:?}");
             (last, pages) = (now, pages + 1);
         }
@@ -267,7 +271,7 @@ fn quick_changes_end_in_the_last_state() {
     for round in 0..30 {
         node.job("0", "17\n", "17");
         if round % 3 == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(40));
+            std::thread::sleep(Duration::from_millis(40));
         }
         node.job("1", "18\n", "18");
         node.end("0");
@@ -460,14 +464,19 @@ fn without_profiling_fields_there_is_no_metric() {
 #[test]
 fn a_change_of_the_interval_watches_nothing_that_is_paused() {
     let node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "1s", "--min-collect-interval", "500ms"]));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
     node.job("0", "17\n", "17");
-    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "30s", "--min-collect-interval", "100ms"]));
-    profiles(&mut exporter, "one is profiled", &["1"]);
-    exporter.until("collections follow", |exporter| {
-        std::thread::sleep(std::time::Duration::from_millis(295));
+    exporter.page_with("one is paused", |page| states(page) == [1.0, 0.0]);
+    let (start, period) = (Instant::now(), Duration::from_millis(1500));
+    for scrape in 1.. {
+        std::thread::sleep((start + period * scrape).saturating_duration_since(Instant::now()));
         exporter.get("/metrics");
-        exporter.log().contains("collecting just before each scrape").then_some(())
-    });
-    let page = exporter.page();
+        if exporter.log().contains("collecting just before each scrape") {
+            break;
+        }
+        assert!(scrape < 20, "{}", exporter.log());
+    }
+    let page = after_collections(&mut exporter, 2);
     assert_eq!((states(&page), node.profiled()), (vec![1.0, 0.0], json!([1])), "{page}");
 }
