@@ -140,38 +140,32 @@ fn a_job_pauses_its_gpu_and_no_other() {
     assert_eq!(node.node.stats()["violations"], json!([]));
 }
 
-/// Values of other fields and of other GPUs go on: not one sample is lost or comes late.
+/// Other fields and other GPUs have a new sample at every collection.
 #[test]
 fn nothing_else_is_disturbed() {
     let mut plan = plan(&[0, 1], HOPPER);
+    let counter = json!({ "type": "int64", "value": "0", "per_second": 1000 });
     plan["supported_profiling_fields"] = json!([1001, 1009]);
-    plan["latest_values"][1]["fields"]["1009"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
-    plan["latest_values"][0]["fields"]["156"] = json!({ "type": "int64", "value": "0", "per_second": 1000 });
+    plan["latest_values"][0]["fields"]["156"] = counter.clone();
+    plan["latest_values"][1]["fields"]["1009"] = counter;
     let node = Pausing::new(plan);
     let more = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, counter, e\nDCGM_FI_PROF_PCIE_TX_BYTES, gauge, p\n";
     let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}{more}")));
     profiles(&mut exporter, "both are profiled", &["0", "1"]);
-    let polls = |node: &Pausing, field: &str| node.node.stats()["polls"][field].as_u64().unwrap();
-    let before = after_collections(&mut exporter, 1);
-    let (of_energy, started) = (polls(&node, "156"), collections(&before));
-    let (mut last, mut pages) = ((0.0, 0.0), 0);
-    for round in 0..6 {
-        if round % 2 == 0 { node.job("0", "17\n", "17") } else { node.end("0") }
-        let wanted = f64::from((round + 1) % 2);
-        exporter.page_with("it is so", |page| states(page) == [wanted, 0.0]);
-        for _ in 0..3 {
-            let page = after_collections(&mut exporter, 1);
-            let of = |metric: &str, gpu: &str| value(&page, &[metric, gpu]).unwrap_or_else(|| panic!("{metric} {page}"));
-            let energy = of("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{", "gpu=\"0\"");
-            let now = (energy, of("DCGM_FI_PROF_PCIE_TX_BYTES{", "gpu=\"1\""));
-            assert!(now.0 > last.0 && now.1 > last.1, "a new sample each time: {last:?}, {now:?}");
-            (last, pages) = (now, pages + 1);
+    let (mut last, mut changes) = ((0.0, 0.0, 0.0), 0);
+    while changes < 10 {
+        if changes % 2 == 0 { node.job("0", "17\n", "17") } else { node.end("0") }
+        let (until, mut is_seen) = (last.0 + 4.0, false);
+        while last.0 < until || !is_seen {
+            let page = exporter.page();
+            let of = |parts: &[&str]| value(&page, parts).unwrap_or_else(|| panic!("{parts:?} {page}"));
+            let energy = of(&["DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{", "gpu=\"0\""]);
+            let now = (collections(&page), energy, of(&["DCGM_FI_PROF_PCIE_TX_BYTES{", "gpu=\"1\""]));
+            assert!(now.0 == last.0 || now.1 > last.1 && now.2 > last.2, "{last:?}, {now:?}, change {changes}");
+            (last, is_seen) = (now, states(&page)[0] == f64::from((changes + 1) % 2));
         }
+        changes += 1;
     }
-    let page = after_collections(&mut exporter, 1);
-    let looks = polls(&node, "156") - of_energy;
-    // Two GPUs, and one collection may be between page and statistics.
-    assert!(looks as f64 <= 2.0 * (collections(&page) - started + 2.0), "{looks} looks, {pages} pages");
 }
 
 #[test]
@@ -213,7 +207,6 @@ fn before_hopper_a_job_pauses_all_gpus() {
 #[test]
 fn no_value_from_before_the_pause_is_shown_after_it() {
     let mut node = Pausing::new(plan(&[0, 1], HOPPER));
-    // Half a second between two samples.
     let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "700ms"]));
     profiles(&mut exporter, "both are profiled", &["0", "1"]);
     node.job("0", "17\n", "17");
@@ -221,6 +214,8 @@ fn no_value_from_before_the_pause_is_shown_after_it() {
     node.node.plan["latest_values"][0]["fields"]["1001"]["value"] = "0.75".into();
     node.node.play();
     after_collections(&mut exporter, 2);
+    // So that the next collection comes before the field is due.
+    std::thread::sleep(Duration::from_millis(350));
     node.end("0");
     let page = exporter.page_with("it is back", |page| {
         let of_one = value(page, &["DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu=\"0\""]);
