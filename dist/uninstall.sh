@@ -40,7 +40,7 @@ if [ $is_shared = no ] && [ -f "$DESTDIR$SUMS" ]; then
 fi
 rmdir "$DESTDIR$settings" 2>/dev/null || true
 rm -rf "$DESTDIR${DATADIR:?}" "$DESTDIR${DOCDIR:?}"
-if [ -z "$DESTDIR" ] && [ $is_shared = no ]; then rm -rf /run/dcgm-job-map; fi
+if [ -z "$DESTDIR" ] && [ $is_shared = no ]; then rm -rf /run/dcgm-job-map /run/dcgm-exporter; fi
 if [ $is_live = yes ]; then systemctl daemon-reload || true; fi
 if [ $is_shared = yes ]; then
     echo "$DESTDIR$settings is kept: the package that is installed here uses it"

@@ -10,6 +10,8 @@
 #   DCGM_JOB_MAP_GRES         how gres.conf counts: 'index' (the default), 'uuid', or what each position is
 #   DCGM_JOB_MAP_GROUP        the group that may read job.<id>; root's by default
 #   DCGM_JOB_MAP_MAX_DAYS     jobs older than this have lost their epilog and go; 30 by default, 0 is never
+#   DCGM_JOB_MAP_PAUSE_PROFILING  features, with commas between them: a job with such a constraint profiles by itself, so
+#                             the exporter does not watch profiling fields on its GPUs
 #   DCGM_JOB_MAP_INSECURE     'true' uses a directory that others can change; for test beds only
 #
 # It never fails a job or drains a node: it exits with 0 whatever happens, starts nothing that stays, and says in one line
@@ -53,6 +55,7 @@ settings() {
     group=${DCGM_JOB_MAP_GROUP:-}
     insecure=${DCGM_JOB_MAP_INSECURE:-}
     days=${DCGM_JOB_MAP_MAX_DAYS:-}
+    pausing=${DCGM_JOB_MAP_PAUSE_PROFILING:-}
     file=${DCGM_EXPORTER_ENVIRONMENT_FILE:-/etc/dcgm-exporter/environment}
     if [ -f "$file" ] && [ -r "$file" ]; then
         while IFS='=' read -r key value || [ -n "$key" ]; do
@@ -64,6 +67,7 @@ settings() {
                 DCGM_JOB_MAP_GROUP) group=${group:-$value} ;;
                 DCGM_JOB_MAP_INSECURE) insecure=${insecure:-$value} ;;
                 DCGM_JOB_MAP_MAX_DAYS) days=${days:-$value} ;;
+                DCGM_JOB_MAP_PAUSE_PROFILING) pausing=${pausing:-$value} ;;
             esac
         done <"$file"
     fi
@@ -361,6 +365,24 @@ fact() {
     esac
 }
 
+# pauses: whether one of the features that the job asks for is among those of the setting. Features are whole words of a
+# constraint such as 'a100&nsight', '[x|nsight]' or 'nsight*2'.
+pauses() {
+    blanks=$IFS
+    IFS=",$blanks"
+    # shellcheck disable=SC2086 # a word per feature, and the shell looks for no files
+    set -- $pausing
+    IFS="&|,*[]():$blanks"
+    asked=no
+    for word in ${SLURM_JOB_CONSTRAINTS:-}; do
+        for feature in "$@"; do
+            [ -z "$word" ] || [ "$word" != "$feature" ] || asked=yes
+        done
+    done
+    IFS=$blanks
+    [ "$asked" = yes ]
+}
+
 facts() {
     fact user "${SLURM_JOB_USER:-}"
     fact uid "${SLURM_JOB_UID:-}"
@@ -372,6 +394,7 @@ facts() {
     fact array_task_id "${SLURM_ARRAY_TASK_ID:-}"
     fact job_name "${SLURM_JOB_NAME:-}"
     fact start_time "$(date +%s)"
+    ! pauses || fact profiling pause
 }
 
 # Writes everything aside first and puts it in place at once: what cannot be written whole changes nothing.

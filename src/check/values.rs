@@ -13,12 +13,14 @@ use super::gpus::models;
 use crate::counters::{Counters, MetricType, PROFILING, Source};
 use crate::dcgm::Session;
 use crate::inventory::{Inventory, Kind};
+use crate::jobs;
 use crate::metrics::fatal_xid;
 use crate::metrics::freshness::is_evidence;
 use crate::metrics::number::Number;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
 use crate::metrics::table::Table;
 use crate::metrics::{Collector, Memory, Windows, profiling_support};
+use crate::system::switch_file::{self, Switch};
 use crate::watcher::microseconds;
 
 /// Time between the two readings that show whether values change.
@@ -42,6 +44,7 @@ impl Asker {
             self.ok(QUESTION, "not used: the counters file has no profiling fields");
             return supported;
         }
+        self.pauses(QUESTION);
         let fix = "check as root; before Hopper DCGM needs its profiling module (package \
                    datacenter-gpu-manager-4-proprietary); MIG, vGPU and other profilers can prevent profiling";
         for (gpu, error) in &refused {
@@ -62,6 +65,28 @@ impl Asker {
             self.ok(QUESTION, format!("{} of {} GPUs support it", supported.len(), inventory.gpus.len()));
         }
         supported
+    }
+
+    /// Why a running exporter has no samples of profiling fields, although they are supported.
+    fn pauses(&self, question: &'static str) {
+        if let Some(file) = &self.config.pause_profiling {
+            match switch_file::look(file) {
+                Switch::Off => {}
+                Switch::On => {
+                    let file = file.display();
+                    self.warn(question, format!("paused by hand on all GPUs: {file} exists"), format!("rm {file}"));
+                }
+                Switch::Refused(why) => {
+                    self.warn(question, format!("a pause by hand does not count: {why}"), "only root may write there");
+                }
+            }
+        }
+        let Some(directory) = &self.config.job_map else { return };
+        let map = jobs::scan(directory, self.config.job_map_trust).map;
+        let pausing: Vec<&str> = map.pausing_jobs().collect();
+        if !pausing.is_empty() {
+            self.ok(question, format!("paused on some or all GPUs until these jobs end: {}", pausing.join(", ")));
+        }
     }
 
     /// Watches everything but profiling for a moment: which fields have values, and whether these change.

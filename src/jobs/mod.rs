@@ -75,6 +75,12 @@ impl JobMap {
         self.all_of(names).into_iter().find(|id| self.facts.get(*id).is_some_and(|facts| facts.pauses_profiling))
     }
 
+    /// All jobs with a GPU that want the same.
+    pub fn pausing_jobs(&self) -> impl Iterator<Item = &str> {
+        let pausing = self.facts.iter().filter(|(id, facts)| facts.pauses_profiling && self.has(id));
+        pausing.map(|(id, _)| id.as_str())
+    }
+
     /// What is known of jobs, by id.
     pub fn facts(&self) -> impl Iterator<Item = (&str, &Facts)> {
         self.facts.iter().map(|(id, facts)| (id.as_str(), facts))

@@ -375,7 +375,8 @@ impl Collector {
             let ids: Vec<u16> =
                 fields.ids.iter().copied().filter(|field| !self.switch_fields.leaves_out((kind, *field))).collect();
             // What is refused was refused before.
-            let _ = self.watch_more(plan, kind, &ids, |watcher, ids| watch_fields(watcher, plan, inventory, kind, ids))?;
+            let _ =
+                self.watch_more(plan, kind, &ids, |watcher, ids| watch_fields(watcher, plan, inventory, kind, ids))?;
         }
         Ok(change)
     }
@@ -499,12 +500,7 @@ impl Collector {
     }
 
     /// Watches fields of entities, as far as the engine lets.
-    fn watch_some(
-        &mut self,
-        kind: Kind,
-        interval: Option<Duration>,
-        wanted: &[(&[EntityId], &[u16])],
-    ) -> Result<Made> {
+    fn watch_some(&mut self, kind: Kind, interval: Option<Duration>, wanted: &[(&[EntityId], &[u16])]) -> Result<Made> {
         let every = self.schedule.of(interval);
         let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
         for (entities, fields) in wanted.iter().filter(|(entities, _)| !entities.is_empty()) {

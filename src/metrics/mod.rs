@@ -41,5 +41,5 @@ pub mod watches;
 pub mod window;
 
 pub use collector::{Collector, Outcome, profiling_support};
-pub use profiling_pause::ProfilingPause;
 pub use memory::{Extras, Memory, Windows};
+pub use profiling_pause::ProfilingPause;

@@ -154,9 +154,12 @@ pub fn profiling_paused(gpus: &[u32], reason: &Reason, file: Option<&Path>) {
             log::info!("profiling fields are not watched on {gpus} until {file} is removed");
         }
         Reason::Job(job) => {
-            log::info!("profiling fields are not watched on {gpus} until job {job} ends: its job.{job} has profiling=pause");
+            log::info!(
+                "profiling fields are not watched on {gpus} until job {job} ends: its job.{job} has profiling=pause"
+            );
         }
         Reason::JobElsewhere(job) => log::info!(
+            hint = "a GPU that does not tell its generation counts as older than Hopper";
             "profiling fields are not watched on {gpus} until job {job} ends, which is on another GPU and has \
              profiling=pause: before Hopper all GPUs of a node have one profiling lock"
         ),

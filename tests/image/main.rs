@@ -215,7 +215,7 @@ fn remove_cgroups(cgroup: &Path) {
 fn works(node: &Node) {
     assert_eq!(node.until("it runs", "systemctl is-active dcgm-exporter"), "active");
     assert_eq!(node.run("systemctl is-enabled dcgm-exporter"), "enabled");
-    assert_eq!(node.run("stat -c '%a %U' /run/dcgm-job-map"), "755 root");
+    assert_eq!(node.run("stat -c '%a %U' /run/dcgm-job-map /run/dcgm-exporter"), "755 root\n755 root");
     // Profiling values come with the second collection.
     let page = node.page_with("DCGM_FI_PROF_GR_ENGINE_ACTIVE{");
     assert!(page.contains("hostname=\"gpu-node-1\"") && page.contains("engine_info{mode=\"embedded\""), "{page}");
@@ -364,7 +364,7 @@ fn the_tarball_on_the_node() {
     // The settings were changed above and changed back.
     let left = "find / -xdev -name '*dcgm-exporter*' -not -path '/root/*' -not -path '/proc/*' -not -path '/var/lib/systemd/*' -not -path '/run/*'";
     assert_eq!(node.run(left), "");
-    node.run("test ! -e /run/dcgm-job-map");
+    node.run("test ! -e /run/dcgm-job-map && test ! -e /run/dcgm-exporter");
 }
 
 #[test]

@@ -238,6 +238,29 @@ fn values_whose_time_stands_still() {
 }
 
 #[test]
+fn profiling_that_is_paused() {
+    let scratch = Scratch::new();
+    let mut node = scenario(&[0]);
+    node["supported_profiling_fields"] = json!([1001]);
+    scratch.write("jobs/job.17", "profiling=pause\n");
+    scratch.write("jobs/job.18", "profiling=pause\n");
+    scratch.write("jobs/0", "17\n19\n");
+    let file = scratch.write("run/pause-profiling", "");
+    let checked = |counters: &str| {
+        let mut command = check(&scratch, &node);
+        command.arg("--hpc-job-mapping-dir").arg(scratch.path("jobs")).arg("--pause-profiling-file").arg(&file);
+        Checked::run(command.arg("-f").arg(scratch.write("counters.csv", counters)))
+    };
+    let asked = checked("DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\n");
+    asked.says("profiling", "warn", "paused by hand on all GPUs");
+    asked.says("profiling", "ok", "until these jobs end: 17");
+    assert!(!asked.report.to_string().contains("these jobs end: 17, "), "{:#}", asked.report);
+    checked(GPU_TEMP).says("profiling", "ok", "not used");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    checked("DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\n").says("profiling", "warn", "has mode 0666");
+}
+
+#[test]
 fn counters_and_profiling_that_a_model_does_not_have() {
     let scratch = Scratch::new();
     let mut node = node();

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::common::*;
 use crate::node::*;
 
-const COUNTERS: &str = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\nDCGM_FI_PROF_DRAM_ACTIVE, gauge, d\n";
+const COUNTERS: &str =
+    "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\nDCGM_FI_PROF_DRAM_ACTIVE, gauge, d\n";
 const HOPPER: i64 = 9;
 const AMPERE: i64 = 8;
 
@@ -154,7 +155,11 @@ fn nothing_else_is_disturbed() {
     profiles(&mut exporter, "both are profiled", &["0", "1"]);
     let (mut last, mut changes) = ((0.0, 0.0, 0.0), 0);
     while changes < 10 {
-        if changes % 2 == 0 { node.job("0", "17\n", "17") } else { node.end("0") }
+        if changes % 2 == 0 {
+            node.job("0", "17\n", "17")
+        } else {
+            node.end("0")
+        }
         let (until, mut is_seen) = (last.0 + 4.0, false);
         while last.0 < until || !is_seen {
             let page = exporter.page();
@@ -200,7 +205,10 @@ fn before_hopper_a_job_pauses_all_gpus() {
     never_false(&page);
     assert_eq!(states(&page), [0.0, 0.0], "{page}");
     let log = exporter.log();
-    assert!(log.contains("profiling fields are not watched on GPU 0 until job 17 ends, which is on another GPU"), "{log}");
+    assert!(
+        log.contains("profiling fields are not watched on GPU 0 until job 17 ends, which is on another GPU"),
+        "{log}"
+    );
 }
 
 /// The value from before a pause is still in the engine, which answers it until there is a new one.
@@ -239,6 +247,31 @@ fn a_job_that_was_there_before_the_exporter() {
     assert_eq!(node.profiled(), json!([1]), "{polls}");
     node.end("0");
     never_false(&profiles(&mut exporter, "both are profiled", &["0", "1"]));
+}
+
+/// An engine with room for one more group, or for none: the pause comes. Without room not even a GPU's generation can be
+/// asked, and it counts as an old one.
+#[test]
+fn an_engine_without_room() {
+    for (free, of_others) in [(1, &["1"][..]), (0, &[])] {
+        let mut node = Pausing::new(plan(&[0, 1], HOPPER));
+        let mut exporter = node.start();
+        profiles(&mut exporter, "both are profiled", &["0", "1"]);
+        after_collections(&mut exporter, 2);
+        let used = node.node.stats()["groups"].as_u64().unwrap();
+        node.node.plan["taken_groups"] = json!(62 - used - free);
+        node.node.play();
+        node.job("0", "17\n", "17");
+        let page = profiles(&mut exporter, "it is paused", of_others);
+        assert_eq!(temperatures(&page), 2, "{page}");
+        let page = after_collections(&mut exporter, 8);
+        assert_eq!((active(&page).len(), temperatures(&page)), (of_others.len(), 2), "{page}");
+        is_well(&mut exporter, &page);
+        node.node.plan["taken_groups"] = json!(0);
+        node.node.play();
+        node.end("0");
+        profiles(&mut exporter, "both are profiled again", &["0", "1"]);
+    }
 }
 
 /// Not even for a moment: before Hopper that would cost the profiler its hardware.
@@ -308,9 +341,7 @@ fn two_jobs_on_one_gpu_of_which_one_pauses() {
 #[test]
 fn an_instances_job_pauses_its_gpu() {
     let mut plan = plan(&[0, 1], HOPPER);
-    let instance = |id: u32| {
-        json!({ "parent_gpu": 0, "entity_id": id, "nvml_gpu_instance_id": 7 + id, "profile": "1g.18gb", "uuid": format!("MIG-{id}") })
-    };
+    let instance = |id: u32| json!({ "parent_gpu": 0, "entity_id": id, "nvml_gpu_instance_id": 7 + id, "profile": "1g.18gb", "uuid": format!("MIG-{id}") });
     plan["system"]["gpu_instances"] = json!([instance(0), instance(1)]);
     for id in 0..2 {
         let value = json!({ "entity": "GPU_I", "id": id, "fields": { "150": { "type": "int64", "value": "40" },

@@ -107,6 +107,54 @@ fn what_lies_there_is_left_alone() {
 }
 
 #[test]
+fn a_job_that_asks_for_a_feature_pauses_profiling() {
+    let scratch = Scratch::new();
+    let pauses = |features: &str, constraint: &str| {
+        let map = scratch.path("map");
+        let mut variables = job("17", "0").to_vec();
+        variables.extend([("DCGM_JOB_MAP_PAUSE_PROFILING", features), ("SLURM_JOB_CONSTRAINTS", constraint)]);
+        run(&mut script(PROLOG, &map, &variables));
+        let facts = lines(&map, "job.17");
+        assert!(facts.iter().any(|line| line.starts_with("start_time=")), "{facts:?}");
+        facts.contains(&"profiling=pause".to_owned())
+    };
+    for constraint in [
+        "nsight",
+        "a100&nsight",
+        "[x|nsight]",
+        "nsight*2",
+        "(x|nsight)&y",
+        "x,nsight",
+        "[(x&nsight)*1&y*4]",
+        "x & nsight",
+        "profiler",
+        " nsight ",
+    ] {
+        assert!(pauses("nsight, profiler", constraint), "{constraint}");
+    }
+    for constraint in
+        ["", "nsight2", "xnsight", "no-nsight", "nsight.x", "NSIGHT", "*", "[*]", "n*", "&|", "nsigh?", "2"]
+    {
+        assert!(!pauses("nsight,profiler", constraint), "{constraint}");
+    }
+    for features in ["", ",", " ", "*", "n?ight"] {
+        assert!(!pauses(features, "nsight") && !pauses(features, ""), "'{features}'");
+    }
+    // Text of a user is compared and never written or run.
+    let hostile = "x\nprofiling=pause\n$(touch /tmp/x)`id`;'\"*";
+    assert!(!pauses("nsight", hostile));
+    assert!(pauses("nsight", &format!("{hostile}&nsight")));
+    // From the file of settings, and the epilog takes it away.
+    let map = scratch.path("map");
+    let settings = scratch.write("environment", "DCGM_JOB_MAP_PAUSE_PROFILING=\"nsight,ncu\"\n");
+    let variables = [("SLURM_JOB_ID", "18"), ("SLURM_JOB_GPUS", "1"), ("SLURM_JOB_CONSTRAINTS", "ncu")];
+    run(script(PROLOG, &map, &variables).env("DCGM_EXPORTER_ENVIRONMENT_FILE", settings));
+    assert!(lines(&map, "job.18").contains(&"profiling=pause".to_owned()));
+    run(&mut script(EPILOG, &map, &job("18", "")));
+    assert!(!names(&map).contains(&"job.18".to_owned()));
+}
+
+#[test]
 fn a_directory_that_is_none_or_not_there() {
     let scratch = Scratch::new();
     let file = scratch.write("file", "");

@@ -101,9 +101,7 @@ fn profiling_needs_two_looks() {
 
 #[test]
 fn before_hopper_profiling_has_one_owner() {
-    let capability = |gpu: u32, major: i64| {
-        json!({ "entity": "GPU", "id": gpu, "fields": { "63": { "type": "int64", "value": (major << 16).to_string() } } })
-    };
+    let capability = |gpu: u32, major: i64| json!({ "entity": "GPU", "id": gpu, "fields": { "63": { "type": "int64", "value": (major << 16).to_string() } } });
     let mut plan = node();
     plan["latest_values"] = json!([capability(0, 8), capability(1, 9)]);
     alone("watches::before_hopper_profiling_has_one_owner", plan.clone(), |client| {
