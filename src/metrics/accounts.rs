@@ -561,6 +561,28 @@ mod tests {
     }
 
     #[test]
+    fn of_a_pause_of_profiling_nothing_is_known() {
+        let mut node = Node::default();
+        node.jobs(0.0, &["17"]);
+        for (time, value) in [(0.0, 0.5), (10.0, 0.5)] {
+            node.sample(1004, time, value);
+            node.sample(ENGINE_ACTIVE, time, 0.0);
+        }
+        let idle = |node: &Node, now: f64| node.0.idle_seconds(key(1), (now * 1e6) as i64);
+        assert_eq!(idle(&node, 10.0), Some(10.0));
+        node.0.pause_profiling(key(1));
+        assert_eq!(idle(&node, 14.0), None);
+        for time in [15.0, 16.0] {
+            node.sample(1004, time, 1.0);
+            node.sample(ENGINE_ACTIVE, time, 0.0);
+        }
+        // 10 s at 0.5 and one at 1, and not the 5 s between.
+        let tensor = node.of(16.0, "17").activities[1];
+        assert!(close(tensor.sum, 6.0) && close(tensor.seconds, 11.0), "{tensor:?}");
+        assert_eq!(idle(&node, 16.0), Some(1.0));
+    }
+
+    #[test]
     fn idle_begins_with_the_job_and_ends_with_use() {
         let mut node = Node::default();
         let idle = |node: &Node, now: f64| node.0.idle_seconds(key(1), (now * 1e6) as i64);

@@ -590,7 +590,8 @@ fn by_interval(plan: &Plan, fields: &[u16]) -> BTreeMap<Option<Duration>, Vec<u1
     by_interval
 }
 
-/// Whether profiling fields are asked of this kind.
+/// Whether profiling fields are asked of this kind. Links of GPUs have two of their own (1532, 1533), but only from Hopper
+/// on, where several may profile: they are never paused.
 fn is_of_gpus(kind: Kind) -> bool {
     matches!(kind, Kind::Gpu | Kind::WholeGpu)
 }

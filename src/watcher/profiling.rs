@@ -74,7 +74,12 @@ impl Watcher {
     /// Decides where profiling is paused among these GPUs, before they are watched.
     pub(super) fn pause_before_watching(&mut self, run: &SessionRun, inventory: &Inventory) {
         self.look_for_pause_file();
-        let reasons = self.pause_reasons(&run.session, inventory);
+        let mut reasons = self.pause_reasons(&run.session, inventory);
+        // Those are tried again after the next collection, by themselves.
+        let before = self.pause_requests.reasons.iter().filter(|(_, reason)| **reason == Reason::Refused);
+        for (gpu, _) in before.filter(|(gpu, _)| inventory.gpus.contains(gpu)) {
+            reasons.entry(*gpu).or_insert(Reason::Refused);
+        }
         self.pause.set(&reasons.keys().copied().collect(), now_of(run));
         self.note_pause(reasons);
     }
@@ -89,9 +94,9 @@ impl Watcher {
             self.note_pause(reasons);
             return Ok(());
         }
-        // What the GPUs support may not have been told beside another profiler.
-        let ends = self.pause.gpus().any(|gpu| !wanted.contains(&gpu));
-        if ends && watches.profiling_refusal.is_some() {
+        // What a GPU supports may not have been told beside another profiler.
+        let is_unknown = |gpu: u32| !wanted.contains(&gpu) && !watches.plan.profiles(gpu);
+        if watches.profiling_refusal.is_some() && self.pause.gpus().any(is_unknown) {
             let inventory = watches.inventory.clone();
             return self.watch(run, inventory);
         }
