@@ -64,7 +64,9 @@ impl Watcher {
         if found == self.pause_requests.file {
             return false;
         }
-        if let Switch::Refused(why) = &found {
+        if let Switch::Refused(why) = &found
+            && self.throttle.allows(why)
+        {
             log::warn!(error = why; "profiling is not paused by hand");
         }
         let before = std::mem::replace(&mut self.pause_requests.file, found);

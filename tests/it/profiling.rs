@@ -89,7 +89,7 @@ fn states(page: &str) -> Vec<f64> {
     paused(page).into_iter().map(|(_, state)| state).collect()
 }
 
-/// The first page on which these GPUs alone are profiled, which was checked after some collections.
+/// The first page on which these GPUs, and no others, have a profiling metric.
 fn profiles(exporter: &mut Exporter, what: &str, gpus: &[&str]) -> String {
     exporter.page_with(what, |page| active(page) == gpus)
 }
@@ -115,7 +115,6 @@ fn a_job_pauses_its_gpu_and_no_other() {
     let mut exporter = node.start();
     let page = profiles(&mut exporter, "all are profiled", &["0", "1", "2"]);
     assert_eq!(states(&page), [0.0, 0.0, 0.0], "{page}");
-    let temperature_polls = |node: &Pausing| node.node.stats()["polls"]["150"].as_u64().unwrap();
     for _ in 0..2 {
         node.job("1", "17\n", "17");
         let page = profiles(&mut exporter, "one is paused", &["0", "2"]);
@@ -125,7 +124,6 @@ fn a_job_pauses_its_gpu_and_no_other() {
         let page = after_collections(&mut exporter, 12);
         is_well(&mut exporter, &page);
         assert_eq!((active(&page), node.profiled()), (vec!["0".to_owned(), "2".to_owned()], json!([0, 2])), "{page}");
-        assert!(temperature_polls(&node) > 0);
         node.end("1");
         let page = profiles(&mut exporter, "it is profiled again", &["0", "1", "2"]);
         never_false(&page);
