@@ -497,6 +497,28 @@ fn a_pause_outlives_releases_and_engines() {
     never_false(&profiles(&mut exporter, "both are profiled", &["0", "1"]));
 }
 
+/// A new engine has samples of an hour ago, which are from after the pause all the same.
+#[test]
+fn a_clock_that_is_set_back_after_a_pause() {
+    let node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut command = node.command(COUNTERS);
+    let mut exporter = Exporter::start(node.node.with_clock(&mut command));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    node.job("0", "17\n", "17");
+    profiles(&mut exporter, "one is paused", &["1"]);
+    node.end("0");
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    node.job("1", "18\n", "18");
+    profiles(&mut exporter, "the other is paused", &["0"]);
+    node.node.set_clock(-3_600_000);
+    let page = exporter
+        .page_with("the engine was restarted", |page| restarts(page, "clock_step") == 1.0 && temperatures(page) == 2);
+    assert_eq!(states(&page), [0.0, 1.0], "{page}");
+    profiles(&mut exporter, "as before", &["0"]);
+    node.end("1");
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+}
+
 /// A counters file of profiling fields alone: a GPU of which nothing is asked is not lost.
 #[test]
 fn a_gpu_of_which_nothing_else_is_asked() {
