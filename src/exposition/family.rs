@@ -81,13 +81,7 @@ fn push_head(out: &mut String, name: &str, kind: &str, help: &str) {
     out.push_str("# HELP ");
     out.push_str(name);
     out.push(' ');
-    for character in help.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            other => out.push(other),
-        }
-    }
+    push_escaped(out, help, b"\\\n");
     out.push_str("\n# TYPE ");
     out.push_str(name);
     out.push(' ');
@@ -102,15 +96,21 @@ pub fn push_label(out: &mut String, name: &str, value: &str) {
     }
     out.push_str(name);
     out.push_str("=\"");
-    for character in value.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            other => out.push(other),
-        }
-    }
+    push_escaped(out, value, b"\\\"\n");
     out.push('"');
+}
+
+/// Adds a text with a backslash before each of these ASCII characters, a line feed as `\n`. Most texts have none and are one
+/// copy.
+fn push_escaped(out: &mut String, text: &str, special: &[u8]) {
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| special.contains(&byte)) {
+        out.push_str(&rest[..at]);
+        out.push('\\');
+        out.push_str(if rest.as_bytes()[at] == b'\n' { "n" } else { &rest[at..=at] });
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ pub const OVERLAP: i64 = 5_000_000;
 /// How far the kernel's time may be ahead of the wall clock: 50 ppm over two weeks.
 const CLOCK_DRIFT: i64 = 60_000_000;
 
-/// Where nobody needs them at every collection, events are read this often at most. DCGM fetches XID errors from the
-/// driver once a second, and each read costs up to 2 ms of page faults in libdcgm.
-const AT_LEISURE: Duration = Duration::from_secs(5);
+/// Where nobody needs them at every collection, events are read when a latest value is newer than at the last read, and
+/// this often for those that are stored later than newer ones. Each read costs up to 2 ms of page faults in libdcgm.
+const AT_LEISURE: Duration = Duration::from_secs(30);
 
 /// A sample of an event field. The same one comes again within [`OVERLAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Cursor {
 }
 
 /// What the sources want to be read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Wanted {
     fields: Vec<u16>,
     entities: Vec<EntityId>,
@@ -73,10 +73,11 @@ impl Wanted {
 #[derive(Default)]
 pub struct Events {
     watches: Vec<Watch>,
+    fields: Vec<u16>,
     window: Duration,
     at_every_collection: bool,
-    /// When they were last read.
-    looked: Option<Instant>,
+    /// When they were last read, and the newest stamp of their latest values then.
+    looked: Option<(Instant, i64)>,
     pub read: Vec<Event>,
 }
 
@@ -97,13 +98,18 @@ impl Events {
         watcher.watch(&wanted.entities, &wanted.fields)?;
         let Watcher { watches, refused, no_room: more, .. } = watcher;
         no_room.extend(more);
-        let &Wanted { window, at_every_collection, .. } = wanted;
-        Ok((Events { watches, window, at_every_collection, looked: None, read: Vec::new() }, refused))
+        let Wanted { fields, window, at_every_collection, .. } = wanted.clone();
+        Ok((Events { watches, fields, window, at_every_collection, looked: None, read: Vec::new() }, refused))
     }
 
     /// Whether anything is watched: the engine may have refused it or had no room.
     pub fn is_watched(&self) -> bool {
         !self.watches.is_empty()
+    }
+
+    /// The event fields, some maybe more than once.
+    pub fn fields(&self) -> &[u16] {
+        &self.fields
     }
 
     /// Lets the next collection read them in any case.
@@ -114,15 +120,25 @@ impl Events {
     /// Reads what is new since the last read, from where the cursor moves on unless something could not be read. After
     /// the engine's clock was set back, the time at which the last read was on the clock of today.
     ///
+    /// `newest` is the newest stamp of the fields' latest values, in microseconds since 1970; 0 if there is none.
+    ///
     /// Errors: only a lost connection; others go to `failed`.
-    pub fn collect(&mut self, now: i64, cursor: &mut Option<Cursor>, failed: &mut Vec<Error>) -> Result<Option<i64>> {
+    pub fn collect(
+        &mut self,
+        now: i64,
+        newest: i64,
+        cursor: &mut Option<Cursor>,
+        failed: &mut Vec<Error>,
+    ) -> Result<Option<i64>> {
         self.read.clear();
         let read = Instant::now();
-        let is_too_soon = self.looked.is_some_and(|looked| read.duration_since(looked) < AT_LEISURE.mul_f64(0.9));
-        if self.watches.is_empty() || is_too_soon && !self.at_every_collection {
+        let has_none = self
+            .looked
+            .is_some_and(|(looked, known)| newest == known && read.duration_since(looked) < AT_LEISURE.mul_f64(0.9));
+        if self.watches.is_empty() || has_none && !self.at_every_collection {
             return Ok(None);
         }
-        self.looked = Some(read);
+        self.looked = Some((read, newest));
         let since = cursor.map_or(now - self.window.as_micros() as i64, |cursor| cursor.next - OVERLAP);
         let (mut reached, mut set_back): (Option<i64>, Option<i64>) = (None, None);
         for watch in &self.watches {

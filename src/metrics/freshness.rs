@@ -112,7 +112,8 @@ impl Class {
 #[derive(Default)]
 pub struct Freshness {
     entities: HashMap<EntityId, Stamp>,
-    profiling: HashMap<(EntityId, u16), Stamp>,
+    /// By field.
+    profiling: HashMap<EntityId, Vec<(u16, Stamp)>>,
     /// By the interval of their collection; only where there is more than one.
     classes: HashMap<(EntityId, Option<Duration>), Class>,
     /// What [`Answered`] says of the entities of this session.
@@ -180,6 +181,8 @@ impl Freshness {
             let is_paused = table.is_paused(index);
             let is_asked = |field: u16| is_evidence(field) && !(is_paused && PROFILING.contains(&field));
             let cells = table.cells(index).zip(intervals);
+            // Where there are none, an empty list is not allocated.
+            let profiling = self.profiling.entry(entity.id).or_default();
             for ((field, number, timestamp), interval) in cells.filter(|((field, ..), _)| is_asked(*field)) {
                 asked = true;
                 // Profiling fields can go silent while all others of the entity move.
@@ -192,8 +195,14 @@ impl Freshness {
                 newest = newest.max(timestamp);
                 answers |= number != Number::Blank;
                 if PROFILING.contains(&field) {
-                    let stamp = self.profiling.entry((entity.id, field)).or_insert_with(|| Stamp::new(look.now));
-                    stamp.see(timestamp, look.now);
+                    let at = match profiling.binary_search_by_key(&field, |(field, _)| *field) {
+                        Ok(at) => at,
+                        Err(at) => {
+                            profiling.insert(at, (field, Stamp::new(look.now)));
+                            at
+                        }
+                    };
+                    profiling[at].1.see(timestamp, look.now);
                 }
             }
             let interval = self.interval(look, entity, intervals, has_classes);
@@ -204,7 +213,7 @@ impl Freshness {
                 false => stamp.rest(look.now),
             }
             if is_paused {
-                let of_entity = self.profiling.iter_mut().filter(|((owner, _), _)| *owner == entity.id);
+                let of_entity = self.profiling.get_mut(&entity.id).into_iter().flatten();
                 of_entity.for_each(|(_, stamp)| stamp.rest(look.now));
             }
             judgement.newest = judgement.newest.max(newest);
@@ -253,10 +262,7 @@ impl Freshness {
         table: &mut Table,
         judgement: &mut Judgement,
     ) {
-        for ((owner, field), stamp) in &mut self.profiling {
-            if *owner != entity.id {
-                continue;
-            }
+        for (field, stamp) in self.profiling.get_mut(&entity.id).into_iter().flatten() {
             let interval = look.interval(entity.kind, table.interval(index, *field));
             if !stamp.is_frozen(look.now, interval) {
                 continue;
@@ -274,7 +280,7 @@ impl Freshness {
     pub fn forget(&mut self, entity: EntityId) {
         self.entities.remove(&entity);
         self.answered.remove(&entity);
-        self.profiling.retain(|(owner, _), _| *owner != entity);
+        self.profiling.remove(&entity);
         self.classes.retain(|(owner, _), _| *owner != entity);
     }
 }

@@ -50,6 +50,9 @@ pub struct Table {
     entries: Vec<Entry>,
     cells: Vec<Cell>,
     by_id: HashMap<EntityId, usize>,
+    /// Entity and column of the last reading: libdcgm hands over all values of an entity one after the other, mostly in the
+    /// order in which they were asked for.
+    last: Option<(EntityId, usize, usize)>,
     /// Entities whose label values are not those of the last time somebody looked.
     relabelled: Vec<bool>,
     /// For the text of a number that is a label.
@@ -74,6 +77,7 @@ impl Table {
         }
         let mut table = Table {
             by_id: inventory.entities.iter().enumerate().map(|(index, entity)| (entity.id, index)).collect(),
+            last: None,
             relabelled: vec![true; entries.len()],
             scratch: String::new(),
             columns,
@@ -131,12 +135,12 @@ impl Table {
     /// From now on this compute instance answers for an entity where that has no value of its own.
     pub fn answers_for(&mut self, part: EntityId, index: usize) {
         self.by_id.insert(part, index);
+        self.last = None;
     }
 
     /// Takes in one reading. Entities and fields that were not asked for are ignored.
     pub fn put(&mut self, entity: EntityId, reading: &Reading<'_>) {
-        if let Some(&index) = self.by_id.get(&entity)
-            && let Some(column) = self.column(index, reading.field)
+        if let Some((index, column)) = self.place_of(entity, reading.field)
             && (!PROFILING.contains(&reading.field) || reading.timestamp >= self.entries[index].profiling_from)
         {
             // An instance may share a cell with its compute instance. In whatever order they are read, its own value counts
@@ -148,6 +152,21 @@ impl Table {
             }
             self.put_at(index, column, reading);
         }
+    }
+
+    /// Entity and column of a reading.
+    fn place_of(&mut self, entity: EntityId, field: u16) -> Option<(usize, usize)> {
+        let (index, next) = match self.last {
+            Some((last, index, column)) if last == entity => (index, column + 1),
+            _ => (*self.by_id.get(&entity)?, 0),
+        };
+        let columns = self.columns.get(self.entries[index].columns)?;
+        let column = match columns.ids.get(next) {
+            Some(id) if *id == field => next,
+            _ => columns.ids.binary_search(&field).ok()?,
+        };
+        self.last = Some((entity, index, column));
+        Some((index, column))
     }
 
     /// Takes in a value that a source knows, unless the engine's is newer.
@@ -236,6 +255,13 @@ impl Table {
         if let Some(column) = self.column(entity, field) {
             self.cells[self.entries[entity].first + column] = Cell::default();
         }
+    }
+
+    /// The newest time stamp that any entity has of these fields; 0 if there is none.
+    pub fn newest(&self, fields: &[u16]) -> i64 {
+        let entities = 0..self.entries.len();
+        let cells = entities.flat_map(|entity| fields.iter().filter_map(move |field| self.cell(entity, *field)));
+        cells.map(|cell| cell.timestamp).max().unwrap_or(0)
     }
 
     fn cell(&self, entity: usize, field: u16) -> Option<&Cell> {

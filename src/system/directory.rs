@@ -78,15 +78,16 @@ impl DirectoryMonitor {
         }
     }
 
-    /// Whether something in the directory may have changed since the last look.
-    pub fn changed(&mut self) -> bool {
-        self.changed_at(Instant::now())
+    /// Whether something in the directory may have changed since the last look. `may_have_event` is false when poll has just
+    /// said that the descriptor has nothing to read.
+    pub fn changed(&mut self, may_have_event: bool) -> bool {
+        self.changed_at(Instant::now(), may_have_event)
     }
 
-    fn changed_at(&mut self, now: Instant) -> bool {
+    fn changed_at(&mut self, now: Instant, may_have_event: bool) -> bool {
         let has_event = match &self.source {
             Source::Inotify(inotify) => {
-                let has_event = drain(inotify);
+                let has_event = may_have_event && drain(inotify);
                 if !has_event && now < self.compared + COMPARE_EVERY {
                     return false;
                 }
@@ -230,15 +231,15 @@ mod tests {
     fn changes_are_seen_and_a_missing_directory_is_waited_for() {
         let path = directory("inotify");
         let mut monitor = DirectoryMonitor::new(&path);
-        assert!(!monitor.changed());
+        assert!(!monitor.changed(true));
         std::fs::write(path.join("0"), "17\n").unwrap();
-        assert!(monitor.changed() && !monitor.changed());
+        assert!(monitor.changed(true) && !monitor.changed(true));
         std::fs::remove_dir_all(&path).unwrap();
-        assert!(monitor.changed() && !monitor.changed() && monitor.descriptor().is_none());
+        assert!(monitor.changed(true) && !monitor.changed(true) && monitor.descriptor().is_none());
         std::fs::create_dir(&path).unwrap();
-        assert!(monitor.changed());
+        assert!(monitor.changed(true));
         std::fs::write(path.join("0"), "18\n").unwrap();
-        assert!(monitor.changed());
+        assert!(monitor.changed(true));
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -250,7 +251,7 @@ mod tests {
         let open_or_not =
             |directory: &Path| if IS_BACK.load(Ordering::SeqCst) { open(directory) } else { Err(Errno::MFILE) };
         let mut monitor = DirectoryMonitor::with(&path, open_or_not, start);
-        let mut at = |milliseconds| monitor.changed_at(start + Duration::from_millis(milliseconds));
+        let mut at = |milliseconds| monitor.changed_at(start + Duration::from_millis(milliseconds), true);
         // Nothing has changed, however often it is looked at.
         assert!((0..=100).all(|look| !at(look * 50)));
         std::fs::write(path.join("0"), "17\n").unwrap();
@@ -270,9 +271,9 @@ mod tests {
         assert!(at(14_010) && !at(15_010));
         IS_BACK.store(true, Ordering::SeqCst);
         assert!(!at(60_000) && monitor.descriptor().is_none());
-        assert!(!monitor.changed_at(start + Duration::from_secs(75)) && monitor.descriptor().is_some());
+        assert!(!monitor.changed_at(start + Duration::from_secs(75), true) && monitor.descriptor().is_some());
         std::fs::write(path.join("0"), "17\n").unwrap();
-        assert!(monitor.changed() && !monitor.changed());
+        assert!(monitor.changed(true) && !monitor.changed(true));
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -22,7 +22,7 @@ pub struct Usage {
 }
 
 /// What costs several files to read is read no oftener than this: a page a second would spend a third of its time there.
-const READ_AGAIN: Duration = Duration::from_secs(5);
+const READ_AGAIN: Duration = Duration::from_secs(15);
 
 /// What was read once, and is read again when it is older than [`READ_AGAIN`].
 struct Cached<T>(Mutex<Option<(Instant, T)>>);
@@ -45,7 +45,7 @@ impl<T: Copy> Cached<T> {
     }
 }
 
-/// What can be read; zeroes for what cannot. All but the processor time may be 5 s old.
+/// What can be read; zeroes for what cannot. All but the processor time may be 15 s old.
 pub fn usage() -> Usage {
     static USAGE: Cached<Usage> = Cached::new();
     Usage { cpu_seconds: seconds(ClockId::ProcessCPUTime), ..USAGE.get(read_usage) }
@@ -107,7 +107,7 @@ pub fn all_threads_serve() {
     SERVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(tasks.collect::<Vec<i32>>());
 }
 
-/// Processor time of the threads that serve, in seconds; up to 5 s old.
+/// Processor time of the threads that serve, in seconds; up to 15 s old.
 pub fn serving_cpu_seconds() -> f64 {
     static SECONDS: Cached<f64> = Cached::new();
     SECONDS

@@ -95,6 +95,18 @@ impl Wait {
     /// Waits until `until`, a command, or a change.
     pub fn until(&mut self, until: Instant) -> Wake {
         loop {
+            let now = Instant::now();
+            let mut rest = until.saturating_duration_since(now).min(LOOK_LATEST);
+            let jobs_from = self.jobs_reported + JOBS_SOONEST;
+            let jobs_wait = self.jobs.is_some() && now < jobs_from;
+            if jobs_wait {
+                rest = rest.min(jobs_from - now);
+            }
+            for (_, settled) in self.files.iter().filter_map(|file| file.pending) {
+                rest = rest.min(settled.saturating_duration_since(now));
+            }
+            // Also where nothing is left of the time: what has happened meanwhile is seen first.
+            let has_event = self.sleep(rest, jobs_wait);
             match self.commands.try_recv() {
                 Ok(command) => return Wake::Command(command),
                 Err(TryRecvError::Disconnected) => return Wake::Command(Command::Stop),
@@ -102,31 +114,21 @@ impl Wait {
             }
             let now = Instant::now();
             // Of all, so that two that change together are read once.
-            if self.files.iter_mut().filter_map(|file| file.changed(now).then_some(())).count() > 0 {
+            if self.files.iter_mut().filter_map(|file| file.changed(now, has_event).then_some(())).count() > 0 {
                 return Wake::FilesChanged;
             }
-            let jobs_from = self.jobs_reported + JOBS_SOONEST;
-            let jobs_wait = self.jobs.is_some() && now < jobs_from;
-            if !jobs_wait && self.jobs.as_mut().is_some_and(DirectoryMonitor::changed) {
+            if !jobs_wait && self.jobs.as_mut().is_some_and(|jobs| jobs.changed(has_event)) {
                 self.jobs_reported = now;
                 return Wake::JobsChanged;
             }
             if now >= until {
                 return Wake::Due;
             }
-            let mut rest = (until - now).min(LOOK_LATEST);
-            if jobs_wait {
-                rest = rest.min(jobs_from - now);
-            }
-            for (_, settled) in self.files.iter().filter_map(|file| file.pending) {
-                rest = rest.min(settled.saturating_duration_since(now));
-            }
-            self.sleep(rest, jobs_wait);
         }
     }
 
-    /// Sleeps until a descriptor is readable, at most for `rest`.
-    fn sleep(&self, rest: Duration, without_jobs: bool) {
+    /// Sleeps until a descriptor is readable, at most for `rest`. Returns whether one is.
+    fn sleep(&self, rest: Duration, without_jobs: bool) -> bool {
         let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryMonitor::descriptor);
         let files = self.files.iter().map(|file| file.directory.descriptor());
         let descriptors = [Some(&*self.wake_up), jobs].into_iter().chain(files);
@@ -134,9 +136,11 @@ impl Wait {
             descriptors.flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
         // An interrupted wait is a short one.
-        if poll(&mut descriptors, Some(&timeout)) != Ok(0) {
-            let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
+        if poll(&mut descriptors, Some(&timeout)) == Ok(0) {
+            return false;
         }
+        let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
+        true
     }
 }
 
@@ -162,8 +166,8 @@ impl FileMonitor {
 
     /// Whether the file has changed and settled since this was last true. One that is gone has not changed: it may be
     /// about to be replaced.
-    fn changed(&mut self, now: Instant) -> bool {
-        if self.directory.changed() {
+    fn changed(&mut self, now: Instant, has_event: bool) -> bool {
+        if self.directory.changed(has_event) {
             let current = stamp(&self.file).filter(|current| Some(*current) != self.stamp);
             // What else happens in the directory does not put it off.
             if current != self.pending.map(|(pending, _)| pending) {
