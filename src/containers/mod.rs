@@ -31,7 +31,7 @@ const MOST_PER_GPU: usize = 16;
 const STACK: usize = 256 * 1024;
 
 /// Which GPUs a container has.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gpu {
     All,
     Named(GpuName),

@@ -3,7 +3,7 @@
 //! GPUs are in a container's device requests (`--gpus`, of Docker, or CDI), else in NVIDIA_VISIBLE_DEVICES. They are
 //! settled when a container is made, so each is looked at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,14 @@ const MOST_OF_CONTAINER: usize = 1 << 20;
 const MOST_CONTAINERS: usize = 1024;
 /// GPUs of one container: 32 GPUs in a node, of 7 instances each.
 const MOST_GPUS: usize = 256;
+/// GPUs of all containers together: no more than 16 containers of a GPU are on its samples.
+const MOST_IN_ALL: usize = 4096;
 /// Bytes of a name; longer ones are cut.
 const LONGEST_NAME: usize = 128;
 
 pub struct Runtime {
     socket: PathBuf,
-    /// GPUs by container id, of those that ran at the last look.
+    /// GPUs by container id, of those that ran at the last look; [`MOST_IN_ALL`] at most.
     known: HashMap<String, Vec<Gpu>>,
     throttle: Throttle,
 }
@@ -54,7 +56,10 @@ impl Runtime {
             self.warn(&format!("more than {MOST_CONTAINERS} containers run; the others are on no sample"));
             listed.truncate(MOST_CONTAINERS);
         }
-        self.known.retain(|known, _| listed.iter().any(|(id, _)| id == known));
+        let ids: HashSet<&str> = listed.iter().map(|(id, _)| id.as_str()).collect();
+        self.known.retain(|known, _| ids.contains(known.as_str()));
+        let mut in_all: usize = self.known.values().map(Vec::len).sum();
+        let mut left_out: Vec<(&str, String)> = Vec::new();
         for (id, name) in &listed {
             if self.known.contains_key(id) {
                 continue;
@@ -67,11 +72,23 @@ impl Runtime {
                 gpus_of(&said).map_err(|Malformed(at)| format!("what it says of it is malformed at byte {at}"))
             });
             match gpus {
-                Ok(gpus) => {
+                Ok(gpus) if in_all + gpus.len() <= MOST_IN_ALL => {
+                    in_all += gpus.len();
                     self.known.insert(id.clone(), gpus);
                 }
-                Err(error) => self.warn(&format!("container {name} is on no sample: {error}")),
+                Ok(_) => {
+                    left_out.push((name, format!("the containers before it have up to {MOST_IN_ALL} GPUs in all")));
+                    // It is not asked for again at every look.
+                    self.known.insert(id.clone(), Vec::new());
+                }
+                Err(error) => left_out.push((name, error)),
             }
+        }
+        // One line, however many there are: names are the runtime's to choose.
+        if let Some((name, error)) = left_out.first()
+            && self.throttle.allows("a container is left out")
+        {
+            log::warn!(containers = left_out.len(); "container {name} is on no sample: {error}");
         }
         let with_gpus = listed.into_iter().filter_map(|(id, name)| Some((name, self.known.get(&id)?.clone())));
         Ok(with_gpus.filter(|(_, gpus)| !gpus.is_empty()).collect())
@@ -93,7 +110,7 @@ impl Runtime {
 
 /// Ids and names of `GET /containers/json`. An id that could be more than a part of a path is not asked for.
 fn list_of(body: &[u8]) -> json::Result<Vec<(String, String)>> {
-    let (mut reader, mut listed) = (Reader::new(body), Vec::new());
+    let (mut reader, mut listed, mut ids) = (Reader::new(body), Vec::new(), HashSet::new());
     reader.array(&mut |reader| {
         let (mut id, mut name) = (String::new(), String::new());
         reader.object(&mut |member, reader| match member {
@@ -109,7 +126,7 @@ fn list_of(body: &[u8]) -> json::Result<Vec<(String, String)>> {
             _ => reader.skip(),
         })?;
         let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if is_id && listed.len() <= MOST_CONTAINERS && !listed.iter().any(|(known, _)| *known == id) {
+        if is_id && listed.len() <= MOST_CONTAINERS && ids.insert(id.clone()) {
             let name = name_of(&name, &id);
             listed.push((id, name));
         }
@@ -156,6 +173,8 @@ fn gpus_of(body: &[u8]) -> json::Result<Vec<Gpu>> {
     })?;
     reader.end()?;
     let mut gpus = requested.unwrap_or(visible);
+    gpus.sort_unstable();
+    gpus.dedup();
     gpus.truncate(MOST_GPUS);
     Ok(gpus)
 }

@@ -44,8 +44,12 @@ impl GpuName {
 
     /// A UUID of a GPU or an instance; `None` for any other text.
     pub fn uuid(text: &str) -> Option<GpuName> {
+        // Real ones have 40 bytes.
+        const LONGEST: usize = 80;
         let rest = text.strip_prefix("GPU-").or_else(|| text.strip_prefix("MIG-"))?;
-        let is_uuid = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_uuid = !rest.is_empty()
+            && text.len() <= LONGEST
+            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         is_uuid.then(|| GpuName::Uuid(text.to_ascii_lowercase()))
     }
 }
@@ -105,7 +109,9 @@ mod tests {
         ] {
             assert_eq!(GpuName::parse(text), Some(name), "{text}");
         }
+        let long = "GPU-".to_owned() + &"a".repeat(77);
         for text in [
+            &long,
             "",
             ".",
             "0.",

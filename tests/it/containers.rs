@@ -15,7 +15,7 @@ use crate::node::*;
 struct Runtime {
     socket: PathBuf,
     asked: Arc<Mutex<Vec<String>>>,
-    play: Arc<Mutex<Play>>,
+    play: Arc<Mutex<Arc<Play>>>,
 }
 
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl Runtime {
     fn new(scratch: &Scratch, play: Play) -> Runtime {
         let socket = scratch.path("runtime.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let (asked, play) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(play)));
+        let (asked, play) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Arc::new(play))));
         std::thread::spawn({
             let (asked, play) = (asked.clone(), play.clone());
             move || {
@@ -149,7 +149,7 @@ fn samples_have_the_containers_of_their_gpu() {
     }
     // One goes, one comes; what is known is not asked for again.
     *runtime.play.lock().unwrap() =
-        Play::Containers(vec![container("aa", "train", &["0", "GPU-1"]), container("dd", "late", &["all"])]);
+        Play::Containers(vec![container("aa", "train", &["0", "GPU-1"]), container("dd", "late", &["all"])]).into();
     let all = pairs(&[("GPU-0", "late"), ("GPU-0", "train"), ("GPU-1", "late"), ("GPU-1", "train"), ("GPU-2", "late")]);
     exporter.page_with("they have changed", |page| labels(page) == all);
     assert_eq!((runtime.asked("/containers/aa/json"), runtime.asked("/containers/dd/json")), (1, 1));
@@ -258,4 +258,27 @@ fn one_container_that_cannot_be_looked_at() {
     exporter.page_with("one is labelled", |page| labels(page) == pairs(&[("GPU-0", "train"), ("GPU-1", "")]));
     let log = exporter.log();
     assert!(log.contains("container broken is on no sample: what it says of it is malformed at byte"), "{log}");
+}
+
+/// A node has at most 32 GPUs of 7 instances, and a page no more than 16 containers on each.
+#[test]
+fn a_runtime_that_lies_about_how_much_there_is_costs_little_memory() {
+    let node = Node::new(scenario(&[0]));
+    let mut containers = vec![container("aa", "train", &["0"])];
+    for number in 0..600 {
+        let name = |at: u32| format!("GPU-{:076}", number * 256 + at);
+        let names: Vec<String> = (0..256).map(name).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        containers.push(container(&format!("b{number}"), &format!("liar{number}-{}", "x".repeat(100)), &names));
+    }
+    let runtime = Runtime::new(&node.scratch, Play::Containers(containers));
+    let mut exporter = Exporter::start(node.exporter(GPU_TEMP).args(runtime.flags()));
+    exporter.page_with("it is labelled", |page| labels(page) == pairs(&[("GPU-0", "train")]));
+    exporter.until("it is asked again", |_| (runtime.asked("/containers/json") >= 2).then_some(()));
+    let page = after_collections(&mut exporter, 3);
+    assert_eq!(labels(&page), pairs(&[("GPU-0", "train")]));
+    assert!(exporter.resident_kib() < 32 * 1024, "{} KiB", exporter.resident_kib());
+    let log = exporter.log();
+    assert_eq!(log.matches(" is on no sample: the containers before it have up to 4096 GPUs").count(), 1, "{log}");
+    assert_eq!(runtime.asked("/containers/b599/json"), 1, "it is not asked for at every look");
 }
