@@ -20,6 +20,8 @@ const CLOCK_DRIFT: i64 = 60_000_000;
 /// Where nobody needs them at every collection, events are read when a latest value is newer than at the last read, and
 /// this often for those that are stored later than newer ones. Each read costs up to 2 ms of page faults in libdcgm.
 const AT_LEISURE: Duration = Duration::from_secs(30);
+/// The same where latest values are not read, because the counters file has no row for the field.
+const UNSEEN: Duration = Duration::from_secs(5);
 
 /// A sample of an event field. The same one comes again within [`OVERLAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,7 @@ pub struct Events {
     window: Duration,
     at_every_collection: bool,
     /// When they were last read, and the newest stamp of their latest values then.
-    looked: Option<(Instant, i64)>,
+    looked: Option<(Instant, Option<i64>)>,
     pub read: Vec<Event>,
 }
 
@@ -120,21 +122,22 @@ impl Events {
     /// Reads what is new since the last read, from where the cursor moves on unless something could not be read. After
     /// the engine's clock was set back, the time at which the last read was on the clock of today.
     ///
-    /// `newest` is the newest stamp of the fields' latest values, in microseconds since 1970; 0 if there is none.
+    /// `newest` is the newest stamp of the fields' latest values, in microseconds since 1970, 0 before the first; `None`
+    /// where those are not read.
     ///
     /// Errors: only a lost connection; others go to `failed`.
     pub fn collect(
         &mut self,
         now: i64,
-        newest: i64,
+        newest: Option<i64>,
         cursor: &mut Option<Cursor>,
         failed: &mut Vec<Error>,
     ) -> Result<Option<i64>> {
         self.read.clear();
         let read = Instant::now();
-        let has_none = self
-            .looked
-            .is_some_and(|(looked, known)| newest == known && read.duration_since(looked) < AT_LEISURE.mul_f64(0.9));
+        let often = newest.map_or(UNSEEN, |_| AT_LEISURE).mul_f64(0.9);
+        let is_known = |(looked, known)| newest == known && read.duration_since(looked) < often;
+        let has_none = self.looked.is_some_and(is_known);
         if self.watches.is_empty() || has_none && !self.at_every_collection {
             return Ok(None);
         }

@@ -257,11 +257,11 @@ impl Table {
         }
     }
 
-    /// The newest time stamp that any entity has of these fields; 0 if there is none.
-    pub fn newest(&self, fields: &[u16]) -> i64 {
+    /// The newest time stamp that any entity has of these fields, 0 before the first; `None` if they are not read.
+    pub fn newest(&self, fields: &[u16]) -> Option<i64> {
         let entities = 0..self.entries.len();
         let cells = entities.flat_map(|entity| fields.iter().filter_map(move |field| self.cell(entity, *field)));
-        cells.map(|cell| cell.timestamp).max().unwrap_or(0)
+        cells.map(|cell| cell.timestamp).max()
     }
 
     fn cell(&self, entity: usize, field: u16) -> Option<&Cell> {

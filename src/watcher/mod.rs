@@ -89,6 +89,16 @@ pub const STATES: [&str; 10] = Phase::NAMES;
 /// Errors: a line for each problem.
 pub type ReadSettings = Box<dyn Fn() -> Result<Config, String> + Send>;
 
+/// What files that were read again have brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reloaded {
+    Nothing,
+    /// Another interval for the same rows: all watches stay, so that no sample is lost.
+    Interval,
+    /// Something else to watch.
+    Rows,
+}
+
 pub struct Watcher {
     config: Config,
     /// `None` without a configuration file.
@@ -351,10 +361,19 @@ impl Watcher {
                     self.publish(run);
                 }
                 Wake::FilesChanged | Wake::Command(Command::Reload) => {
-                    if !self.reload() {
+                    match self.reload() {
                         // Whoever asked for it wants to see the outcome before the next collection.
-                        self.publish(run);
-                        continue;
+                        Reloaded::Nothing => {
+                            self.publish(run);
+                            continue;
+                        }
+                        Reloaded::Interval => {
+                            self.set_period(run)?;
+                            run.due = run.due.min(Instant::now() + self.period(run));
+                            self.publish(run);
+                            continue;
+                        }
+                        Reloaded::Rows => {}
                     }
                     if run.is_embedded() && run.denied_modules != unneeded_modules(&self.counters, &self.library) {
                         return Ok(Event::Restart(RestartReason::Modules));
@@ -623,9 +642,9 @@ impl Watcher {
         self.watch(run, inventory)
     }
 
-    /// Reads the configuration file and the counters file again. Returns whether there is something new to watch. If one of
-    /// them cannot be used, the log says why, and all settings and rows stay as they were.
-    fn reload(&mut self) -> bool {
+    /// Reads the configuration file and the counters file again. If one of them cannot be used, the log says why, and all
+    /// settings and rows stay as they were.
+    fn reload(&mut self) -> Reloaded {
         let settings = self.read_settings.as_ref().map(|read| read()).transpose();
         let read = settings.and_then(|settings| {
             let config = settings.as_ref().unwrap_or(&self.config);
@@ -638,19 +657,23 @@ impl Watcher {
             Err(error) => {
                 self.report.reloads[1] += 1;
                 notices::not_reloaded(&error, &self.config);
-                false
+                Reloaded::Nothing
             }
             Ok((settings, counters)) => {
                 self.report.reloads[0] += 1;
-                let mut is_new = counters != self.counters;
+                let has_interval = settings.as_ref().is_some_and(|settings| settings.interval != self.config.interval);
+                let reloaded = match counters != self.counters {
+                    true => Reloaded::Rows,
+                    false if has_interval => Reloaded::Interval,
+                    false => Reloaded::Nothing,
+                };
                 if let Some(settings) = settings {
-                    is_new |= settings.interval != self.config.interval;
                     self.take_settings(settings);
                 }
                 counters.notes(self.config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
-                notices::reloaded(&self.config, counters.rows.len(), is_new);
+                notices::reloaded(&self.config, counters.rows.len(), reloaded != Reloaded::Nothing);
                 self.counters = counters;
-                is_new
+                reloaded
             }
         }
     }
@@ -699,7 +722,7 @@ impl Watcher {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
                 Wake::JobsChanged => drop(self.read_jobs()),
-                Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
+                Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(Command::Release) => return Event::Release,
                 Wake::Command(Command::Stop) => return Event::Stop,
@@ -713,7 +736,7 @@ impl Watcher {
             match self.wait(Instant::now() + REPUBLISH) {
                 Wake::Due => self.publish_without_samples(),
                 Wake::JobsChanged => drop(self.read_jobs()),
-                Wake::FilesChanged | Wake::Command(Command::Reload) => drop(self.reload()),
+                Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
                 Wake::Command(Command::Release) => {}
                 Wake::Command(Command::Resume) => return Event::Resume,
                 Wake::Command(Command::Stop) => return Event::Stop,

@@ -292,6 +292,27 @@ fn the_file_is_read_again_when_it_changes() {
         .page_with("its rows are used", |page| page.contains("# TYPE DCGM_FI_DEV_GPU_TEMP untyped\n") && without(page));
 }
 
+/// Watches that are made anew lose samples: a profiling value needs two.
+#[test]
+fn another_interval_keeps_all_watches() {
+    let scratch = Scratch::new();
+    let text = |interval| format!("version: 1\nmetrics: {{file: COUNTERS}}\ncollection: {{interval: {interval}}}\n");
+    let mut exporter = Exporter::start(&mut exporter_with(&scratch, &text("10m")));
+    exporter.page_with("it collects", |page| page.contains("DCGM_FI_DEV_SM_CLOCK{"));
+    exporter.page_with("the first two collections are over", |page| collections(page) >= 2.0);
+    let calls = || {
+        let calls = stats(&scratch)["calls"].clone();
+        ["dcgmUnwatchFields", "dcgmGroupCreate", "dcgmFieldGroupCreate"].map(|name| calls[name].as_u64().unwrap_or(0))
+    };
+    let before = calls();
+    scratch.write("config.yaml", named(&scratch, &text("100ms")));
+    // Ten minutes are not waited for.
+    exporter.page_with("it collects at the new interval", |page| collections(page) >= 10.0);
+    assert_eq!(calls(), before);
+    scratch.write("config.yaml", named(&scratch, &text("10m")));
+    exporter.page_with("it has been taken", |page| reloads(page, "taken") == 2.0);
+}
+
 #[test]
 fn a_file_that_is_gone_changes_nothing() {
     let scratch = Scratch::new();

@@ -176,6 +176,32 @@ fn before_the_first_xid_there_is_a_series() {
     assert_eq!(shown(&page, 1), ["err_code=\"31\",err_msg=\"GPU memory page fault\"} 31"], "{page}");
 }
 
+/// Reading events costs libdcgm as much as reading everything else, so it is done when the field's latest value has moved.
+#[test]
+fn xid_events_are_read_when_there_are_new_ones() {
+    let mut node = Node::new(scenario(&[0, 1]));
+    let mut exporter = Exporter::start(&mut node.exporter("DCGM_FI_DEV_XID_ERRORS, gauge, x\n"));
+    let reads = |node: &Node| node.stats()["calls"]["dcgmGetValuesSince_v2"].as_u64().unwrap_or(0);
+    let (page, before) = (after_collections(&mut exporter, 3), reads(&node));
+    after_collections(&mut exporter, 20);
+    // One more where this took half a minute.
+    assert!(reads(&node) <= before + 1, "{before}, then {}", reads(&node));
+    assert_eq!(value(&page, &[&format!("{XID_EVENTS}gpu=\"1\"")]), Some(0.0), "{page}");
+    let before = reads(&node);
+    for round in 1..=3 {
+        node.plan["events"] =
+            json!([{ "entity": "GPU", "id": 1, "field_id": 230, "value": 31, "count": 1, "every_ms": round }]);
+        node.play();
+        let start = collections(&exporter.page());
+        let counted = |page: &str| value(page, &[&format!("{XID_EVENTS}gpu=\"1\"")]) == Some(f64::from(round));
+        let page = exporter.page_with("it is counted", counted);
+        assert!(collections(&page) < start + 50.0, "{round}: {start}\n{page}");
+    }
+    after_collections(&mut exporter, 3);
+    let after = reads(&node);
+    assert!((before + 3..=before + 7).contains(&after), "{before}, then {after}");
+}
+
 const XID_EVENTS: &str = "dcgm_exporter_xid_events_total{";
 
 /// No row of the counters file asks for XIDs: the exporter watches the field for its own counter. It outlives the engine.
@@ -219,7 +245,7 @@ fn without_its_own_metrics_the_exporter_reads_no_events() {
     assert!(stats["calls"]["dcgmGetValuesSince_v2"].is_null(), "{stats}");
 }
 
-/// Nobody needs them at every collection: they are read every five seconds.
+/// Nobody needs them at every collection, and without a row nothing shows that there is one: they are read every five seconds.
 #[test]
 fn xid_events_alone_are_not_read_at_every_collection() {
     let scratch = Scratch::new();
