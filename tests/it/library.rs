@@ -7,16 +7,26 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dcgm_exporter::config::devices::DeviceSelection;
 use dcgm_exporter::config::engine::Address;
 use dcgm_exporter::dcgm::watch::{FieldGroup, Group, Keep};
 use dcgm_exporter::dcgm::{EntityGroup, EntityId, Library, Major, OpenError, Session, Watch};
 use dcgm_exporter::inventory::{self, ComputeInstance, Inventory, Kind, Known, Naming, Scope};
+use dcgm_exporter::metrics::fatal_xid::FatalXid;
+use dcgm_exporter::metrics::schedule::Every;
+use dcgm_exporter::metrics::watches::FieldGroups;
 use serde_json::{Value, json};
 
 use crate::common::*;
+
+fn stats(directory: &Path) -> Value {
+    std::fs::read(directory.join("stats.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
+}
 
 const DIRECTORY: &str = "DCGM_EXPORTER_TEST_DIRECTORY";
 
@@ -35,6 +45,8 @@ fn alone(test: &str, plan: &Value, body: impl FnOnce(&Path)) {
         .args(["--exact", test, "--nocapture", "--test-threads", "1"])
         .env(DIRECTORY, scratch.path(""))
         .env("DCGM_SIMULATOR_SCENARIO", path)
+        .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+        .env("DCGM_SIMULATOR_CLOCK", scratch.path("clock"))
         .output()
         .unwrap();
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -114,6 +126,44 @@ fn what_was_known_stays_after_xid_119() {
         assert_eq!(after.entities, before.entities);
         // Who knows nothing has nothing to name them by.
         assert_eq!(look(&session, &mut Known::default()).entities, []);
+    });
+}
+
+/// XID errors are kept for a month, because a new engine stores those of the kernel's log under their old time; once the log
+/// is read and GPUs answer, only as long as metrics need them, or a GPU that brings them all the time fills the engine's memory.
+#[test]
+fn old_xid_errors_are_forgotten_once_gpus_answer() {
+    alone("library::old_xid_errors_are_forgotten_once_gpus_answer", &scenario(&[0]), |directory| {
+        let library = Arc::new(Library::open(Some(simulator())).unwrap());
+        let session = Rc::new(Session::embedded(&library, &[]).unwrap());
+        let every = Every::once_per(Duration::from_millis(1));
+        let (mut field_groups, mut no_room) = (FieldGroups::default(), Vec::new());
+        let mut xids = FatalXid::new(&session, every, &mut field_groups, &mut no_room).unwrap();
+        assert!(no_room.is_empty());
+        // Plays so many errors, which come one after the other, and polls until the engine has as many samples.
+        let mut played = 0;
+        let mut keeps = |more: usize, kept: u64| {
+            played += 1;
+            let mut plan = scenario(&[0]);
+            plan["events"] =
+                json!([{ "entity": "GPU", "id": 0, "field_id": 230, "value": 31, "count": more, "every_ms": played }]);
+            write(directory, "scenario.json", &plan);
+            let end = Instant::now() + PATIENCE;
+            let mut last = None;
+            while last != Some(kept) && Instant::now() < end {
+                session.update_all_fields().unwrap();
+                last = stats(directory)["kept_samples"].as_u64();
+            }
+            assert_eq!(last, Some(kept), "{more} more");
+        };
+        let after = |milliseconds: u64| write(directory, "clock", &json!(milliseconds));
+        keeps(20, 20);
+        after(3_600_000);
+        keeps(1, 21);
+        xids.forget_old().unwrap();
+        keeps(1, 2);
+        after(2 * 3_600_000);
+        keeps(1, 1);
     });
 }
 
