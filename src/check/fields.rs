@@ -12,6 +12,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::config::engine::EngineSelection;
+use crate::config::glob::Pattern;
 use crate::counters::{Counters, PROFILING};
 use crate::dcgm::applies::{Target, targets};
 use crate::dcgm::fields::{self, Field, Listed, ValueType};
@@ -220,34 +221,13 @@ pub fn list(pattern: &str, library: Option<&Library>, on_gpus: &OnGpus) -> Strin
     text
 }
 
+/// A text without wildcards may be any part of the name.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.to_ascii_uppercase(), name.to_ascii_uppercase());
-    match pattern.contains(['*', '?']) {
-        true => is_like(pattern.as_bytes(), name.as_bytes()),
-        false => name.contains(&pattern),
+    match Pattern::parse(&pattern) {
+        Ok(wildcards) if pattern.contains(['*', '?']) => wildcards.matches(&name),
+        _ => name.contains(&pattern),
     }
-}
-
-/// In time of length times length: after a mismatch only the last star takes one more character.
-fn is_like(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n, mut star) = (0, 0, None);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[n] => (p, n) = (p + 1, n + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (p, n) = (at + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]

@@ -11,15 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt::socket_peercred;
 
-use crate::system::listeners::local_address;
-
-/// A listening socket, as the kernel's table has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Socket {
-    inode: u64,
-    /// The user that made it.
-    user: u32,
-}
+use crate::system::listeners::{self, Listener};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
@@ -63,24 +55,14 @@ impl fmt::Display for Owner {
 
 /// The socket that answers at this address and port; an unspecified address is any. One that listens at the address
 /// itself comes before one that listens at all.
-pub fn listener(root: &Path, ip: IpAddr, port: u16) -> Option<Socket> {
-    const LISTEN: &str = "0A";
-    let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|file| fs::read_to_string(root.join(file)).unwrap_or_default());
-    let socket_of = |line: &str| {
-        // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
-        let columns: Vec<&str> = line.split_whitespace().take(10).collect();
-        let (local, at) = local_address(columns.get(1)?)?;
-        let is_meant = ip.is_unspecified() || local.is_unspecified() || local == ip.to_canonical();
-        let is_it = *columns.get(3)? == LISTEN && at == port && is_meant;
-        let socket = Socket { inode: columns.get(9)?.parse().ok()?, user: columns.get(7)?.parse().ok()? };
-        is_it.then_some((local.is_unspecified(), socket))
-    };
-    let found = tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(socket_of);
-    found.min_by_key(|(is_any, _)| *is_any).map(|(_, socket)| socket)
+pub fn listener(root: &Path, ip: IpAddr, port: u16) -> Option<Listener> {
+    let at_port = listeners::listening(&root.join("proc/net"), port).unwrap_or_default().into_iter();
+    let is_meant = |at: IpAddr| ip.is_unspecified() || at.is_unspecified() || at == ip.to_canonical();
+    at_port.filter(|listener| is_meant(listener.ip)).min_by_key(|listener| listener.ip.is_unspecified())
 }
 
 /// `service` is the process that systemd has for the exporter's unit.
-pub fn of_socket(root: &Path, socket: Socket, service: Option<u32>) -> Owner {
+pub fn of_socket(root: &Path, socket: Listener, service: Option<u32>) -> Owner {
     let holders = holders(root, &BTreeSet::from([socket.inode]));
     of_process(root, holders.first().copied(), socket.user, service)
 }

@@ -97,6 +97,25 @@ fn host_and_port(address: &str) -> Option<(IpAddr, u16)> {
 
 /// The owners of all sockets that listen at this port for this address; an unspecified address is any.
 fn owners(proc_net: &Path, host: IpAddr, port: u16) -> io::Result<Vec<u32>> {
+    let at_port = listening(proc_net, port)?.into_iter();
+    let is_meant = |ip: IpAddr| ip == host || ip.is_unspecified() || host.is_unspecified();
+    Ok(at_port.filter(|listener| is_meant(listener.ip)).map(|listener| listener.user).collect())
+}
+
+/// A TCP socket that listens, as the kernel's tables have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// An IPv4 address that is mapped into IPv6 is one of IPv4.
+    pub ip: IpAddr,
+    pub inode: u64,
+    /// The user that made it.
+    pub user: u32,
+}
+
+/// All that listen at this port, of IPv4 first; `proc_net` is `/proc/net`.
+///
+/// Errors: a table that is there cannot be read.
+pub fn listening(proc_net: &Path, port: u16) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for table in ["tcp", "tcp6"] {
         let file = match File::open(proc_net.join(table)) {
@@ -107,16 +126,18 @@ fn owners(proc_net: &Path, host: IpAddr, port: u16) -> io::Result<Vec<u32>> {
         };
         for line in BufReader::new(file).lines().skip(1) {
             let line = line?;
-            let columns: Vec<&str> = line.split_ascii_whitespace().take(8).collect();
-            let [_, local, _, state, _, _, _, owner] = columns[..] else { continue };
+            // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
+            let columns: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
+            let [_, local, _, state, _, _, _, user, _, inode] = columns[..] else { continue };
             // The kernel lists sockets that listen first; there may be tens of thousands of others.
             if state != LISTENING {
                 break;
             }
-            let Some((ip, listens_at)) = local_address(local) else { continue };
-            let is_meant = ip == host || ip.is_unspecified() || host.is_unspecified();
-            if let Some(owner) = owner.parse().ok().filter(|_| listens_at == port && is_meant) {
-                found.push(owner);
+            if let Some((ip, at)) = local_address(local)
+                && let (Ok(user), Ok(inode)) = (user.parse(), inode.parse())
+                && at == port
+            {
+                found.push(Listener { ip, inode, user });
             }
         }
     }
@@ -124,7 +145,7 @@ fn owners(proc_net: &Path, host: IpAddr, port: u16) -> io::Result<Vec<u32>> {
 }
 
 /// `0100007F:15B3`: words of 32 bits in the processor's byte order, and the port.
-pub fn local_address(text: &str) -> Option<(IpAddr, u16)> {
+fn local_address(text: &str) -> Option<(IpAddr, u16)> {
     let (ip, port) = text.split_once(':')?;
     let words = ip
         .as_bytes()
