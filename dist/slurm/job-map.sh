@@ -357,7 +357,26 @@ fact() {
     case $2 in
         '' | '(null)') ;;
         *"$nl"*) ;;
-        *) printf '%s=%.256s\n' "$1" "$2" ;;
+        *)
+            if [ ${#2} -gt 256 ]; then
+                whole_characters "$2"
+                set -- "$1" "$whole"
+            fi
+            printf '%s=%s\n' "$1" "$2"
+            ;;
+    esac
+}
+
+# whole_characters TEXT: its first 256 bytes in 'whole', without half a character of UTF-8 at their end: the first byte of
+# a character of two bytes or more, the first two of one of three or more, or the first three of one of four.
+whole_characters() {
+    whole=$(printf '%.256s' "$1")
+    # shellcheck disable=SC2046 # three words
+    set -- $(printf '\300-\377 \340-\377 \360-\377')
+    case $whole in
+        *[$1]) whole=${whole%?} ;;
+        *[$2]?) whole=${whole%??} ;;
+        *[$3]??) whole=${whole%???} ;;
     esac
 }
 

@@ -49,6 +49,7 @@ use crate::summary::{Summaries, Summary};
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
 use crate::system::{driver, systemd};
+use page::JobMapProblems;
 use active_watches::{ActiveWatches, unneeded_modules};
 use engine_selection::EngineChooser;
 use lost_entities::LostEntities;
@@ -106,6 +107,7 @@ pub struct Watcher {
     scrapes: ScrapeTimes,
     hostname: String,
     jobs: Option<JobMap>,
+    job_map_problems: JobMapProblems,
     /// `None` without labels for containers.
     containers: Option<Containers>,
     container_map: Arc<ContainerMap>,
@@ -163,6 +165,7 @@ impl Watcher {
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             jobs: config.job_map.is_some().then(JobMap::default),
+            job_map_problems: JobMapProblems::default(),
             containers: None,
             container_map: Arc::default(),
             unmatched: BTreeSet::new(),
