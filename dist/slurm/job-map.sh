@@ -11,6 +11,7 @@
 #   DCGM_JOB_MAP_GROUP        the group that may read job.<id>; root's by default
 #   DCGM_JOB_MAP_MAX_DAYS     jobs older than this have lost their epilog and go; 30 by default, 0 is never
 #   DCGM_JOB_MAP_INSECURE     'true' uses a directory that others can change; for test beds only
+#   DCGM_JOB_SUMMARY_TO       where the epilog tells what the job used; see job-summary.sh
 #
 # It never fails a job or drains a node: it exits with 0 whatever happens, starts nothing that stays, and says in one line
 # what it did. Slurm gives it neither a search path nor a job's environment.
@@ -53,6 +54,7 @@ settings() {
     group=${DCGM_JOB_MAP_GROUP:-}
     insecure=${DCGM_JOB_MAP_INSECURE:-}
     days=${DCGM_JOB_MAP_MAX_DAYS:-}
+    summary_to=${DCGM_JOB_SUMMARY_TO:-}
     file=${DCGM_EXPORTER_ENVIRONMENT_FILE:-/etc/dcgm-exporter/environment}
     if [ -f "$file" ] && [ -r "$file" ]; then
         while IFS='=' read -r key value || [ -n "$key" ]; do
@@ -64,6 +66,7 @@ settings() {
                 DCGM_JOB_MAP_GROUP) group=${group:-$value} ;;
                 DCGM_JOB_MAP_INSECURE) insecure=${insecure:-$value} ;;
                 DCGM_JOB_MAP_MAX_DAYS) days=${days:-$value} ;;
+                DCGM_JOB_SUMMARY_TO) summary_to=${summary_to:-$value} ;;
             esac
         done <"$file"
     fi
@@ -531,3 +534,8 @@ main() {
 }
 
 main
+# The lock has been given back: the exporter needs a moment to finish the summary.
+if [ "$role" = epilog ] && [ -n "$summary_to" ]; then
+    real=$(readlink -f "$0")
+    if [ -x "${real%/*}/job-summary.sh" ]; then "${real%/*}/job-summary.sh" epilog; fi
+fi

@@ -328,7 +328,8 @@ mod tests {
             let mut summary = of_user.clone();
             (summary.job, summary.about[1].1) = (job.into(), uid.to_owned());
             store.write(&summary).unwrap();
-            let found = rustix::fs::getxattr(path.join(format!("{job}.json")), "system.posix_acl_access", &mut list[..]);
+            let found =
+                rustix::fs::getxattr(path.join(format!("{job}.json")), "system.posix_acl_access", &mut list[..]);
             assert!(found.is_err(), "{uid}");
         }
         std::fs::remove_dir_all(&path).unwrap();

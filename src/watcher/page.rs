@@ -146,8 +146,7 @@ impl Watcher {
         }
         self.report.job_ids_left_out = Some(scan.map.left_out());
         self.jobs = Some(scan.map);
-        self.job_map_problems =
-            JobMapProblems { told: scan.problems.into_iter().collect(), more: scan.more_problems };
+        self.job_map_problems = JobMapProblems { told: scan.problems.into_iter().collect(), more: scan.more_problems };
         if let Some(jobs) = self.jobs.as_ref().filter(|_| self.summary_writer.is_some()) {
             for (job, facts) in jobs.facts() {
                 self.summaries.describe(job, facts.labels.iter().map(|(name, value)| (*name, value.as_str())));
