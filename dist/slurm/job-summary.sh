@@ -21,9 +21,10 @@ umask 027
 set -f
 trap 'exit 0' EXIT HUP INT TERM
 
-case ${1:-},${0##*/} in
+# Whoever runs several scripts may give them arguments of its own.
+case ${1:-},${SLURM_SCRIPT_CONTEXT:-${0##*/}} in
     epilog,* | task,*) role=$1 ;;
-    *,task*) role=task ;;
+    *,*task*) role=task ;;
     *) role=epilog ;;
 esac
 id=${SLURM_JOB_ID:-${SLURM_JOBID:-}}
