@@ -73,7 +73,7 @@ fn what_cannot_be_used_is_counted() {
     assert!(page.contains("dcgm_exporter_job_map_problems 2\n"), "{page}");
     assert_eq!(exporter.log().matches("not a regular file").count(), 1, "{}", exporter.log());
     std::fs::remove_dir(scratch.path("jobs/0")).unwrap();
-    exporter.page_with("one is mended", |page| page.contains("dcgm_exporter_job_map_problems 1\n"));
+    exporter.page_with("one is right again", |page| page.contains("dcgm_exporter_job_map_problems 1\n"));
     std::fs::create_dir(scratch.path("jobs/0")).unwrap();
     exporter.page_with("it is bad again", |page| page.contains("dcgm_exporter_job_map_errors_total 3\n"));
 }
