@@ -273,6 +273,19 @@ fn what_is_missing_or_hangs_fails_no_job() {
     }
 }
 
+/// A file system that does not answer, for one, which no signal reaches.
+#[test]
+fn whatever_hangs_it_ends() {
+    let site = Site::new();
+    site.exporter_that_prints(LINE);
+    site.program("stat", "trap '' TERM INT HUP; sleep 100; sleep 100");
+    let start = Instant::now();
+    let output = site.script(SUMMARY, &site.file().display().to_string(), &[]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(!site.file().exists());
+}
+
 #[test]
 fn a_line_in_the_jobs_record() {
     let site = Site::new();

@@ -9,7 +9,6 @@ use crate::common::Random;
 
 pub const PROLOG: &str = "prolog.sh";
 pub const EPILOG: &str = "epilog.sh";
-#[allow(dead_code)]
 pub const SUMMARY: &str = "job-summary.sh";
 pub const TASK_EPILOG: &str = "task-epilog.sh";
 
