@@ -335,6 +335,19 @@ mod tests {
         std::fs::remove_dir_all(&path).unwrap();
     }
 
+    /// systemd's StateDirectory= with DynamicUser=: a link to what only root can enter from outside.
+    #[test]
+    fn a_service_with_a_user_of_its_own_has_it_below_a_link() {
+        let path = directory("state");
+        std::fs::create_dir_all(path.join("private/dcgm-exporter")).unwrap();
+        symlink("private/dcgm-exporter", path.join("dcgm-exporter")).unwrap();
+        let store = Store::open(&path.join("dcgm-exporter/jobs")).unwrap();
+        store.check_owner().unwrap();
+        store.write(&summary()).unwrap();
+        assert!(path.join("private/dcgm-exporter/jobs/17.json").exists());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
     #[test]
     fn a_directory_that_others_can_write_is_refused() {
         let path = directory("open");
