@@ -92,7 +92,7 @@ fuzz:
 
 # Times beside their targets.
 bench: build simulator
-	$(CARGO) bench --locked --bench page --bench cost
+	$(CARGO) bench --locked --bench page --bench cost --bench prolog
 
 # On this node, or into an image: make install DESTDIR=/cm/images/NAME
 PLACES = PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" UNITDIR="$(UNITDIR)" DESTDIR="$(DESTDIR)" ENABLE="$(ENABLE)"

@@ -40,7 +40,13 @@ if [ $is_shared = no ] && [ -f "$DESTDIR$SUMS" ]; then
 fi
 rmdir "$DESTDIR$settings" 2>/dev/null || true
 rm -rf "$DESTDIR${DATADIR:?}" "$DESTDIR${DOCDIR:?}"
-if [ -z "$DESTDIR" ] && [ $is_shared = no ]; then rm -rf /run/dcgm-job-map /run/dcgm-exporter; fi
+if [ -z "$DESTDIR" ] && [ $is_shared = no ]; then
+    rm -rf /run/dcgm-job-map /run/dcgm-exporter
+    rmdir /var/lib/dcgm-exporter 2>/dev/null || true
+    if [ -e /var/lib/dcgm-exporter ]; then
+        echo "/var/lib/dcgm-exporter, which has summaries of jobs, is kept; remove it if nobody needs it"
+    fi
+fi
 if [ $is_live = yes ]; then systemctl daemon-reload || true; fi
 if [ $is_shared = yes ]; then
     echo "$DESTDIR$settings is kept: the package that is installed here uses it"

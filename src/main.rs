@@ -198,7 +198,7 @@ fn job_summary(job: &str, config: &Config) -> ExitCode {
     }) {
         Err(error) => told(error),
         Ok(summary) if config.job_summary_short => print(&(text::short(&summary) + "\n")),
-        Ok(summary) => print(&text::long(&summary)),
+        Ok(summary) => print(&text::long(&summary, watcher::microseconds())),
     }
 }
 

@@ -36,7 +36,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "summary",
         ],
     ),
-    ("check", &["cli", "counters", "dcgm", "inventory", "jobs", "metrics", "publish", "server", "status", "watcher"]),
+    (
+        "check",
+        &[
+            "cli",
+            "counters",
+            "dcgm",
+            "inventory",
+            "jobs",
+            "metrics",
+            "publish",
+            "server",
+            "status",
+            "summary",
+            "watcher",
+        ],
+    ),
 ];
 const EVERYWHERE: [&str; 2] = ["config", "system"];
 

@@ -13,6 +13,7 @@
 #   DCGM_JOB_MAP_PAUSE_PROFILING  features, with commas between them: a job with such a constraint profiles by itself, so
 #                             the exporter does not watch profiling fields on its GPUs
 #   DCGM_JOB_MAP_INSECURE     'true' uses a directory that others can change; for test beds only
+#   DCGM_JOB_SUMMARY_TO       where the epilog tells what the job used; see job-summary.sh
 #
 # It never fails a job or drains a node: it exits with 0 whatever happens, starts nothing that stays, and says in one line
 # what it did. Slurm gives it neither a search path nor a job's environment.
@@ -56,6 +57,7 @@ settings() {
     insecure=${DCGM_JOB_MAP_INSECURE:-}
     days=${DCGM_JOB_MAP_MAX_DAYS:-}
     pausing=${DCGM_JOB_MAP_PAUSE_PROFILING:-}
+    summary_to=${DCGM_JOB_SUMMARY_TO:-}
     file=${DCGM_EXPORTER_ENVIRONMENT_FILE:-/etc/dcgm-exporter/environment}
     if [ -f "$file" ] && [ -r "$file" ]; then
         while IFS='=' read -r key value || [ -n "$key" ]; do
@@ -68,6 +70,7 @@ settings() {
                 DCGM_JOB_MAP_INSECURE) insecure=${insecure:-$value} ;;
                 DCGM_JOB_MAP_MAX_DAYS) days=${days:-$value} ;;
                 DCGM_JOB_MAP_PAUSE_PROFILING) pausing=${pausing:-$value} ;;
+                DCGM_JOB_SUMMARY_TO) summary_to=${summary_to:-$value} ;;
             esac
         done <"$file"
     fi
@@ -361,7 +364,26 @@ fact() {
     case $2 in
         '' | '(null)') ;;
         *"$nl"*) ;;
-        *) printf '%s=%.256s\n' "$1" "$2" ;;
+        *)
+            if [ ${#2} -gt 256 ]; then
+                whole_characters "$2"
+                set -- "$1" "$whole"
+            fi
+            printf '%s=%s\n' "$1" "$2"
+            ;;
+    esac
+}
+
+# whole_characters TEXT: its first 256 bytes in 'whole', without half a character of UTF-8 at their end: the first byte of
+# a character of two bytes or more, the first two of one of three or more, or the first three of one of four.
+whole_characters() {
+    whole=$(printf '%.256s' "$1")
+    # shellcheck disable=SC2046 # three words
+    set -- $(printf '\300-\377 \340-\377 \360-\377')
+    case $whole in
+        *[$1]) whole=${whole%?} ;;
+        *[$2]?) whole=${whole%??} ;;
+        *[$3]??) whole=${whole%???} ;;
     esac
 }
 
@@ -535,3 +557,8 @@ main() {
 }
 
 main
+# The lock has been given back: the exporter needs a moment to finish the summary.
+if [ "$role" = epilog ] && [ -n "$summary_to" ]; then
+    real=$(readlink -f "$0")
+    if [ -x "${real%/*}/job-summary.sh" ]; then "${real%/*}/job-summary.sh" epilog; fi
+fi

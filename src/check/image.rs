@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::answers::Answers;
 use super::unit::Unit;
-use super::{Host, certificates, kernel_log, settings, unit};
+use super::{Host, certificates, directories, kernel_log, settings, unit};
 use crate::cli::{self, Command};
 use crate::config::Config;
 
@@ -54,6 +54,7 @@ pub fn ask(host: &Host, config: &Config, unit: Option<&Unit>, answers: &mut Answ
     }
     certificates::tls_files(host, config, answers);
     job_map(host, config, answers);
+    directories::directories(host, config, unit, answers);
     unit::installed(host, unit, None, answers);
     unit::start_limit(unit, None, answers);
     unit::hidden_files(config, unit, answers);

@@ -9,6 +9,7 @@
 //! - [`node`]: driver, permissions, other exporters.
 //! - [`addresses`]: the ports and sockets to serve on; [`owner`]: which process has them.
 //! - [`job_map`](mod@job_map): whether the job map can be read, and only root can write it.
+//! - [`directories`](mod@directories): those that the service writes to, for summaries of jobs and `file_sd`.
 //! - [`kernel_log`]: whether an engine can read `/dev/kmsg`.
 //! - [`certificates`]: the files that the web configuration names.
 //! - [`settings`]: web configuration, hostname label.
@@ -20,6 +21,7 @@
 pub mod addresses;
 pub mod answers;
 pub mod certificates;
+pub mod directories;
 pub mod engine;
 pub mod fields;
 pub mod gpus;
@@ -182,6 +184,7 @@ fn ask(
     addresses::addresses(host, &config, service, answers);
     answers.asks("job map");
     job_map::job_map(&config, answers);
+    directories::directories(host, &config, unit, answers);
     answers.asks("unit");
     unit::installed(host, unit, shown.as_ref(), answers);
     unit::start_limit(unit, shown.as_ref(), answers);

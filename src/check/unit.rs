@@ -310,6 +310,8 @@ pub fn hidden_files(config: &Config, unit: Option<&Unit>, answers: &mut Answers)
         ("counters file", Some(config.counters_file())),
         ("web configuration", config.web_config.as_deref()),
         ("job map", config.job_map.as_deref()),
+        ("job summaries", config.job_summaries.as_deref()),
+        ("file_sd", config.file_sd_dir.as_deref()),
         ("library", config.libdcgm.as_deref()),
     ];
     for (setting, directories) in

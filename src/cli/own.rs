@@ -647,8 +647,8 @@ const JOBS: &[Flag] = &[
         default: "",
         help: "Directory for one JSON file per job, with what it used of its GPUs",
         details: "Written at every collection while the job runs, and at its end. After a restart the exporter \
-                  continues them. Needs --hpc-job-mapping-dir.",
-        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-jobs",
+                  continues them. Root and the job's user can read them. Needs --hpc-job-mapping-dir.",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: path!(job_summaries),
         check: |config| {
             if config.job_summaries.is_some() && !config.accounts_jobs() && config.job_summary.is_none() {
@@ -679,7 +679,7 @@ const JOBS: &[Flag] = &[
         default: "",
         help: "Print what this job used of its GPUs and exit",
         details: "From its file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
-        example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-jobs",
+        example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());
             Ok(())
@@ -690,7 +690,7 @@ const JOBS: &[Flag] = &[
         long: "job-summary-short",
         variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
         help: "Let --job-summary print one line, for a job's comment",
-        example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-jobs",
+        example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: switch!(job_summary_short),
         ..FLAG
     },

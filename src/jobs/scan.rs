@@ -4,6 +4,7 @@
 //! what the prolog knew of that job, as `key=value` lines. A file or line that is missing, half written, unreadable or too
 //! long costs only what it would have given, and is counted. The limits bound memory and page, whatever lies there.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -182,16 +183,17 @@ fn is_id(text: &str) -> bool {
 fn facts(bytes: &[u8], problem: &mut dyn FnMut(String)) -> Facts {
     let mut facts = Facts::default();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let Ok(line) = std::str::from_utf8(line) else {
-            problem(format!("line {} is not UTF-8", index + 1));
-            continue;
-        };
+        let line = readable(line);
         let Some((key, value)) = line.split_once('=') else {
             if !line.trim().is_empty() {
                 problem(format!("line {} is not key=value", index + 1));
             }
             continue;
         };
+        if key.contains(char::REPLACEMENT_CHARACTER) {
+            problem(format!("line {} has a key that is not UTF-8", index + 1));
+            continue;
+        }
         let (key, value) = (key.trim(), bounded(value.trim()));
         if key == START_TIME {
             match value.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
@@ -216,6 +218,15 @@ impl Facts {
     fn sort(&mut self) {
         self.labels.sort_by_key(|(name, _)| FACTS.iter().position(|known| known == name));
     }
+}
+
+/// A line as text. Names may be in another encoding than UTF-8, or cut in the middle of a character, which is left out.
+fn readable(line: &[u8]) -> Cow<'_, str> {
+    let end = match std::str::from_utf8(line) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => line.len(),
+    };
+    String::from_utf8_lossy(&line[..end])
 }
 
 /// The first [`LONGEST_VALUE`] bytes of a value, without half a character at the end.
@@ -490,6 +501,17 @@ mod tests {
         assert!(problems.borrow().is_empty());
         assert_eq!(facts(b"start_time=never\nstart_time=-1\nnonsense\n\n\xff=x\n", &mut problem), Facts::default());
         assert_eq!(problems.borrow().len(), 4);
+    }
+
+    /// Prologs cut names by bytes, and old accounts have names in Latin-1.
+    #[test]
+    fn names_that_are_not_utf_8_cost_only_what_cannot_be_read() {
+        let problems = std::cell::RefCell::new(Vec::new());
+        let bytes = b"user=me\njob_name=caf\xc3\naccount=B\xfcro 1\npartition=\xe2\x82\nstart_time=1\n";
+        let found = facts(bytes, &mut |text| problems.borrow_mut().push(text));
+        let labels: Vec<(&str, &str)> = found.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(labels, [("user", "me"), ("account", "B\u{fffd}ro 1"), ("job_name", "caf")]);
+        assert_eq!((found.start_time, problems.borrow().len()), (Some(1.0), 0), "{problems:?}");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Report {
     pub counters_skipped: usize,
     /// `None` without a job map.
     pub job_map_errors: Option<u64>,
+    /// At the last reading.
+    pub job_map_problems: usize,
     /// `None` without a job map.
     pub job_ids_left_out: Option<usize>,
     /// Copies of samples for further jobs that the page has no room for.
@@ -145,9 +147,15 @@ impl Report {
             sink.metric(
                 "dcgm_exporter_job_map_errors_total",
                 "counter",
-                "Job map files and lines that could not be used",
+                "Job map files and lines that could not be used, each when it appeared",
             );
             sink.sample(&[], int(errors));
+            sink.metric(
+                "dcgm_exporter_job_map_problems",
+                "gauge",
+                "Job map files and lines that cannot be used now; dcgm-exporter --check names them",
+            );
+            sink.sample(&[], int(self.job_map_problems as u64));
         }
         if let Some(left_out) = self.job_ids_left_out {
             sink.metric(

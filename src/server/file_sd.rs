@@ -90,7 +90,8 @@ fn in_time(run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    files::replace(directory, &name, &format!(".{name}.{}", std::process::id()), 0o644, text.as_bytes(), true)
+    let aside = format!(".{name}.{}", std::process::id());
+    files::replace(directory, &name, &aside, |file| files::set_mode(file, 0o644), text.as_bytes(), true)
 }
 
 fn text(target: &str, has_tls: bool) -> String {

@@ -1,11 +1,18 @@
 //! The directory of summaries: a file per job, each replaced whole, so that a reader never sees half of one.
+//!
+//! A file can be read by root, by the directory's group where that is passed on (set-group-ID), and by the job's own
+//! user, by an access control list. Others can neither read a file nor list the directory.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fstat, mkdirat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::Summary;
@@ -17,10 +24,16 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// Behind the name of a file that is none of ours.
 const ASIDE: &str = ".bad";
 const BEING_WRITTEN: &str = ".new-";
+/// A user can open the file that he may read, and not see which others there are.
+const DIRECTORY_MODE: Mode = Mode::RWXU.union(Mode::XGRP).union(Mode::XOTH);
+/// What the job map calls the number of a job's user.
+const UID: &str = "uid";
 
 pub struct Store {
     opened: OwnedFd,
     path: PathBuf,
+    /// It was told that users cannot be let in.
+    told_no_lists: Cell<bool>,
 }
 
 impl Store {
@@ -29,11 +42,16 @@ impl Store {
     /// Errors: a sentence with what is wrong and how to fix it.
     pub fn open(path: &Path) -> Result<Store, String> {
         let shown = path.display();
-        let made = mkdirat(CWD, path.components().as_path(), Mode::from_raw_mode(0o750));
-        Store::read_in(path).map_err(|error| match made {
+        let made = mkdirat(CWD, path.components().as_path(), DIRECTORY_MODE);
+        let store = Store::read_in(path).map_err(|error| match made {
             Err(why) if why != Errno::EXIST => format!("--job-summary-dir {shown} cannot be made: {why}"),
             _ => error,
-        })
+        })?;
+        if made.is_ok() {
+            // Whatever the umask is.
+            let _ = chmodat(&store.opened, ".", DIRECTORY_MODE, AtFlags::empty());
+        }
+        Ok(store)
     }
 
     /// Opens the directory to read in it.
@@ -43,14 +61,15 @@ impl Store {
         let shown = path.display();
         // Without the slash at its end, behind which a link would be followed.
         let path = path.components().as_path();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Files in it can be opened by those who may not list it.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
             Errno::NOTDIR | Errno::LOOP => {
                 format!("--job-summary-dir {shown} is a link or no directory; name a directory")
             }
             _ => format!("--job-summary-dir {shown} cannot be opened: {error}"),
         })?;
-        Ok(Store { opened, path: path.to_owned() })
+        Ok(Store { opened, path: path.to_owned(), told_no_lists: Cell::new(false) })
     }
 
     /// Refuses a directory in which others could forge what is read back.
@@ -81,10 +100,30 @@ impl Store {
             &self.opened,
             &name,
             &format!("{BEING_WRITTEN}{name}"),
-            0o640,
+            |file| {
+                files::set_mode(file, 0o640)?;
+                self.let_user_read(file, summary);
+                Ok(())
+            },
             file::write(summary).as_bytes(),
             false,
         )
+    }
+
+    /// Without it, root can read the file all the same.
+    fn let_user_read(&self, file: &File, summary: &Summary) {
+        let mut about = summary.about.iter();
+        let Some(user) = about.find_map(|(name, value)| if name == UID { value.parse().ok() } else { None }) else {
+            return;
+        };
+        if let Err(error) = files::let_user_read(file, user)
+            && !self.told_no_lists.replace(true)
+        {
+            log::info!(
+                directory = self.path.display().to_string(), error = error.to_string();
+                "users cannot read the summaries of their own jobs here, because the file system has no access control lists"
+            );
+        }
     }
 
     /// Reads a job's file.
@@ -107,7 +146,7 @@ impl Store {
             return Err("it is not a regular file".to_owned());
         }
         let mut bytes = Vec::new();
-        let read = std::fs::File::from(opened).take(LONGEST_FILE + 1).read_to_end(&mut bytes);
+        let read = File::from(opened).take(LONGEST_FILE + 1).read_to_end(&mut bytes);
         read.map_err(|error| error.to_string())?;
         if bytes.len() as u64 > LONGEST_FILE {
             return Err("it is longer than 1 MiB".to_owned());
@@ -164,7 +203,9 @@ impl Store {
     }
 
     fn names(&self) -> Vec<String> {
-        let Ok(entries) = Dir::read_from(&self.opened) else { return Vec::new() };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(&self.opened, ".", flags, Mode::empty());
+        let Ok(entries) = opened.and_then(Dir::new) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect();
         names.sort();
@@ -259,6 +300,51 @@ mod tests {
         assert!(path.join("17.json").exists());
         store.prune(Duration::from_secs(2 * 86_400));
         assert!(!path.join("17.json").exists() && path.join("README").exists());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// Whatever its umask is, which is 0077 for the service.
+    #[test]
+    fn the_jobs_user_may_read_and_nobody_may_list() {
+        let path = directory("user");
+        let store = Store::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
+        let mut of_user = summary();
+        of_user.about.push(("uid".to_owned(), "4711".to_owned()));
+        store.write(&of_user).unwrap();
+        let file = path.join("17.json");
+        assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+        let mut list = [0; 200];
+        match rustix::fs::getxattr(&file, "system.posix_acl_access", &mut list[..]) {
+            Err(Errno::OPNOTSUPP) => assert!(store.told_no_lists.get()),
+            length => {
+                let entries: Vec<&[u8]> = list[4..length.unwrap()].chunks(8).collect();
+                assert_eq!(entries.len(), 5);
+                assert_eq!(entries[1], [2, 0, 4, 0, 0x67, 0x12, 0, 0], "user 4711 reads");
+                assert_eq!(entries[4][..4], [0x20, 0, 0, 0], "others do not");
+            }
+        }
+        for (uid, job) in [("x", "18"), ("-1", "19"), ("4294967296", "20")] {
+            let mut summary = of_user.clone();
+            (summary.job, summary.about[1].1) = (job.into(), uid.to_owned());
+            store.write(&summary).unwrap();
+            let found =
+                rustix::fs::getxattr(path.join(format!("{job}.json")), "system.posix_acl_access", &mut list[..]);
+            assert!(found.is_err(), "{uid}");
+        }
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// systemd's StateDirectory= with DynamicUser=: a link to what only root can enter from outside.
+    #[test]
+    fn a_service_with_a_user_of_its_own_has_it_below_a_link() {
+        let path = directory("state");
+        std::fs::create_dir_all(path.join("private/dcgm-exporter")).unwrap();
+        symlink("private/dcgm-exporter", path.join("dcgm-exporter")).unwrap();
+        let store = Store::open(&path.join("dcgm-exporter/jobs")).unwrap();
+        store.check_owner().unwrap();
+        store.write(&summary()).unwrap();
+        assert!(path.join("private/dcgm-exporter/jobs/17.json").exists());
         std::fs::remove_dir_all(&path).unwrap();
     }
 

@@ -6,11 +6,13 @@ use super::Summary;
 use crate::metrics::accounts::{ACTIVITIES, Account, Record};
 use crate::system::printable::acts_on_terminal;
 
+/// Before the line of a job that has not ended; `dist/slurm/job-summary.sh` waits while it is there.
+const RUNNING: &str = "still running: ";
 /// A GPU below this mean utilisation is hardly used.
 const HARDLY: f64 = 0.1;
 
-/// A few lines.
-pub fn long(summary: &Summary) -> String {
+/// A few lines. `now` is in microseconds since 1970.
+pub fn long(summary: &Summary, now: i64) -> String {
     let records = &summary.records;
     let held = records.iter().map(|record| record.account.held_seconds).fold(0.0, f64::max);
     let about: Vec<String> = summary
@@ -20,9 +22,12 @@ pub fn long(summary: &Summary) -> String {
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
     let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
-    let state = if summary.is_over() { "GPUs were held for" } else { "still running, GPUs held for" };
-    let mut out =
-        format!("Job {}{about} on {}: {state} {}\n", summary.job, printable(&summary.hostname), duration(held));
+    let held = duration(held);
+    let state = match summary.is_over() {
+        true => format!("GPUs were held for {held}"),
+        false => format!("still running, GPUs held for {held}{}", age(summary, now)),
+    };
+    let mut out = format!("Job {}{about} on {}: {state}\n", summary.job, printable(&summary.hostname));
     let mut rows =
         vec![["GPU", "held", "busy", "memory", "energy", "SM", "tensor", "DRAM", ""].map(str::to_owned).to_vec()];
     rows.extend(records.iter().map(row));
@@ -54,7 +59,17 @@ pub fn long(summary: &Summary) -> String {
 pub fn short(summary: &Summary) -> String {
     let parts: Vec<String> =
         verdict(summary).iter().map(|sentence| sentence.trim_end_matches('.').to_owned()).collect();
-    printable(&parts.join("; ")).replace('\n', " ")
+    let state = if summary.is_over() { "" } else { RUNNING };
+    printable(&format!("{state}{}", parts.join("; "))).replace('\n', " ")
+}
+
+/// Figures are those of the last collection.
+fn age(summary: &Summary, now: i64) -> String {
+    let updated = summary.records.iter().map(|record| record.updated).max().unwrap_or(now);
+    match (now - updated) / 1_000_000 {
+        ..1 => String::new(),
+        seconds => format!(" until {} ago", duration(seconds as f64)),
+    }
 }
 
 /// Without what a terminal would take as a command.
@@ -160,9 +175,11 @@ mod tests {
     fn a_line_per_gpu_and_a_verdict() {
         let mut summary = summary();
         summary.records[1].account.busy = Mean { sum: 0.0, seconds: 10.0 };
-        let text = long(&summary);
+        let updated = summary.records[0].updated;
+        let text = long(&summary, updated + 12_000_000);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "Job 17 (user o\"neil) on node\u{e4}: still running, GPUs held for 1m 40s");
+        assert_eq!(lines[0], "Job 17 (user o\"neil) on node\u{e4}: still running, GPUs held for 1m 40s until 12s ago");
+        assert_eq!(long(&summary, updated + 999_999).lines().next(), lines[0].strip_suffix(" until 12s ago"));
         assert_eq!(lines[2].split_whitespace().collect::<Vec<_>>()[..6], ["0", "1m", "40s", "41", "%", "1.2"]);
         assert!(lines[2].ends_with("XID 31 (2), 79 (1), throttled for 4s"), "{text}");
         assert!(lines[3].starts_with("1.7 1g.18gb"), "{text}");
@@ -171,6 +188,10 @@ mod tests {
         assert_eq!(lines[6], "XID errors on 1 of 2 GPUs or instances.");
         assert_eq!(lines.len(), 7);
         assert_eq!(short(&summary).matches("; ").count(), 2);
+        assert!(short(&summary).starts_with("still running: 1 of 2 GPUs or instances never used; "));
+        summary.records[0].account.ended = Some(1);
+        assert!(short(&summary).starts_with("1 of 2 GPUs or instances never used; "));
+        assert!(long(&summary, i64::MAX).contains(": GPUs were held for 1m 40s\n"));
     }
 
     #[test]
@@ -181,7 +202,7 @@ mod tests {
         assert_eq!(verdict(&summary), ["1 GPU, 0.00 GPU hours, use not known."]);
         summary.records[0].account.busy.seconds = 1.0;
         summary.about[0].1 = "\u{1b}[2J".to_owned();
-        let text = long(&summary);
+        let text = long(&summary, 0);
         assert!(text.contains("The GPU was never used.") && !text.contains('\u{1b}'), "{text}");
     }
 }

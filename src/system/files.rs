@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, XattrFlags, fchmod, fsetxattr, openat, renameat, unlinkat};
 
 /// Reads a regular file of at most `longest` bytes.
 ///
@@ -25,27 +25,25 @@ pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Replaces a file of a directory whole: written aside under another name, and then put in its place, so that a reader
-/// sees all of it or nothing. With `should_sync` it is on the disk before it is in its place.
+/// sees all of it or nothing. With `should_sync` it is on the disk before it is in its place. Who may read it is set by
+/// `give` before there is anything in it.
 ///
-/// The name aside may be known to others who can write in the directory: a link there is not followed. The mode holds
-/// whatever the umask is.
+/// The name aside may be known to others who can write in the directory: a link there is not followed.
 ///
-/// Errors: the system's; then the file is as it was, and nothing is left aside.
+/// Errors: the system's, or that of `give`; then the file is as it was, and nothing is left aside.
 pub fn replace(
     directory: impl AsFd,
     name: &str,
     aside: &str,
-    mode: u32,
+    give: impl FnOnce(&File) -> io::Result<()>,
     bytes: &[u8],
     should_sync: bool,
 ) -> io::Result<()> {
     let directory = directory.as_fd();
     let _ = unlinkat(directory, aside, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(mode);
-    let mut new = File::from(openat(directory, aside, flags, mode)?);
-    let written = fchmod(&new, mode)
-        .map_err(Into::into)
+    let mut new = File::from(openat(directory, aside, flags, Mode::RUSR | Mode::WUSR)?);
+    let written = give(&new)
         .and_then(|()| new.write_all(bytes))
         .and_then(|()| if should_sync { new.sync_all() } else { Ok(()) })
         .and_then(|()| Ok(renameat(directory, aside, directory, name)?));
@@ -57,6 +55,36 @@ pub fn replace(
 /// Whether something is root's or this process's own user's.
 pub fn is_roots_or_own(stat: &Stat) -> bool {
     stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
+}
+
+/// Gives a file this mode, whatever the umask is.
+///
+/// Errors: the system's.
+pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    Ok(fchmod(file, Mode::from_raw_mode(mode))?)
+}
+
+/// Lets one more user read a file, which its owner may do without being root: an access control list, as `setfacl -m
+/// u:UID:r` writes it. The file's mode stays as it is; of its group's rights only reading.
+///
+/// Errors: the system's, `EOPNOTSUPP` on a file system without such lists.
+pub fn let_user_read(file: &File, user: u32) -> io::Result<()> {
+    // The kernel's form, linux/posix_acl_xattr.h: a version, then tag, rights and id of each entry, in this order.
+    const VERSION: u32 = 2;
+    let [owner, one_user, group, mask, others] = [0x01u16, 0x02, 0x04, 0x10, 0x20];
+    let [read, write] = [4u16, 2];
+    const NOBODY: u32 = u32::MAX;
+    let mut list = VERSION.to_le_bytes().to_vec();
+    for (tag, rights, id) in [
+        (owner, read | write, NOBODY),
+        (one_user, read, user),
+        (group, read, NOBODY),
+        (mask, read, NOBODY),
+        (others, 0, NOBODY),
+    ] {
+        list.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    Ok(fsetxattr(file, "system.posix_acl_access", &list, XattrFlags::empty())?)
 }
 
 fn open(path: &Path) -> io::Result<File> {

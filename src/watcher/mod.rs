@@ -55,6 +55,7 @@ use active_watches::{ActiveWatches, unneeded_modules};
 use engine_selection::EngineChooser;
 use lost_entities::LostEntities;
 use pace::Pace;
+use page::JobMapProblems;
 use phase::{Action, Event, Phase, Running};
 use profiling::Requests;
 use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
@@ -122,6 +123,7 @@ pub struct Watcher {
     /// Where profiling fields are not watched, and who asks for that.
     pause: ProfilingPause,
     pause_requests: Requests,
+    job_map_problems: JobMapProblems,
     /// `None` without labels for containers.
     containers: Option<Containers>,
     container_map: Arc<ContainerMap>,
@@ -181,6 +183,7 @@ impl Watcher {
             jobs: config.job_map.is_some().then(JobMap::default),
             pause: ProfilingPause::default(),
             pause_requests: Requests::default(),
+            job_map_problems: JobMapProblems::default(),
             containers: None,
             container_map: Arc::default(),
             unmatched: BTreeSet::new(),

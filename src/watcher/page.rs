@@ -16,6 +16,13 @@ use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::ErrorKind;
 use crate::metrics::sources::xid;
 
+/// What could not be used at the last reading of the job map.
+#[derive(Default)]
+pub(super) struct JobMapProblems {
+    told: BTreeSet<String>,
+    more: usize,
+}
+
 impl Watcher {
     /// Renders the samples that there are and publishes the page.
     pub(super) fn publish(&mut self, run: &mut SessionRun) {
@@ -129,14 +136,21 @@ impl Watcher {
         // What is sampled from now on belongs to the jobs that are read now.
         let now = microseconds();
         let scan = jobs::scan(directory, self.config.job_map_trust);
-        *self.report.job_map_errors.get_or_insert(0) += scan.errors() as u64;
-        self.report.job_ids_left_out = Some(scan.map.left_out());
-        self.jobs = Some(scan.map);
-        for problem in scan.problems {
-            if self.throttle.allows(&problem) {
+        log::debug!("the HPC job map has been read: {}", scan.map.summary());
+        let before = std::mem::take(&mut self.job_map_problems);
+        // A file stays as it is while others come and go; it is counted and told when that begins.
+        let new: Vec<&String> = scan.problems.iter().filter(|problem| !before.told.contains(*problem)).collect();
+        let count = new.len() + scan.more_problems.saturating_sub(before.more);
+        *self.report.job_map_errors.get_or_insert(0) += count as u64;
+        self.report.job_map_problems = scan.errors();
+        for problem in new {
+            if self.throttle.allows(problem) {
                 log::warn!(error = problem; "part of the HPC job map cannot be used");
             }
         }
+        self.report.job_ids_left_out = Some(scan.map.left_out());
+        self.jobs = Some(scan.map);
+        self.job_map_problems = JobMapProblems { told: scan.problems.into_iter().collect(), more: scan.more_problems };
         if let Some(jobs) = self.jobs.as_ref().filter(|_| self.summary_writer.is_some()) {
             for (job, facts) in jobs.facts() {
                 self.summaries.describe(job, facts.labels.iter().map(|(name, value)| (*name, value.as_str())));

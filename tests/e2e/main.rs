@@ -8,6 +8,7 @@ mod any_page;
 mod common;
 mod containers;
 mod dashboards;
+mod job_rules;
 #[allow(dead_code)]
 #[path = "../it/markdown.rs"]
 mod markdown;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{Exporter, GPU_TEMP, Scratch, Signal, exporter, free_port, scenario, signal_to};
-use crate::scripts::{EPILOG, PROLOG, directory, files, hostile_lock, random_jobs, run, script};
+use crate::scripts::{EPILOG, PROLOG, SUMMARY, TASK_EPILOG, directory, files, hostile_lock, random_jobs, run, script};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const GPUS: u32 = 8;
@@ -172,7 +172,7 @@ fn configure(scratch: &Scratch, nodes: u32) {
     let instances: Vec<String> = (0..GPUS).map(|part| format!("{}.{}", part / 2, 7 + part % 2)).collect();
     scratch.write("etc/environment.node2", format!("{}DCGM_JOB_MAP_GRES={}\n", map("map2"), instances.join(" ")));
     // slurmd gives a prolog no environment, so this machine's own settings would count; the wait is for a test below.
-    for name in [PROLOG, EPILOG] {
+    for name in [PROLOG, EPILOG, TASK_EPILOG] {
         let text = format!(
             "#!/bin/sh\nif [ -e {slow} ]; then PATH=/bin:/usr/bin sleep 2; fi\n\
              DCGM_EXPORTER_ENVIRONMENT_FILE={settings}.$SLURMD_NODENAME exec {script}\n",
@@ -201,6 +201,7 @@ fn configure(scratch: &Scratch, nodes: u32) {
         format!("SlurmctldPidFile={}\nSlurmdPidFile={}", at("run/slurmctld.pid"), at("run/slurmd.%n.pid")),
         format!("SlurmctldLogFile={}\nSlurmdLogFile={}", at("log/slurmctld.log"), at("log/slurmd.%n.log")),
         format!("Prolog={}\nEpilog={}", at("etc/prolog.sh"), at("etc/epilog.sh")),
+        format!("TaskEpilog={}", at("etc/task-epilog.sh")),
         "GresTypes=gpu,shard".to_owned(),
     ];
     for node in 1..=nodes {
@@ -489,25 +490,187 @@ fn ten_thousand_prologs_and_epilogs() {
     });
 }
 
+/// A file system of 16 KiB; unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn on(path: &Path) -> Mounted {
+        std::fs::create_dir(path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200,mode=0755", "tmpfs"])
+            .arg(path)
+            .status();
+        assert!(mounted.unwrap().success(), "a tmpfs can be mounted");
+        Mounted(path.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// What a job uses: GPU 0 is 40 % busy at 150 W with 1000 MiB, the others have jobs and do nothing.
+const WATTS: f64 = 150.0;
+const BUSY: f64 = 0.4;
+
+fn start_accounting(scratch: &Scratch, map: &Path) -> Exporter {
+    let gpus: Vec<u32> = (0..GPUS).collect();
+    let mut plan = scenario(&gpus);
+    for (id, gpu) in plan["latest_values"].as_array_mut().unwrap().iter_mut().enumerate() {
+        let whole = |value: i64| serde_json::json!({ "type": "int64", "value": value.to_string() });
+        let works = id == 0;
+        gpu["fields"]["156"] = whole(1_000_000);
+        if works {
+            gpu["fields"]["156"]["per_second"] = ((WATTS * 1e3) as i64).into();
+        }
+        gpu["fields"]["203"] = whole(if works { (BUSY * 100.0) as i64 } else { 0 });
+        gpu["fields"]["252"] = whole(if works { 1000 } else { 1 });
+    }
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let mut command = exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", plan).args(["-c", "1s", "-f"]).arg(scratch.write("counters.csv", GPU_TEMP));
+    command.arg("--hpc-job-mapping-dir").arg(map).arg("--job-summary-dir").arg(scratch.path("summaries"));
+    let mut exporter = Exporter::start(&mut command);
+    exporter.page();
+    exporter
+}
+
+#[track_caller]
+fn within_a_percent(found: f64, expected: f64) {
+    assert!((found - expected).abs() <= expected * 0.01, "{found} instead of {expected}");
+}
+
+/// The number before a unit.
+fn before(text: &str, unit: &str) -> Option<f64> {
+    let words: Vec<&str> = text.split([' ', ',', ';', '\n', '"']).collect();
+    words.windows(2).find(|pair| pair[1].trim_end_matches('.') == unit).and_then(|pair| pair[0].parse().ok())
+}
+
+/// In its own output, while it still runs, and in the file of the site, when it is over.
+#[test]
+#[ignore = "needs slurmctld, slurmd, munge and root: make e2e"]
+fn a_job_is_told_what_it_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let slurm = Slurm::start(1);
+    let scratch = &slurm.scratch;
+    let (map, log) = (slurm.map(), scratch.path("log/jobs"));
+    let program = Path::new(env!("CARGO_BIN_EXE_dcgm-exporter")).parent().unwrap();
+    scratch.write(
+        "etc/environment.node1",
+        format!(
+            "DCGM_HPC_JOB_MAPPING_DIR={}\nDCGM_EXPORTER_JOB_SUMMARY_DIR={}\nDCGM_JOB_SUMMARY_TO={}\n\
+             DCGM_JOB_SUMMARY_PATH={}\n",
+            map.display(),
+            scratch.path("summaries").display(),
+            log.display(),
+            program.display()
+        ),
+    );
+    // Where any user may write.
+    std::fs::create_dir(scratch.path("out")).unwrap();
+    std::fs::set_permissions(scratch.path("out"), PermissionsExt::from_mode(0o1777)).unwrap();
+    let exporter = start_accounting(scratch, &map);
+
+    let output = |name: &str| format!("--output={}", scratch.path("out").join(name).display());
+    let job = slurm.submit(&["--gres=gpu:2", "--uid=nobody", &output("own")], "srun sleep 10; sleep 10; echo done");
+    page_follows(&slurm, &exporter, "it runs", |held| count(held, &job) == 2);
+    let line = |job: &str| {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().find(|line| line.contains(&format!(" job={job} "))).map(str::to_owned)
+    };
+    slurm.until("its line is written", |_| line(&job).is_some());
+
+    let own = std::fs::read_to_string(scratch.path("out/own")).unwrap();
+    println!("{own}");
+    let lines: Vec<&str> = own.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("done", 7), "once, and not for each step: {own}");
+    let head = format!("Job {job} (user nobody, partition batch) on ");
+    assert!(lines[1].starts_with(&head) && lines[1].contains(": still running, GPUs held for "), "{own}");
+    let cells: Vec<&str> = lines[3].split_whitespace().collect();
+    assert_eq!((cells[0], &cells[2..6]), ("0", &["40", "%", "1.0", "GiB"][..]), "{own}");
+    let seconds: f64 = cells[1].strip_suffix('s').and_then(|seconds| seconds.parse().ok()).unwrap();
+    let joules = before(lines[3], "J").unwrap();
+    assert!((17.0..=22.0).contains(&seconds), "up to the last collection: {own}");
+    // Seconds are whole ones here.
+    assert!((joules / WATTS - seconds).abs() <= 0.5 + seconds * 0.01, "{own}");
+    assert!(lines[4].starts_with("1 ") && lines[4].contains(" 0 % "), "{own}");
+    assert!(lines[5].starts_with("1 of 2 GPUs never used."), "{own}");
+
+    let line = line(&job).unwrap();
+    println!("{line}");
+    let node = " node=node1 ";
+    assert!(line.contains(node) && line.contains(" user=nobody summary=\"1 of 2 GPUs never used; 2 GPUs, "), "{line}");
+    let json = std::fs::read(scratch.path("summaries").join(format!("{job}.json"))).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let number = |name: &str| json["gpus"][0][name].as_f64().unwrap();
+    assert_eq!((&json["state"], json["gpus"].as_array().map(Vec::len)), (&"ended".into(), Some(2)), "{json}");
+    let held = number("held_seconds");
+    assert!((20.0..22.0).contains(&held), "{json}");
+    within_a_percent(number("energy_joules"), held * WATTS);
+    within_a_percent(number("busy_seconds"), held * BUSY);
+    assert_eq!(number("memory_used_max_bytes"), 1000.0 * 1_048_576.0);
+    assert_eq!(json["gpus"][1]["energy_joules"], 0.0, "{json}");
+    assert_eq!(before(&line, "J"), Some(number("energy_joules").round()), "the same as in the file: {json}");
+    assert!(joules <= number("energy_joules") && joules + 2.5 * WATTS > number("energy_joules"), "{own}\n{json}");
+
+    // Without a batch script, srun shows it; a job without GPUs is told nothing.
+    let mut srun = Command::new("timeout");
+    let srun = with_conf(srun.args(["60", "srun", "--gres=gpu:1", "sleep", "3"]), scratch);
+    let shown = String::from_utf8(srun.stdin(Stdio::null()).output().unwrap().stderr).unwrap();
+    assert!(shown.contains(": still running, GPUs held for ") && shown.contains("1 GPU, "), "{shown}");
+    let job = slurm.submit(&["--uid=nobody", &output("none")], "echo done");
+    slurm.until("it is over", |slurm| slurm.ask(&["squeue", "--noheader"]).is_empty());
+    assert_eq!(std::fs::read_to_string(scratch.path("out/none")).unwrap(), "done\n");
+    assert!(!std::fs::read_to_string(&log).unwrap().contains(&format!(" job={job} ")));
+    all_is_over(&slurm, &exporter);
+}
+
+/// A disk that is full costs the lines that it has no room for, and no job.
+#[test]
+#[ignore = "needs root, to mount: make e2e"]
+fn a_full_disk_costs_a_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let log = scratch.path("log");
+    let _mounted = Mounted::on(&log);
+    let program = scratch.write("bin/dcgm-exporter", format!("#!/bin/sh\necho {}\n", "x".repeat(300)));
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let tell = || {
+        let mut command = script(SUMMARY, &scratch.path("map"), &[("SLURM_JOB_ID", "17")]);
+        command.env("DCGM_JOB_SUMMARY_TO", log.join("jobs")).env("DCGM_JOB_SUMMARY_PATH", scratch.path("bin"));
+        run(command.env("DCGM_EXPORTER_JOB_SUMMARY_DIR", "/nonexistent"))
+    };
+    // Until the second page of the file has no room for a line.
+    let mut told = 0;
+    let hog = vec![0; 8192];
+    std::fs::write(log.join("hog"), hog).unwrap();
+    let said = loop {
+        let said = tell();
+        if !said.contains("written to ") {
+            break said;
+        }
+        told += 1;
+        assert!(told < 100);
+    };
+    assert!(said.contains("/log/jobs cannot be written"), "{said}");
+    tell();
+    std::fs::remove_file(log.join("hog")).unwrap();
+    tell();
+    let text = std::fs::read_to_string(log.join("jobs")).unwrap();
+    let is_whole = |line: &&str| line.ends_with('"') && line.matches("job=17").count() == 1 && line.len() > 300;
+    assert_eq!(text.lines().filter(is_whole).count(), told + 1, "{text}");
+    assert!(is_whole(&text.lines().last().unwrap()) && text.lines().count() <= told + 3, "{text}");
+}
+
 /// A directory that is full takes no job away from anybody.
 #[test]
 #[ignore = "needs root, to mount: make e2e"]
 fn a_full_directory_loses_nobody() {
-    struct Mounted(PathBuf);
-    impl Drop for Mounted {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg(&self.0).status();
-        }
-    }
     let scratch = Scratch::new();
     let map = scratch.path("map");
-    std::fs::create_dir(&map).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=16k,nr_inodes=200,mode=0755", "tmpfs"])
-        .arg(&map)
-        .status();
-    assert!(mounted.unwrap().success(), "a tmpfs can be mounted");
-    let _mounted = Mounted(map.clone());
+    let _mounted = Mounted::on(&map);
     let tell = |name: &str, job: &str, gpus: &str| {
         run(&mut script(name, &map, &[("SLURM_JOB_ID", job), ("SLURM_JOB_GPUS", gpus)]))
     };

@@ -264,6 +264,37 @@ fn a_summary_is_written_while_the_job_runs_and_finished_at_its_end() {
     assert!(!success && text.contains("there is none"), "{text}");
 }
 
+/// As a TaskEpilog does, while the job runs; nobody else can.
+#[test]
+fn the_jobs_own_user_can_read_its_summary() {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let node = Node::new(plan());
+    node.scratch.write("jobs/job.17", "user=me\nuid=4711\n");
+    jobs(&node, "0", "17\n");
+    let mut command = node.exporter(GPU_TEMP);
+    command.arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
+    command.arg("--job-summary-dir").arg(node.scratch.path("summaries"));
+    // With the service's umask; the shell becomes the exporter.
+    let mut with_umask = std::process::Command::new("sh");
+    with_umask.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    with_umask.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut exporter = Exporter::start(&mut with_umask);
+    exporter.until("it is written", |_| (state(&node, "17") == "running").then_some(()));
+    let as_user = |user: u32| {
+        let mut command = bare_exporter();
+        command.arg("--job-summary-dir").arg(node.scratch.path("summaries")).args(["--job-summary", "17"]);
+        let output = command.uid(user).gid(65_534).output().unwrap();
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (success, text) = as_user(4711);
+    assert!(success && text.starts_with("Job 17 (user me) on ") && text.contains("still running"), "{text}");
+    let (success, text) = as_user(4712);
+    assert!(!success && text.contains("no summary of job 17") && text.contains("ermission denied"), "{text}");
+}
+
 #[test]
 fn an_exporter_that_is_killed_goes_on_where_it_was() {
     let mut node = Node::new(plan());

@@ -16,6 +16,7 @@ mod golden;
 mod http;
 mod install;
 mod inventory;
+mod job_summary;
 mod jobs;
 mod library;
 mod markdown;

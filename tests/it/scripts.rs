@@ -9,6 +9,8 @@ use crate::common::Random;
 
 pub const PROLOG: &str = "prolog.sh";
 pub const EPILOG: &str = "epilog.sh";
+pub const SUMMARY: &str = "job-summary.sh";
+pub const TASK_EPILOG: &str = "task-epilog.sh";
 
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/slurm")

@@ -59,6 +59,33 @@ fn other_variables_where_slurm_does_not_say() {
     assert!(said.contains("job 1 has no GPU") && !map.exists(), "{said}");
 }
 
+/// Values end at 256 bytes, and no character is cut in two, whichever shell runs the script.
+#[test]
+fn long_names_end_with_a_whole_character() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    for shell in ["dash", "bash"] {
+        if Command::new(shell).arg("-c").arg("true").status().is_err() {
+            continue;
+        }
+        // \u{101} and \u{205} have bytes that mean something to dash.
+        for character in ["x", "\u{e4}", "\u{101}", "\u{205}", "\u{20ac}", "\u{8041}", "\u{1f600}"] {
+            for ascii in 250..=257 {
+                let name = "a".repeat(ascii) + &character.repeat(200);
+                let mut command = Command::new(shell);
+                command.arg(directory().join(PROLOG)).env_clear().env("DCGM_HPC_JOB_MAPPING_DIR", &map);
+                command.env("DCGM_EXPORTER_ENVIRONMENT_FILE", "/nonexistent").env("SLURM_JOB_NAME", &name);
+                run(command.envs(job("17", "0")));
+                let text = String::from_utf8(std::fs::read(map.join("job.17")).unwrap());
+                let text = text.unwrap_or_else(|error| panic!("{shell}, {ascii} and {character}: {error}"));
+                let expected = &name[..name.floor_char_boundary(256)];
+                let found = text.lines().find_map(|line| line.strip_prefix("job_name="));
+                assert_eq!(found, Some(expected), "{shell}, {ascii} and {character}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_no_id_and_no_gpu_becomes_no_file() {
     let scratch = Scratch::new();
