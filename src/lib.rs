@@ -27,7 +27,7 @@
 //! | [`cli`] | flags, help, man page | |
 //! | [`server`] | listening sockets, TLS, users, HTTP | `publish`, `status` |
 //! | [`metrics`] | which fields to watch, readings, computed metrics | `counters`, `dcgm`, `inventory` |
-//! | [`summary`] | what each job used, as a file per job | `containers` for JSON, `metrics` |
+//! | [`summary`] | what each job used, as a file per job | `metrics` |
 //! | [`exposition`] | samples as text | `containers`, `counters`, `inventory`, `jobs`, `metrics` |
 //! | [`watcher`] | the thread that calls DCGM: when to connect, collect and publish | all above but `cli` and `server` |
 //! | [`check`] | `--check`, which only reads | all above |

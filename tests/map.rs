@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("server", &["publish", "status"]),
     ("metrics", &["counters", "dcgm", "inventory"]),
-    ("summary", &["containers", "metrics"]),
+    ("summary", &["metrics"]),
     ("exposition", &["containers", "counters", "inventory", "jobs", "metrics"]),
     (
         "watcher",

@@ -1,13 +1,12 @@
 //! The label `container`: which containers have which GPU, as Docker or Podman say over their socket. Off by default.
 //!
-//! - [`runtime`]: what is asked of the runtime. [`http`]: one request to it. [`json`]: its answers, read in bounded memory.
+//! - [`runtime`]: what is asked of the runtime. [`http`]: one request to it.
 //!
 //! A thread of its own asks, so that a runtime that hangs, lies or vanishes holds up neither the collections nor the
 //! scrapes: the page then goes on with what was last known, for a minute, and without the label after that. DCGM is not
 //! known here.
 
 mod http;
-pub mod json;
 mod runtime;
 
 use std::collections::HashMap;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Gpu;
 use super::http::get;
-use super::json::{self, Malformed, Reader};
 use crate::jobs::gpu_name::GpuName;
+use crate::system::json_reader::{self, Malformed, Reader};
 use crate::system::logging::Throttle;
 
 /// One request.
@@ -109,7 +109,7 @@ impl Runtime {
 }
 
 /// Ids and names of `GET /containers/json`. An id that could be more than a part of a path is not asked for.
-fn list_of(body: &[u8]) -> json::Result<Vec<(String, String)>> {
+fn list_of(body: &[u8]) -> json_reader::Result<Vec<(String, String)>> {
     let (mut reader, mut listed, mut ids) = (Reader::new(body), Vec::new(), HashSet::new());
     reader.array(&mut |reader| {
         let (mut id, mut name) = (String::new(), String::new());
@@ -147,7 +147,7 @@ fn name_of(name: &str, id: &str) -> String {
 }
 
 /// GPUs of `GET /containers/ID/json`.
-fn gpus_of(body: &[u8]) -> json::Result<Vec<Gpu>> {
+fn gpus_of(body: &[u8]) -> json_reader::Result<Vec<Gpu>> {
     let (mut requested, mut visible) = (None, Vec::new());
     let mut reader = Reader::new(body);
     reader.object(&mut |member, reader| match member {
@@ -181,7 +181,7 @@ fn gpus_of(body: &[u8]) -> json::Result<Vec<Gpu>> {
 
 /// The GPUs of one device request; `None` if it is for something else. Which GPUs a request for a number of them got is
 /// not told.
-fn request(reader: &mut Reader<'_>) -> json::Result<Option<Vec<Gpu>>> {
+fn request(reader: &mut Reader<'_>) -> json_reader::Result<Option<Vec<Gpu>>> {
     let (mut driver, mut count, mut ids, mut is_for_gpus) = (String::new(), 0, Vec::new(), false);
     reader.object(&mut |member, reader| match member {
         "Driver" => reader.text().map(|text| driver = text),

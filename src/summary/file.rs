@@ -8,9 +8,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::Summary;
-use crate::containers::json::{Malformed, Reader, Result};
 use crate::metrics::accounts::{ACTIVITIES, Account, Device, Mean, Record};
 use crate::system::json::Json;
+use crate::system::json_reader::{Malformed, Reader, Result};
 
 /// Of the file. Another one is not read.
 const FORMAT: i64 = 1;

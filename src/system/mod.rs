@@ -4,7 +4,7 @@
 //! - [`directory`]: changes in a directory, through inotify.
 //! - [`driver`]: the GPUs that the driver lists.
 //! - [`files`]: reading files that other programs write, and replacing files whole.
-//! - [`json`]: JSON of the log and of `--check`.
+//! - [`json`]: JSON of the log and of `--check`. [`json_reader`]: that of others, read in bounded memory.
 //! - [`listeners`]: who owns a listening socket.
 //! - [`logging`]: the log.
 //! - [`limits`]: limits of this process.
@@ -20,6 +20,7 @@ pub mod directory;
 pub mod driver;
 pub mod files;
 pub mod json;
+pub mod json_reader;
 pub mod limits;
 pub mod listeners;
 pub mod logging;
