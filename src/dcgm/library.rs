@@ -1,16 +1,21 @@
 //! Finding and opening libdcgm at run time, and its symbols.
 //!
+//! A library runs with the rights of this process. As root, one that every user of the node could replace is refused; one
+//! that a single other user or group could replace is used, and said.
+//!
 //! Nothing here knows groups or fields. A symbol that every use needs is looked up at the start, where its absence
 //! ends the start with an error that says which package brings it; the others belong to the calls that want them.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix::{Library as Dl, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL};
 
 use super::abi::*;
 use super::release::Release;
+use crate::system::writers::{self, Writable};
 
 /// Sonames tried when no path is given, newest first.
 pub const SONAMES: [&str; 2] = ["libdcgm.so.4", "libdcgm.so.3"];
@@ -49,6 +54,8 @@ pub enum OpenError {
     MissingSymbol { library: PathBuf, symbol: &'static str },
     /// It is of another release line than the one asked for.
     OtherLine { library: PathBuf, version: String },
+    /// As root: every user could replace it, or have another one found.
+    Unsafe { library: PathBuf, writable: Writable },
     /// A release this exporter has no layouts for.
     UnsupportedVersion { library: PathBuf, version: String },
 }
@@ -81,6 +88,12 @@ impl fmt::Display for OpenError {
             OpenError::OtherLine { library, version } => {
                 write!(f, "{} is DCGM {version}, of another line than the host engine", library.display())
             }
+            OpenError::Unsafe { library, writable } => write!(
+                f,
+                "{} is not used with root's rights, because {writable}. Run: {}",
+                library.display(),
+                writable.fix()
+            ),
             OpenError::UnsupportedVersion { library, version } => write!(
                 f,
                 "{} is DCGM {version}; this exporter knows DCGM 3.3 and 4. Install package datacenter-gpu-manager-4-core \
@@ -168,6 +181,8 @@ symbols! {
 pub struct Library {
     pub(super) symbols: Symbols,
     path: PathBuf,
+    /// Who else could replace it.
+    writable: Option<Writable>,
     version: String,
     major: Major,
 }
@@ -216,18 +231,22 @@ impl Library {
     }
 
     fn first_of(candidates: Vec<PathBuf>, flags: c_int, by_path: bool) -> Result<Library, OpenError> {
-        let mut tried = Vec::new();
+        let (mut tried, mut writable) = (Vec::new(), searched()?);
         for candidate in candidates {
+            // Before it is opened, which runs its code.
+            if candidate.components().count() > 1 {
+                writable = replaceable(&candidate)?.or(writable);
+            }
             // SAFETY: opening runs the library's constructors; libdcgm and what it links against are made for that.
             match unsafe { Dl::open(Some(&candidate), flags) } {
-                Ok(dl) => return Library::from_opened(dl, candidate),
+                Ok(dl) => return Library::from_opened(dl, candidate, writable),
                 Err(error) => tried.push((candidate.display().to_string(), loader_reason(&error, &candidate))),
             }
         }
         Err(OpenError::NotFound { tried, by_path })
     }
 
-    fn from_opened(dl: Dl, opened_as: PathBuf) -> Result<Library, OpenError> {
+    fn from_opened(dl: Dl, opened_as: PathBuf, writable: Option<Writable>) -> Result<Library, OpenError> {
         let symbols = Symbols::load(&dl, &opened_as)?;
         std::mem::forget(dl);
         if let Some(fields_init) = symbols.DcgmFieldsInit {
@@ -235,6 +254,7 @@ impl Library {
             unsafe { fields_init() };
         }
         let path = real_path(symbols.dcgmInit as *const c_void).unwrap_or_else(|| opened_as.clone());
+        let writable = replaceable(&path)?.or(writable);
         let version = symbols.dcgmVersionInfo.and_then(version_of).unwrap_or_default();
         let major = match version.split('.').next().unwrap_or_default() {
             "4" => Major::V4,
@@ -243,12 +263,17 @@ impl Library {
             "" => Major::V4,
             _ => return Err(OpenError::UnsupportedVersion { library: path, version }),
         };
-        Ok(Library { symbols, path, version, major })
+        Ok(Library { symbols, path, writable, version, major })
     }
 
     /// The file that was loaded, as the loader found it.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which other user or group could replace the library, or have another one found.
+    pub fn writable(&self) -> Option<&Writable> {
+        self.writable.as_ref()
     }
 
     /// Such as `4.6.0`; empty if the library does not say.
@@ -289,6 +314,35 @@ impl Library {
         // SAFETY: not null, so a terminated static string.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
+}
+
+/// Who else could replace a library.
+///
+/// Errors: [`OpenError::Unsafe`].
+fn replaceable(library: &Path) -> Result<Option<Writable>, OpenError> {
+    match writers::others(library) {
+        Ok(Some(writable)) if writable.by_everybody() && rustix::process::geteuid().is_root() => {
+            let library = std::path::absolute(library).unwrap_or_else(|_| library.to_owned());
+            Err(OpenError::Unsafe { library, writable })
+        }
+        Ok(writable) => Ok(writable),
+        // The loader says what is the matter with it.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Who else could put a library where the loader looks first: libdcgm or what it needs.
+///
+/// Errors: as [`replaceable`], of a directory.
+fn searched() -> Result<Option<Writable>, OpenError> {
+    let directories = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut found = None;
+    // An empty one is the working directory.
+    for directory in directories.as_bytes().split(|byte| b":;".contains(byte)).filter(|_| !directories.is_empty()) {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        found = found.or(replaceable(Path::new(OsStr::from_bytes(directory)))?);
+    }
+    Ok(found)
 }
 
 /// The loader repeats the name before its reason; the name is printed already.

@@ -13,6 +13,7 @@
 //! - [`systemd`]: notifications to systemd.
 //! - [`threads`]: threads whose end ends the process.
 //! - [`unix_socket`]: Unix sockets as a client.
+//! - [`writers`]: who may change a file.
 
 pub mod allocator;
 pub mod directory;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod systemd;
 pub mod threads;
 pub mod unix_socket;
+pub mod writers;
 
 /// The name of this node.
 pub fn node_name() -> String {

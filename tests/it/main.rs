@@ -24,6 +24,7 @@ mod node;
 mod openmetrics;
 mod pace;
 mod refusals;
+mod replaceable;
 mod resilience;
 mod scripts;
 mod sessions;
