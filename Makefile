@@ -118,7 +118,8 @@ dist:
 
 # The packages and the tarball in a fresh Debian, with a systemd of its own. Needs root.
 image:
-	tests/e2e/packages.sh debootstrap rpm dnf createrepo-c lintian python3-venv binutils shellcheck
+	tests/e2e/packages.sh debootstrap rpm dnf createrepo-c lintian python3-venv binutils shellcheck \
+	    qemu-user-static curl
 	dist/package.sh
 	$(CARGO) build --release --locked --package dcgm-simulator
 	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 2
