@@ -4,8 +4,9 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::{check, project, text, work};
+use super::{PATIENCE, check, project, text, work};
 
 fn directory() -> PathBuf {
     work().join("arm64")
@@ -50,9 +51,22 @@ impl Running {
         Running { child, address }
     }
 
-    fn get(&self, arguments: &[&str], url: &str) -> String {
-        let curl = ["--silent", "--show-error", "--fail", "--retry", "30", "--retry-delay", "1", "--retry-all-errors"];
-        check(Command::new("curl").args(curl).args(arguments).arg(url.replace("ADDRESS", &self.address)))
+    /// Waits until the page has these series: some values come with the second collection.
+    #[track_caller]
+    fn serves(&self, expected: &[&str], arguments: &[&str], url: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let mut curl = Command::new("curl");
+            let output = curl.args(["--silent", "--show-error", "--fail"]).args(arguments).arg(url).output().unwrap();
+            let page = String::from_utf8_lossy(&output.stdout);
+            if series(&page) == expected {
+                return;
+            }
+            let missing = expected.iter().find(|one| !series(&page).contains(one));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(Instant::now() < end, "{url}: {said}; the first that is missing: {missing:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 
@@ -103,12 +117,12 @@ fn the_binary_for_arm64() {
     let here = once(Command::new(own), &project().join("target/release/libdcgm_simulator.so"));
     let there = once(emulated(), &simulator);
     assert!(series(&here).len() > 100, "{here}");
-    assert_eq!(series(&here), series(&there));
+    let expected = series(&here);
+    assert!(expected == series(&there), "{here}\n\n{there}");
     let mut command = emulated();
     with_simulator(&mut command, &simulator);
     let running = Running::start(command.args(["-c", "200"]));
-    let served = running.get(&["--compressed"], "http://ADDRESS/metrics");
-    assert_eq!(series(&here), series(&served));
+    running.serves(&expected, &["--compressed"], &format!("http://{}/metrics", running.address));
 
     // TLS.
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -121,13 +135,12 @@ fn the_binary_for_arm64() {
     }
     let mut command = emulated();
     with_simulator(&mut command, &simulator);
-    let running = Running::start(command.arg("--web-config-file").arg(directory().join("web.yml")));
+    let running = Running::start(command.args(["-c", "200", "--web-config-file"]).arg(directory().join("web.yml")));
     let certificate = directory().join("server.crt").display().to_string();
     let port = running.address.rsplit_once(':').unwrap().1.to_owned();
     let resolve = format!("localhost:{port}:127.0.0.1");
     for version in [["--tls-max", "1.2"], ["--tlsv1.3", "--no-keepalive"]] {
         let arguments = [&version[..], &["--cacert", &certificate, "--resolve", &resolve]].concat();
-        let served = running.get(&arguments, &format!("https://localhost:{port}/metrics"));
-        assert_eq!(series(&here), series(&served));
+        running.serves(&expected, &arguments, &format!("https://localhost:{port}/metrics"));
     }
 }
