@@ -25,7 +25,8 @@ esac
 # The compiler of the published files. Another one makes other bytes, not worse ones.
 rust=1.95.0
 glibc=2.28
-largest=${LARGEST:-4194304}
+# What was measured and 5 %; benches/FIGURES.md says what is in it. A dependency that adds more is to be noticed.
+largest=${LARGEST:-4020000}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 target=$machine-unknown-linux-gnu
 name=dcgm-exporter-$version-linux-$machine
