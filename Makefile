@@ -95,7 +95,8 @@ bench: build simulator
 	$(CARGO) bench --locked --bench page --bench cost --bench prolog
 
 # On this node, or into an image: make install DESTDIR=/cm/images/NAME
-PLACES = PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" UNITDIR="$(UNITDIR)" DESTDIR="$(DESTDIR)" ENABLE="$(ENABLE)"
+# In the environment, so that no shell reads what is in them.
+export PREFIX SYSCONFDIR UNITDIR DESTDIR ENABLE
 
 # In a checkout the binary is built first, where cargo is at hand: one that was built before may be older than its source.
 # A release has its own, and BINARY=FILE names another.
@@ -104,10 +105,10 @@ NEEDS_BUILD = $(and $(filter file,$(origin BINARY)),$(filter target/%,$(BINARY))
 install: $(if $(NEEDS_BUILD),build)
 	@if [ ! -x "$(BINARY)" ]; then echo "there is no $(BINARY), and no cargo to build it: install Rust 1.92 or newer" \
 		"(https://rustup.rs), or unpack a release" >&2; exit 1; fi
-	@BINARY="$(BINARY)" $(PLACES) dist/install.sh
+	@BINARY="$(BINARY)" dist/install.sh
 
 uninstall:
-	@$(PLACES) dist/uninstall.sh
+	@dist/uninstall.sh
 
 # Release files in target/dist: a tarball, a .deb and a .rpm whose binary runs with glibc 2.28 and later, SHA256SUMS, and
 # a list of what is linked in. MAINTAINER='Team <team@site>' is whom users of the packages write to. For Grace:
@@ -117,7 +118,8 @@ dist:
 
 # The packages and the tarball in a fresh Debian, with a systemd of its own. Needs root.
 image:
-	tests/e2e/packages.sh debootstrap rpm dnf createrepo-c lintian python3-venv binutils shellcheck
+	tests/e2e/packages.sh debootstrap rpm dnf createrepo-c lintian python3-venv binutils shellcheck \
+	    qemu-user-static curl
 	dist/package.sh
 	$(CARGO) build --release --locked --package dcgm-simulator
 	$(CARGO) test --locked --release --test image -- --ignored --nocapture --test-threads 2

@@ -284,7 +284,7 @@ const PAGE: usize = 100_000;
 
 /// Asks for the page on a connection that stays open, and reads it whole.
 fn scrape(stream: &mut (impl Read + Write)) {
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = [0u8; 64 * 1024];
     let mut count = 0;
     let mut end = None;

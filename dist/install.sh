@@ -14,11 +14,9 @@ ENABLE=${ENABLE:-yes}
 
 # Two installations would share /etc/dcgm-exporter, and the unit in /etc would hide the package's.
 for directory in /usr/lib/systemd/system /lib/systemd/system; do
-    if [ "$UNITDIR" != "$directory" ] && [ -e "$DESTDIR$directory/dcgm-exporter.service" ]; then
-        echo "$0: dcgm-exporter is installed as a package here ($DESTDIR$directory/dcgm-exporter.service)." \
-            "Install the newer package instead, or remove that one first: apt-get remove dcgm-exporter, or" \
-            "dnf remove dcgm-exporter. Nothing has been changed." >&2
-        exit 1
+    if ! is_same "$UNITDIR" "$directory" && is_inside "$directory" && [ -e "$DESTDIR$directory/dcgm-exporter.service" ]; then
+        refuse "dcgm-exporter is installed as a package here ($DESTDIR$directory/dcgm-exporter.service). Install the newer \
+package instead, or remove that one first: apt-get remove dcgm-exporter, or dnf remove dcgm-exporter."
     fi
 done
 

@@ -7,10 +7,9 @@ cd "$(dirname "$0")/.."
 . dist/package/places.sh
 . dist/package/engine-link.sh
 
-if [ ! -e "$DESTDIR$PREFIX/bin/dcgm-exporter" ] && [ -e "$DESTDIR/usr/bin/dcgm-exporter" ] && [ "$PREFIX" != /usr ]; then
-    echo "$0: dcgm-exporter is installed as a package here; remove it as one: apt-get remove dcgm-exporter, or" \
-        "dnf remove dcgm-exporter. Nothing has been changed." >&2
-    exit 1
+if [ ! -e "$DESTDIR$PREFIX/bin/dcgm-exporter" ] && [ -e "$DESTDIR/usr/bin/dcgm-exporter" ]; then
+    refuse "dcgm-exporter is installed as a package here; remove it as one: apt-get remove dcgm-exporter, or dnf remove \
+dcgm-exporter."
 fi
 is_live=no
 if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then is_live=yes; fi
@@ -31,7 +30,7 @@ done
 settings=$SYSCONFDIR/dcgm-exporter
 # A package that was installed beside has its settings in the same place.
 is_shared=no
-if [ "$PREFIX" != /usr ] && [ -e "$DESTDIR/usr/bin/dcgm-exporter" ]; then is_shared=yes; fi
+if [ -e "$DESTDIR/usr/bin/dcgm-exporter" ]; then is_shared=yes; fi
 if [ $is_shared = no ] && [ -f "$DESTDIR$SUMS" ]; then
     while read -r _ file; do
         rm -f "$DESTDIR$file.new"

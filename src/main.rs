@@ -218,7 +218,7 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
     counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let collections = if counters.need_two_samples() { 2 } else { 1 };
-    let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
+    let library = open_library(&config)?;
     let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
     let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
@@ -289,6 +289,13 @@ impl Given {
     }
 }
 
+/// Errors: there is no libdcgm that can be used.
+fn open_library(config: &Config) -> Result<Library, String> {
+    let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
+    watcher::notices::library(&library);
+    Ok(library)
+}
+
 fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -298,7 +305,7 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
     let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
     counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
-    let library = Library::open(config.libdcgm.as_deref()).map_err(|error| error.to_string())?;
+    let library = open_library(&config)?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
     let web = Web::open(config.web_config.as_deref())?;
     let listeners = Arc::new(match config.systemd_socket {

@@ -131,7 +131,14 @@ impl Asker {
             Ok(library) => {
                 let version =
                     Some(library.version()).filter(|version| !version.is_empty()).unwrap_or("of unknown version");
-                self.ok("library", format!("{}, DCGM {version}", library.path().display()));
+                let found = format!("{}, DCGM {version}", library.path().display());
+                match library.writable() {
+                    None => self.ok("library", found),
+                    Some(writable) if writable.by_everybody() && rustix::process::geteuid().is_root() => {
+                        self.fail("library", format!("{found}; {writable}"), writable.fix());
+                    }
+                    Some(writable) => self.warn("library", format!("{found}; {writable}"), writable.fix()),
+                }
                 match &library.missing_symbols()[..] {
                     [] => self.ok("symbols", "all found"),
                     missing => self.warn(
@@ -162,13 +169,8 @@ impl Asker {
             EngineSelection::Auto(places) => {
                 let (trusted, strangers) = engine_selection::first_trusted(places);
                 for (address, owner) in strangers {
-                    self.warn(
-                        "engine",
-                        format!(
-                            "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
-                        ),
-                        format!("end that process; to use it all the same, name it: -r {address}"),
-                    );
+                    let (found, fix) = owner.report(&address);
+                    self.warn("engine", found, fix);
                 }
                 trusted.cloned()
             }

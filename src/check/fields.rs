@@ -93,7 +93,7 @@ fn ask_engine(
         EngineSelection::Auto(places) => {
             let (trusted, strangers) = engine_selection::first_trusted(places);
             for (address, owner) in strangers {
-                eprintln!("{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service");
+                eprintln!("{}", owner.report(&address).0);
             }
             trusted.cloned()
         }

@@ -12,6 +12,7 @@ use super::unit::Unit;
 use super::{Host, certificates, directories, kernel_log, settings, unit};
 use crate::cli::{self, Command};
 use crate::config::Config;
+use crate::system::files;
 
 /// Where packages put libdcgm; `{}` is the processor.
 const LIBRARIES: [&str; 7] = [
@@ -122,7 +123,7 @@ fn library(host: &Host, config: &Config, program: Option<&str>, answers: &mut An
 /// The processor of an ELF file, by its header.
 fn machine(path: &Path) -> Option<&'static str> {
     let mut header = [0; 20];
-    fs::File::open(path).ok().filter(|_| path.is_file())?.read_exact(&mut header).ok()?;
+    files::open(path).ok()?.read_exact(&mut header).ok()?;
     // 64 bit, little endian.
     let is_elf = header.starts_with(b"\x7fELF\x02\x01");
     match u16::from_le_bytes([header[18], header[19]]) {
@@ -142,7 +143,7 @@ fn job_map(host: &Host, config: &Config, answers: &mut Answers) {
     let files = ["etc/tmpfiles.d", "run/tmpfiles.d", "usr/local/lib/tmpfiles.d", "usr/lib/tmpfiles.d"];
     let texts = files.iter().flat_map(|files| {
         let entries = fs::read_dir(host.at(files)).into_iter().flatten().flatten();
-        entries.map(|entry| fs::read_to_string(host.at(entry.path())).unwrap_or_default()).collect::<Vec<_>>()
+        entries.map(|entry| files::text(&host.at(entry.path())).unwrap_or_default()).collect::<Vec<_>>()
     });
     let line = texts.into_iter().find_map(|text| {
         let mut lines = text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());

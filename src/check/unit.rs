@@ -10,6 +10,7 @@ use super::answers::Answers;
 use super::systemd::Shown;
 use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection};
+use crate::system::files;
 
 const NAME: &str = "dcgm-exporter";
 const SERVICE: &str = "dcgm-exporter.service";
@@ -63,13 +64,13 @@ impl Unit {
         let mut found = Unit::default();
         let mut files = Vec::new();
         for file in std::iter::once(unit).chain(drop_ins) {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let text = files::text(&file).unwrap_or_default();
             found.sources.push(file);
             found.read(&text, host, &mut files);
         }
         // Variables of EnvironmentFile= override those of Environment=, in any order.
         for file in files {
-            let Ok(text) = std::fs::read_to_string(&file) else { continue };
+            let Some(text) = files::text(&file) else { continue };
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
             let pairs = lines.filter_map(|line| line.split_once('='));
             found.environment.extend(pairs.map(|(name, value)| (name.trim().to_owned(), words(value).join(" "))));

@@ -492,7 +492,8 @@ const ENGINE: &[Flag] = &[
         kind: Kind::Value("PATH"),
         default: "",
         help: "The libdcgm to load",
-        details: "Without it: the system's libdcgm.so.4, else libdcgm.so.3.",
+        details: "Without it: the system's libdcgm.so.4, else libdcgm.so.3. As root, one that every user could replace is \
+                  refused: a file or a directory on its path that everybody can write.",
         example: "--libdcgm /opt/dcgm/lib/libdcgm.so.4",
         apply: path!(libdcgm),
         ..FLAG

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::file::InlineRow;
 use crate::dcgm::fields::{self, Field, ValueType};
+use crate::system::files;
 
 /// A file larger than this is not a counters file.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
@@ -167,14 +168,7 @@ impl Counters {
     /// Errors: the file cannot be read, or none of its rows can be used.
     pub fn read(file: &Path, computed: &[&'static str]) -> Result<Counters, Error> {
         let unreadable = |reason: String| Error::Unreadable { file: file.to_owned(), reason };
-        let metadata = std::fs::metadata(file).map_err(|error| unreadable(error.to_string()))?;
-        if !metadata.is_file() {
-            return Err(unreadable("it is not a regular file".to_owned()));
-        }
-        if metadata.len() > LARGEST_FILE {
-            return Err(unreadable(format!("{} bytes are too many for a counters file", metadata.len())));
-        }
-        let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = files::read(file, LARGEST_FILE).map_err(|error| unreadable(error.to_string()))?;
         Counters::parse(&bytes, computed).map_err(|errors| Error::NoRows { file: file.to_owned(), errors })
     }
 

@@ -1,16 +1,21 @@
 //! Finding and opening libdcgm at run time, and its symbols.
 //!
+//! A library runs with the rights of this process. One that others could replace is used all the same, because a node's
+//! metrics must not end with a mode bit that nobody looked at before; the log and `--check` say so.
+//!
 //! Nothing here knows groups or fields. A symbol that every use needs is looked up at the start, where its absence
 //! ends the start with an error that says which package brings it; the others belong to the calls that want them.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix::{Library as Dl, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL};
 
 use super::abi::*;
 use super::release::Release;
+use crate::system::writers::{self, Writable};
 
 /// Sonames tried when no path is given, newest first.
 pub const SONAMES: [&str; 2] = ["libdcgm.so.4", "libdcgm.so.3"];
@@ -168,6 +173,8 @@ symbols! {
 pub struct Library {
     pub(super) symbols: Symbols,
     path: PathBuf,
+    /// Who else could replace it.
+    writable: Option<Writable>,
     version: String,
     major: Major,
 }
@@ -218,16 +225,19 @@ impl Library {
     fn first_of(candidates: Vec<PathBuf>, flags: c_int, by_path: bool) -> Result<Library, OpenError> {
         let mut tried = Vec::new();
         for candidate in candidates {
+            // Before it is opened, which runs its code.
+            let on_the_way = candidate.components().count() > 1;
+            let writable = worse(on_the_way.then(|| replaceable(&candidate)).flatten(), searched());
             // SAFETY: opening runs the library's constructors; libdcgm and what it links against are made for that.
             match unsafe { Dl::open(Some(&candidate), flags) } {
-                Ok(dl) => return Library::from_opened(dl, candidate),
+                Ok(dl) => return Library::from_opened(dl, candidate, writable),
                 Err(error) => tried.push((candidate.display().to_string(), loader_reason(&error, &candidate))),
             }
         }
         Err(OpenError::NotFound { tried, by_path })
     }
 
-    fn from_opened(dl: Dl, opened_as: PathBuf) -> Result<Library, OpenError> {
+    fn from_opened(dl: Dl, opened_as: PathBuf, writable: Option<Writable>) -> Result<Library, OpenError> {
         let symbols = Symbols::load(&dl, &opened_as)?;
         std::mem::forget(dl);
         if let Some(fields_init) = symbols.DcgmFieldsInit {
@@ -235,6 +245,7 @@ impl Library {
             unsafe { fields_init() };
         }
         let path = real_path(symbols.dcgmInit as *const c_void).unwrap_or_else(|| opened_as.clone());
+        let writable = worse(replaceable(&path), writable);
         let version = symbols.dcgmVersionInfo.and_then(version_of).unwrap_or_default();
         let major = match version.split('.').next().unwrap_or_default() {
             "4" => Major::V4,
@@ -243,12 +254,17 @@ impl Library {
             "" => Major::V4,
             _ => return Err(OpenError::UnsupportedVersion { library: path, version }),
         };
-        Ok(Library { symbols, path, version, major })
+        Ok(Library { symbols, path, writable, version, major })
     }
 
     /// The file that was loaded, as the loader found it.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which other user or group could replace the library, or have another one found.
+    pub fn writable(&self) -> Option<&Writable> {
+        self.writable.as_ref()
     }
 
     /// Such as `4.6.0`; empty if the library does not say.
@@ -288,6 +304,29 @@ impl Library {
         }
         // SAFETY: not null, so a terminated static string.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    }
+}
+
+/// Who else could replace a library.
+fn replaceable(library: &Path) -> Option<Writable> {
+    // Of one that cannot be looked at the loader says what is the matter.
+    writers::others(library).ok().flatten()
+}
+
+/// Who else could put a library where the loader looks first: libdcgm or what it needs.
+fn searched() -> Option<Writable> {
+    let directories = std::env::var_os("LD_LIBRARY_PATH").filter(|directories| !directories.is_empty())?;
+    let directories = directories.as_bytes().split(|byte| b":;".contains(byte));
+    // An empty one is the working directory.
+    let directories = directories.map(|directory| if directory.is_empty() { b"." } else { directory });
+    directories.map(|directory| replaceable(Path::new(OsStr::from_bytes(directory)))).fold(None, worse)
+}
+
+/// What everybody may do before what one other user or group may.
+fn worse(first: Option<Writable>, second: Option<Writable>) -> Option<Writable> {
+    match (first, second) {
+        (Some(first), Some(second)) if !first.by_everybody() && second.by_everybody() => Some(second),
+        (first, second) => first.or(second),
     }
 }
 

@@ -87,7 +87,15 @@ pub fn let_user_read(file: &File, user: u32) -> io::Result<()> {
     Ok(fsetxattr(file, "system.posix_acl_access", &list, XattrFlags::empty())?)
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Reads a text file of at most 1 MiB, with what is no UTF-8 replaced; `None` for one that cannot be read.
+pub fn text(path: &Path) -> Option<String> {
+    Some(String::from_utf8_lossy(&read(path, 1 << 20).ok()?).into_owned())
+}
+
+/// Opens a regular file for reading, without waiting.
+///
+/// Errors: the system's, `InvalidInput` for what is no regular file.
+pub fn open(path: &Path) -> io::Result<File> {
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
     let file = std::fs::OpenOptions::new().read(true).custom_flags(flags as i32).open(path)?;
     let kind = file.metadata()?.file_type();

@@ -28,6 +28,16 @@ pub enum Stranger {
     Unknown,
 }
 
+impl Stranger {
+    /// What the log and `--check` report of a listener at this address: what was found, and what an administrator can do.
+    pub fn report(&self, address: &Address) -> (String, String) {
+        (
+            format!("{address} is not used: its listener belongs to {self}, not to root or NVIDIA's service"),
+            format!("end that process; to use it anyway, name it: -r {address}"),
+        )
+    }
+}
+
 impl fmt::Display for Stranger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,6 +14,7 @@
 //! - [`systemd`]: notifications to systemd.
 //! - [`threads`]: threads whose end ends the process.
 //! - [`unix_socket`]: Unix sockets as a client.
+//! - [`writers`]: who may change a file.
 
 pub mod allocator;
 pub mod directory;
@@ -30,6 +31,7 @@ pub mod switch_file;
 pub mod systemd;
 pub mod threads;
 pub mod unix_socket;
+pub mod writers;
 
 /// The name of this node.
 pub fn node_name() -> String {

@@ -79,6 +79,7 @@ impl Watcher {
             },
         };
         let session = Session::remote(&other, address, CONNECT_TIMEOUT)?;
+        notices::library(&other);
         log::info!(path = other.path().display().to_string(), version = other.version(); "using the libdcgm of the host engine's version");
         self.use_library(other.clone());
         self.other_library = Some(other);

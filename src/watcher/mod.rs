@@ -14,7 +14,7 @@ pub mod active_watches;
 mod connect;
 pub mod engine_selection;
 mod lost_entities;
-mod notices;
+pub mod notices;
 mod pace;
 mod page;
 mod phase;

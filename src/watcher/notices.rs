@@ -7,7 +7,7 @@ use super::phase::Phase;
 use super::profiling::Reason;
 use crate::config::Config;
 use crate::config::engine::Address;
-use crate::dcgm::Error;
+use crate::dcgm::{Error, Library};
 use crate::inventory::architecture::Architecture;
 use crate::inventory::{Inventory, Kind};
 use crate::metrics::plan::Plan;
@@ -20,6 +20,14 @@ pub fn job_map(directory: &Path) {
     log::info!(directory = shown; "HPC job mapping is enabled");
     if !directory.is_dir() {
         log::error!(directory = shown; "HPC job mapping directory not found; waiting for it");
+    }
+}
+
+/// A library that somebody else could replace.
+pub fn library(library: &Library) {
+    if let Some(writable) = library.writable() {
+        let path = library.path().display().to_string();
+        log::warn!(path = path, hint = writable.fix(); "libdcgm runs with this process's rights, and {writable}");
     }
 }
 
@@ -43,10 +51,8 @@ pub fn connecting(address: Option<&Address>) {
 }
 
 pub fn stranger(address: &Address, owner: &Stranger) {
-    log::warn!(
-        hint = format!("to use it anyway, name it: -r {address}");
-        "{address} is not used: its listener belongs to {owner}, not to root or NVIDIA's service"
-    );
+    let (found, fix) = owner.report(address);
+    log::warn!(hint = fix; "{found}");
 }
 
 pub fn refused(address: &Address, error: &Error) {

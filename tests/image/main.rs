@@ -1,8 +1,10 @@
-//! The release files in a fresh Debian, with a real systemd that runs the real unit. Run by `make image`, as root.
+//! The release files in a fresh Debian, with a real systemd that runs the real unit; the binary for aarch64 by qemu-user.
+//! Run by `make image`, as root.
 //!
 //! Debian comes from debootstrap, once; every test boots a copy of it in namespaces of its own. Its libdcgm is the
 //! simulated one, installed where the real one would be.
 
+mod arm64;
 #[allow(dead_code)]
 #[path = "../it/markdown.rs"]
 mod markdown;

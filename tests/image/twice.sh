@@ -8,6 +8,8 @@ elsewhere=target/elsewhere/of/another/length
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 
+# A fresh clone has none.
+mkdir -p target
 dist/package.sh "$machine" >target/first.log
 rm -rf target/elsewhere
 mkdir -p $elsewhere/target

@@ -558,6 +558,16 @@ fn an_image_is_checked_without_leaving_it() {
     checked.says("second engine", "warn", "nvidia-dcgm.service is enabled");
     checked.says("job map", "fail", "mode 1777");
 
+    // Whoever opens a FIFO waits for the other side.
+    let library = "usr/lib/aarch64-linux-gnu/libdcgm.so.4.5.0";
+    for file in [library, "usr/lib/tmpfiles.d/dcgm-exporter.conf", "etc/dcgm-exporter/environment"] {
+        std::fs::remove_file(image.join(file)).unwrap();
+        assert!(Command::new("mkfifo").arg(image.join(file)).status().unwrap().success());
+    }
+    let checked = ask();
+    checked.says("second engine", "warn", "nvidia-dcgm.service is enabled");
+    checked.says("library", "warn", "no libdcgm is in the places");
+
     let said = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
     let nowhere = said(bare_exporter().args(["--check", "--root", "/nowhere/at/all"]));
     assert!(nowhere.contains("no such directory"), "{nowhere}");

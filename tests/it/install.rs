@@ -102,7 +102,7 @@ fn installed() -> Vec<(String, u32)> {
 }
 
 fn image(scratch: &Scratch) -> PathBuf {
-    scratch.path("image with a blank")
+    scratch.path("image `with` \"all\" sorts & 'kinds' | of; characters")
 }
 
 #[test]
@@ -329,14 +329,124 @@ fn licences_of_all_linked_crates_are_there() {
 fn other_places_and_not_enabled() {
     let scratch = Scratch::new();
     let image = image(&scratch);
-    let places = ["PREFIX=/opt/x", "SYSCONFDIR=/opt/x/etc", "UNITDIR=/usr/lib/systemd/system", "ENABLE=no"];
+    let places = ["PREFIX=/opt/x-1.0+b_2", "SYSCONFDIR=/opt/x/etc", "UNITDIR=/usr/lib/systemd/system", "ENABLE=no"];
     make("install", &image, &places);
     let unit = std::fs::read_to_string(image.join("usr/lib/systemd/system/dcgm-exporter.service")).unwrap();
-    assert!(unit.contains("ExecStart=/opt/x/bin/dcgm-exporter\n"), "{unit}");
+    assert!(unit.contains("ExecStart=/opt/x-1.0+b_2/bin/dcgm-exporter\n"), "{unit}");
     assert!(unit.contains("/opt/x/etc/dcgm-exporter/default-counters.csv"), "{unit}");
-    let script = std::fs::read_to_string(image.join("opt/x/share/dcgm-exporter/slurm/job-map.sh")).unwrap();
+    let script = std::fs::read_to_string(image.join("opt/x-1.0+b_2/share/dcgm-exporter/slurm/job-map.sh")).unwrap();
     assert!(script.contains(":-/opt/x/etc/dcgm-exporter/environment}"), "{script}");
     assert!(image.join("opt/x/etc/dcgm-exporter/environment").is_file() && !image.join(LINK).is_symlink());
     make("uninstall", &image, &places);
     assert_eq!(names(&image), []);
+}
+
+/// Places go into units, scripts and packages, where other characters would mean something else.
+#[test]
+fn a_place_that_would_break_the_unit_is_refused() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    make("install", &image, &[]);
+    let before = tree(&image);
+    let bad = [
+        ("PREFIX", "/opt/a&b"),
+        ("PREFIX", "/opt/a b"),
+        ("PREFIX", "/opt/a|b"),
+        ("PREFIX", "/opt/a\nb"),
+        ("PREFIX", "/opt/\u{e4}"),
+        ("PREFIX", "/opt/a\"b"),
+        ("PREFIX", "/opt/`touch gone-wrong`"),
+        ("PREFIX", "/opt/a\\1b"),
+        ("PREFIX", "opt/a"),
+        ("SYSCONFDIR", "/etc/a&b"),
+        ("SYSCONFDIR", "/etc/a;b"),
+        ("UNITDIR", "/etc/systemd/a b"),
+        ("DATADIR", "/opt/a|b/dcgm-exporter"),
+        ("DATADIR", "/opt/%h/dcgm-exporter"),
+        ("TMPFILESDIR", "/opt/a b"),
+        ("MANDIR", "/opt/a*"),
+        ("COMPLETIONS", "/opt/[ab]"),
+        ("ZSH", "/opt/a'b"),
+        ("FISH", "/opt/a<b"),
+        // Uninstalling removes these two whole.
+        ("DATADIR", "/usr/share"),
+        ("DOCDIR", "/usr/share/doc/dcgm-exporter/.."),
+    ];
+    for target in ["install", "uninstall"] {
+        for (variable, value) in bad {
+            let output = try_make(target, &image, &[&format!("{variable}={value}")]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("make")).collect();
+            let [said] = said[..] else { panic!("not one line for {variable}={value}: {said:?}") };
+            assert!(!output.status.success(), "{said}");
+            assert!(said.contains(&format!("{variable}=")) && said.contains("Nothing has been changed"), "{said}");
+            assert!(tree(&image) == before, "{variable}={value} changed something: {said}");
+        }
+    }
+    assert!(!Path::new(env!("CARGO_MANIFEST_DIR")).join("gone-wrong").exists());
+}
+
+/// An image is not left through links in it: those that begin with a slash would lead to the machine that installs.
+#[test]
+fn a_link_out_of_the_image_is_refused() {
+    let scratch = Scratch::new();
+    let (image, outside) = (image(&scratch), scratch.path("outside"));
+    std::fs::create_dir_all(image.join("usr")).unwrap();
+    std::fs::create_dir_all(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, image.join("usr/local")).unwrap();
+    for target in ["install", "uninstall"] {
+        let output = try_make(target, &image, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("PREFIX=/usr/local leads out of"), "{said}");
+        assert_eq!(names(&image), [("usr/local".to_owned(), 0)]);
+        assert_eq!(names(&outside), []);
+    }
+    // One within the image is followed.
+    std::fs::remove_file(image.join("usr/local")).unwrap();
+    std::fs::create_dir(image.join("opt")).unwrap();
+    std::os::unix::fs::symlink("../opt", image.join("usr/local")).unwrap();
+    make("install", &image, &[]);
+    assert!(image.join("opt/bin/dcgm-exporter").is_file());
+    make("uninstall", &image, &[]);
+    assert_eq!(names(&image), [("usr/local".to_owned(), 0)]);
+}
+
+/// On most systems /lib is a link to usr/lib: two names of one directory, and no package.
+#[test]
+fn two_names_of_a_directory_are_no_package() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    std::fs::create_dir_all(image.join("usr/lib/systemd/system")).unwrap();
+    std::fs::create_dir_all(image.join("usr/bin")).unwrap();
+    for directory in ["lib", "bin"] {
+        std::os::unix::fs::symlink(format!("usr/{directory}"), image.join(directory)).unwrap();
+    }
+    for unit_directory in ["/lib/systemd/system", "/usr/lib/systemd/system/", "/usr//lib/systemd/system"] {
+        let places = [format!("UNITDIR={unit_directory}"), "PREFIX=/usr/".to_owned(), "ENABLE=no".to_owned()];
+        let places: Vec<&str> = places.iter().map(String::as_str).collect();
+        make("install", &image, &places);
+        assert_eq!(make("install", &image, &places), "nothing has changed\n", "{unit_directory}");
+        make("uninstall", &image, &places);
+        assert_eq!(names(&image), [("bin".to_owned(), 0), ("lib".to_owned(), 0)], "{unit_directory}");
+    }
+    // A package's unit is still found by either name.
+    make("install", &image, &["UNITDIR=/usr/lib/systemd/system", "PREFIX=/usr", "ENABLE=no"]);
+    let output = try_make("install", &image, &[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is installed as a package here"));
+}
+
+/// What goes into the packages' texts is refused, too, where it would break them, before anything is built.
+#[test]
+fn a_maintainer_that_would_break_the_packages_is_refused() {
+    for bad in ["a\nb <a@b>", "50%team <a@b>", "a\\b <a@b>", "nobody"] {
+        let output = Command::new("make")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--no-print-directory", "dist"])
+            .env("PATH", "/usr/bin:/bin")
+            .arg(format!("MAINTAINER={bad}"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("MAINTAINER="), "{bad:?}: {said}");
+    }
 }

@@ -26,6 +26,7 @@ mod openmetrics;
 mod pace;
 mod profiling;
 mod refusals;
+mod replaceable;
 mod resilience;
 mod scripts;
 mod sessions;

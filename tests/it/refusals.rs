@@ -85,6 +85,16 @@ fn a_missing_counters_file() {
         &["/nowhere/counters.csv", "No such file", "--collectors"],
     );
     refuses(exporter().args(["-f", "/tmp"]), &["/tmp", "not a regular file"]);
+    let scratch = Scratch::new();
+    let fifo = scratch.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    refuses(exporter().arg("-f").arg(&fifo), &["fifo", "not a regular file"]);
+    // A file of /proc says that it is empty; this one has a word per page of the address space, and reading it whole would
+    // take all memory. The kernel refuses to read the odd byte behind the limit.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -v 2000000; exec \"$0\" -f /proc/self/pagemap"]).arg(exporter().get_program());
+    let message = refuses(&mut limited, &["cannot read counters file /proc/self/pagemap"]);
+    assert!(!message.contains("out of memory"), "{message}");
     // The default is where packages put it.
     if !Path::new("/etc/dcgm-exporter/default-counters.csv").exists() {
         refuses(&mut exporter(), &["/etc/dcgm-exporter/default-counters.csv"]);

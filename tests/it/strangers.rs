@@ -67,12 +67,14 @@ fn auto_uses_no_engine_of_another_user() {
         assert!(running.log().contains("(uid 65534)"), "{}", running.log());
         let check = exporter()
             .env("DCGM_SIMULATOR_SCENARIO", &own)
-            .args(["--check", "-r", &auto, "-f"])
+            .args(["--check=json", "-r", &auto, "-f"])
             .arg(&counters)
             .output()
             .unwrap();
         let check = String::from_utf8_lossy(&check.stdout).into_owned();
         assert!(check.contains(&says) && check.contains("an embedded engine starts"), "{check}");
+        let fix = format!("end that process; to use it anyway, name it: -r {address}");
+        assert!(check.contains(&fix) && running.log().contains(&fix), "one sentence in both: {check}{}", running.log());
         // The node's own takes its place.
         drop(stranger);
         let _ = std::fs::remove_file(&socket);
