@@ -549,8 +549,8 @@ impl Collector {
     ) -> Result<()> {
         self.computed.clear();
         let mut failed = Vec::new();
-        let newest = self.table.newest(self.events.fields());
-        let set_back = self.events.collect(now, newest, &mut memory.next_event, &mut failed)?;
+        let stamps = self.table.stamps(self.events.fields());
+        let set_back = self.events.collect(now, stamps, &mut memory.next_event, &mut failed)?;
         if let Some(last_read) = set_back {
             memory.parts.started = memory.parts.started.min(last_read);
             memory.jobs.set_back(last_read);

@@ -17,7 +17,7 @@ pub const OVERLAP: i64 = 5_000_000;
 /// How far the kernel's time may be ahead of the wall clock: 50 ppm over two weeks.
 const CLOCK_DRIFT: i64 = 60_000_000;
 
-/// Where nobody needs them at every collection, events are read when a latest value is newer than at the last read, and
+/// Where nobody needs them at every collection, events are read when a latest value is another one than at the last read, and
 /// this often for those that are stored later than newer ones. Each read costs up to 2 ms of page faults in libdcgm.
 const AT_LEISURE: Duration = Duration::from_secs(30);
 /// The same where latest values are not read, because the counters file has no row for the field.
@@ -78,7 +78,7 @@ pub struct Events {
     fields: Vec<u16>,
     window: Duration,
     at_every_collection: bool,
-    /// When they were last read, and the newest stamp of their latest values then.
+    /// When they were last read, and the stamps of their latest values then.
     looked: Option<(Instant, Option<i64>)>,
     pub read: Vec<Event>,
 }
@@ -122,26 +122,25 @@ impl Events {
     /// Reads what is new since the last read, from where the cursor moves on unless something could not be read. After
     /// the engine's clock was set back, the time at which the last read was on the clock of today.
     ///
-    /// `newest` is the newest stamp of the fields' latest values, in microseconds since 1970, 0 before the first; `None`
-    /// where those are not read.
+    /// `stamps` is what [`Table::stamps`](super::table::Table::stamps) says of the fields.
     ///
     /// Errors: only a lost connection; others go to `failed`.
     pub fn collect(
         &mut self,
         now: i64,
-        newest: Option<i64>,
+        stamps: Option<i64>,
         cursor: &mut Option<Cursor>,
         failed: &mut Vec<Error>,
     ) -> Result<Option<i64>> {
         self.read.clear();
         let read = Instant::now();
-        let often = newest.map_or(UNSEEN, |_| AT_LEISURE).mul_f64(0.9);
-        let is_known = |(looked, known)| newest == known && read.duration_since(looked) < often;
+        let often = stamps.map_or(UNSEEN, |_| AT_LEISURE).mul_f64(0.9);
+        let is_known = |(looked, known)| stamps == known && read.duration_since(looked) < often;
         let has_none = self.looked.is_some_and(is_known);
         if self.watches.is_empty() || has_none && !self.at_every_collection {
             return Ok(None);
         }
-        self.looked = Some((read, newest));
+        self.looked = Some((read, stamps));
         let since = cursor.map_or(now - self.window.as_micros() as i64, |cursor| cursor.next - OVERLAP);
         let (mut reached, mut set_back): (Option<i64>, Option<i64>) = (None, None);
         for watch in &self.watches {

@@ -257,11 +257,12 @@ impl Table {
         }
     }
 
-    /// The newest time stamp that any entity has of these fields, 0 before the first; `None` if they are not read.
-    pub fn newest(&self, fields: &[u16]) -> Option<i64> {
+    /// A number that is another one when an entity has a newer value of one of these fields: the sum of their time stamps.
+    /// `None` if they are not read.
+    pub fn stamps(&self, fields: &[u16]) -> Option<i64> {
         let entities = 0..self.entries.len();
         let cells = entities.flat_map(|entity| fields.iter().filter_map(move |field| self.cell(entity, *field)));
-        cells.map(|cell| cell.timestamp).max()
+        cells.map(|cell| cell.timestamp).reduce(i64::wrapping_add)
     }
 
     fn cell(&self, entity: usize, field: u16) -> Option<&Cell> {
