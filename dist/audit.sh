@@ -23,6 +23,12 @@ fi
 deny=$tools/bin/cargo-deny
 audit=$tools/bin/cargo-audit
 
+# The tools want the crates of all systems, of which a build has fetched only its own.
+if ! "${CARGO:-cargo}" fetch --locked --quiet 2>target/audit.log &&
+    ! "${CARGO:-cargo}" fetch --locked --quiet --offline 2>target/audit.log; then
+    say "NOT CHECKED: licences, sources and advisories; some crates cannot be fetched (target/audit.log)"
+    exit 0
+fi
 "$deny" --offline --locked check licenses bans sources
 
 if [ -n "${ADVISORY_DB:-}" ]; then
