@@ -32,12 +32,19 @@ pub struct Runtime {
     socket: PathBuf,
     /// GPUs by container id, of those that ran at the last look; [`MOST_IN_ALL`] at most.
     known: HashMap<String, Vec<Gpu>>,
+    /// Those that there was no room for. They are asked for again when another one has ended.
+    no_room: HashSet<String>,
     throttle: Throttle,
 }
 
 impl Runtime {
     pub fn new(socket: &Path) -> Runtime {
-        Runtime { socket: socket.to_owned(), known: HashMap::new(), throttle: Throttle::default() }
+        Runtime {
+            socket: socket.to_owned(),
+            known: HashMap::new(),
+            no_room: HashSet::new(),
+            throttle: Throttle::default(),
+        }
     }
 
     pub fn socket(&self) -> &Path {
@@ -57,11 +64,16 @@ impl Runtime {
             listed.truncate(MOST_CONTAINERS);
         }
         let ids: HashSet<&str> = listed.iter().map(|(id, _)| id.as_str()).collect();
+        let before = self.known.len();
         self.known.retain(|known, _| ids.contains(known.as_str()));
+        if self.known.len() < before {
+            self.no_room.clear();
+        }
+        self.no_room.retain(|id| ids.contains(id.as_str()));
         let mut in_all: usize = self.known.values().map(Vec::len).sum();
         let mut left_out: Vec<(&str, String)> = Vec::new();
         for (id, name) in &listed {
-            if self.known.contains_key(id) {
+            if self.known.contains_key(id) || self.no_room.contains(id) {
                 continue;
             }
             if Instant::now() >= end {
@@ -78,8 +90,7 @@ impl Runtime {
                 }
                 Ok(_) => {
                     left_out.push((name, format!("the containers before it have up to {MOST_IN_ALL} GPUs in all")));
-                    // It is not asked for again at every look.
-                    self.known.insert(id.clone(), Vec::new());
+                    self.no_room.insert(id.clone());
                 }
                 Err(error) => left_out.push((name, error)),
             }

@@ -140,7 +140,6 @@ impl Events {
         if self.watches.is_empty() || has_none && !self.at_every_collection {
             return Ok(None);
         }
-        self.looked = Some((read, stamps));
         let since = cursor.map_or(now - self.window.as_micros() as i64, |cursor| cursor.next - OVERLAP);
         let (mut reached, mut set_back): (Option<i64>, Option<i64>) = (None, None);
         for watch in &self.watches {
@@ -162,12 +161,16 @@ impl Events {
             reached = Some(reached.map_or(after, |reached| reached.min(after)));
         }
         *cursor = reached.map(|next| Cursor { next, read });
+        // What could not be read is tried again at the next collection.
+        self.looked = failed.is_empty().then_some((read, stamps));
         Ok(set_back)
     }
 
-    /// Changes the interval of the watches in place; to be called after the plain watches have theirs, see [`Events::new`].
-    pub fn set_interval(&self, every: Every) -> Result<()> {
-        super::watches::set_interval(&self.watches, every)
+    /// Changes the interval of the watches in place, and how long the engine keeps their samples; to be called after the
+    /// plain watches have theirs, see [`Events::new`].
+    pub fn set_interval(&mut self, every: Every) -> Result<()> {
+        let keep = Keep::Window(kept(self.window, every.time()));
+        self.watches.iter_mut().try_for_each(|watch| watch.set(every.watch_interval(), keep))
     }
 }
 

@@ -56,17 +56,19 @@ impl FatalXid {
 
     pub fn set_interval(&mut self, every: Every) -> Result<()> {
         self.every = every;
-        super::watches::set_interval(&self.watches, every)
+        let keep = Keep::Window(self.keep());
+        self.watches.iter_mut().try_for_each(|watch| watch.set(every.watch_interval(), keep))
+    }
+
+    fn keep(&self) -> Duration {
+        if self.keeps_all { KEEP } else { events::kept(KEEP, self.every.time()) }
     }
 
     /// The engine has read the kernel's log and GPUs answer: an error from now on has the time of now. A GPU that brings
     /// errors all the time would fill the engine's memory for a month.
     pub fn forget_old(&mut self) -> Result<()> {
         if std::mem::take(&mut self.keeps_all) {
-            let interval = self.every.watch_interval();
-            self.watches
-                .iter_mut()
-                .try_for_each(|watch| watch.set(interval, Keep::Window(events::kept(KEEP, self.every.time()))))?;
+            self.set_interval(self.every)?;
         }
         Ok(())
     }

@@ -69,7 +69,9 @@ impl Wait {
     /// Errors: no event descriptor is to be had.
     pub fn new(files: &[&Path], jobs: Option<&Path>) -> std::io::Result<(Wait, WatcherHandle)> {
         let (sender, commands) = channel();
-        let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        // It stays readable until it has been read once for each command.
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+        let wake_up = Arc::new(eventfd(0, flags)?);
         let handle = WatcherHandle { commands: sender, wake_up: wake_up.clone() };
         let mut wait = Wait {
             commands,
@@ -181,5 +183,25 @@ impl FileMonitor {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command that was not noticed would wait for the next look, a second each.
+    #[test]
+    fn commands_that_come_together_wait_for_nothing() {
+        let (mut wait, handle) = Wait::new(&[], None).unwrap();
+        let start = Instant::now();
+        for _ in 0..20 {
+            let commands = [Command::Release, Command::Resume, Command::Stop];
+            commands.into_iter().for_each(|command| handle.send(command));
+            let got = commands.map(|_| wait.until(start + Duration::from_secs(600)));
+            assert_eq!(got, commands.map(Wake::Command));
+        }
+        assert!(start.elapsed() < Duration::from_secs(15));
+        assert_eq!(wait.until(Instant::now()), Wake::Due);
     }
 }

@@ -271,6 +271,9 @@ fn a_runtime_that_lies_about_how_much_there_is_costs_little_memory() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         containers.push(container(&format!("b{number}"), &format!("liar{number}-{}", "x".repeat(100)), &names));
     }
+    let numbers: Vec<String> = (0..256).map(|number| number.to_string()).collect();
+    let late = container("cc", "late", &numbers.iter().map(String::as_str).collect::<Vec<_>>());
+    containers.push(late.clone());
     let runtime = Runtime::new(&node.scratch, Play::Containers(containers));
     let mut exporter = Exporter::start(node.exporter(GPU_TEMP).args(runtime.flags()));
     exporter.page_with("it is labelled", |page| labels(page) == pairs(&[("GPU-0", "train")]));
@@ -281,4 +284,6 @@ fn a_runtime_that_lies_about_how_much_there_is_costs_little_memory() {
     let log = exporter.log();
     assert_eq!(log.matches(" is on no sample: the containers before it have up to 4096 GPUs").count(), 1, "{log}");
     assert_eq!(runtime.asked("/containers/b599/json"), 1, "it is not asked for at every look");
+    *runtime.play.lock().unwrap() = Play::Containers(vec![late]).into();
+    exporter.page_with("there is room now", |page| labels(page) == pairs(&[("GPU-0", "late")]));
 }
