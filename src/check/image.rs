@@ -70,7 +70,7 @@ fn program(host: &Host, unit: Option<&Unit>, answers: &mut Answers) -> Option<&'
     match fs::metadata(&path) {
         Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => {}
         Ok(_) => {
-            answers.fail(QUESTION, format!("{shown}, which the unit starts, is no program"), FIX);
+            answers.fail(QUESTION, format!("{shown}, which the unit starts, is not a program"), FIX);
             return None;
         }
         Err(error) => {
@@ -84,7 +84,7 @@ fn program(host: &Host, unit: Option<&Unit>, answers: &mut Answers) -> Option<&'
             Some(machine)
         }
         None => {
-            answers.fail(QUESTION, format!("{shown} is no program for x86_64 or aarch64 Linux"), FIX);
+            answers.fail(QUESTION, format!("{shown} is not a program for x86_64 or aarch64 Linux"), FIX);
             None
         }
     }

@@ -83,7 +83,7 @@ impl ConfigFile {
             vec![problem_after(before, format!("byte {:#04x} is not UTF-8", bytes[error.valid_up_to()]))]
         })?;
         if let Some(at) = text.find('\0') {
-            return Err(vec![problem_after(&bytes[..at], "a NUL byte; this is no text file".to_owned())]);
+            return Err(vec![problem_after(&bytes[..at], "a NUL byte; this is not a text file".to_owned())]);
         }
         let node = yaml::parse(text).map_err(|problem| vec![problem])?;
         let mut parser = Parser::default();

@@ -51,7 +51,7 @@ impl Runtime {
         let list = self.ask("/containers/json", MOST_OF_LIST, end)?;
         let mut listed = list_of(&list).map_err(|Malformed(at)| format!("its list is malformed at byte {at}"))?;
         if listed.len() > MOST_CONTAINERS {
-            self.warn(&format!("more than {MOST_CONTAINERS} containers run; the others are on no sample"));
+            self.warn(&format!("more than {MOST_CONTAINERS} containers run; samples do not name the others"));
             listed.truncate(MOST_CONTAINERS);
         }
         self.known.retain(|known, _| listed.iter().any(|(id, _)| id == known));
@@ -64,13 +64,13 @@ impl Runtime {
             }
             let said = self.ask(&format!("/containers/{id}/json"), MOST_OF_CONTAINER, end);
             let gpus = said.and_then(|said| {
-                gpus_of(&said).map_err(|Malformed(at)| format!("what it says of it is malformed at byte {at}"))
+                gpus_of(&said).map_err(|Malformed(at)| format!("the answer about it is malformed at byte {at}"))
             });
             match gpus {
                 Ok(gpus) => {
                     self.known.insert(id.clone(), gpus);
                 }
-                Err(error) => self.warn(&format!("container {name} is on no sample: {error}")),
+                Err(error) => self.warn(&format!("no sample names container {name}: {error}")),
             }
         }
         let with_gpus = listed.into_iter().filter_map(|(id, name)| Some((name, self.known.get(&id)?.clone())));

@@ -32,7 +32,7 @@ pub fn assign(rows: &mut [Row], config: &Config) -> Result<(), Vec<Problem>> {
             let mut computed = computed.filter(|row| collection.patterns.iter().any(|p| p.matches(&row.name)));
             let why = match computed.next() {
                 Some(row) => format!(
-                    "{} is computed by the exporter, and has no interval of its own; leave the collection out",
+                    "{} is computed by the exporter and cannot have an interval of its own; remove the collection",
                     row.name
                 ),
                 None => {
@@ -40,7 +40,7 @@ pub fn assign(rows: &mut [Row], config: &Config) -> Result<(), Vec<Problem>> {
                 }
             };
             let what = format!(
-                "collection '{}' ({}) has no field of the counters; {why}",
+                "collection '{}' ({}) matches no field of the counters file; {why}",
                 collection.name,
                 patterns.join(", ")
             );

@@ -26,7 +26,7 @@ impl LostEntities {
     pub fn reasons(&self) -> impl Iterator<Item = String> {
         self.lost.iter().map(|entity| {
             let kind = if entity.gpu_instance.is_some() { "GPU instance" } else { "GPU" };
-            format!("{kind} {} ({}) is gone", entity.id.id, entity.uuid)
+            format!("{kind} {} ({}) is lost", entity.id.id, entity.uuid)
         })
     }
 }

@@ -24,7 +24,7 @@ impl Watcher {
         let Collector { table, computed, .. } = &mut watches.collector;
         let left_out = watches.exposition.render(table, computed, &mut self.text);
         if left_out > 0 && self.throttle.allows("samples left out") {
-            log::warn!(samples = left_out; "the page is too long with all jobs of the job map; further copies are left out");
+            log::warn!(samples = left_out; "with all jobs of the job map the page would be too long; each sample is shown for one job only");
         }
         self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
@@ -134,7 +134,7 @@ impl Watcher {
         self.jobs = Some(scan.map);
         for problem in scan.problems {
             if self.throttle.allows(&problem) {
-                log::warn!(error = problem; "part of the HPC job map cannot be used");
+                log::warn!(error = problem; "part of the job map cannot be used");
             }
         }
         if let Some(jobs) = self.jobs.as_ref().filter(|_| self.summary_writer.is_some()) {

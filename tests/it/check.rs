@@ -377,8 +377,9 @@ fn the_port_and_the_exporter_behind_it() {
     checked.says("running exporter", "ok", "running");
     node["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 1 }]);
     scratch.write("scenario.json", node.to_string());
-    exporter.until("it is degraded", |exporter| exporter.get("/health").body.contains("stopped moving").then_some(()));
-    ask(&scratch, exporter.port).says("running exporter", "warn", "its values have stopped moving");
+    exporter
+        .until("it is degraded", |exporter| exporter.get("/health").body.contains("no longer updated").then_some(()));
+    ask(&scratch, exporter.port).says("running exporter", "warn", "its values are no longer updated");
     node["faults"]["frozen"] = [0, 1, 2].map(|id| json!({ "entity": "GPU", "id": id })).to_vec().into();
     scratch.write("scenario.json", node.to_string());
     exporter.until("no GPU answers", |exporter| (exporter.get("/health").status == 503).then_some(()));

@@ -257,5 +257,5 @@ fn one_container_that_cannot_be_looked_at() {
     let mut exporter = Exporter::start(node.exporter(GPU_TEMP).args(runtime.flags()));
     exporter.page_with("one is labelled", |page| labels(page) == pairs(&[("GPU-0", "train"), ("GPU-1", "")]));
     let log = exporter.log();
-    assert!(log.contains("container broken is on no sample: what it says of it is malformed at byte"), "{log}");
+    assert!(log.contains("no sample names container broken: the answer about it is malformed at byte"), "{log}");
 }

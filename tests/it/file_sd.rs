@@ -22,7 +22,8 @@ fn name() -> String {
 }
 
 fn registered(scratch: &Scratch, exporter: &mut Exporter) -> serde_json::Value {
-    exporter.until("it is registered", |exporter| exporter.log().contains("registered for Prometheus").then_some(()));
+    exporter
+        .until("it is registered", |exporter| exporter.log().contains("wrote the file for Prometheus").then_some(()));
     assert_eq!(files(scratch), [name()], "and nothing is left beside it");
     serde_json::from_str(&std::fs::read_to_string(scratch.path("sd").join(name())).unwrap()).unwrap()
 }

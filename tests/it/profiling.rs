@@ -425,11 +425,11 @@ fn what_is_no_file_of_roots_pauses_nothing() {
     let chmod = |path: &PathBuf, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     let mut refuses = |what: &str, count: usize| {
         exporter.until(what, |exporter| {
-            (exporter.log().matches("profiling is not paused by hand").count() == count).then_some(())
+            (exporter.log().matches("the file that pauses profiling is ignored").count() == count).then_some(())
         });
         let page = after_collections(&mut exporter, 15);
         assert_eq!((states(&page), active(&page)), (vec![0.0], vec!["0".to_owned()]), "{what}: {page}");
-        assert_eq!(exporter.log().matches("profiling is not paused by hand").count(), count, "said once");
+        assert_eq!(exporter.log().matches("the file that pauses profiling is ignored").count(), count, "said once");
     };
     std::fs::create_dir(&file).unwrap();
     refuses("a directory", 1);
