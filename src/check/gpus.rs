@@ -51,7 +51,7 @@ impl Asker {
             );
         }
         for warning in &inventory.warnings {
-            self.warn(QUESTION, warning.clone(), "see nvidia-smi, or correct the option that is named");
+            self.warn(QUESTION, warning.clone(), "see nvidia-smi, or correct the flag that is named");
         }
         for (kind, reason) in inventory.absent.iter().filter(|(kind, _)| *kind != Kind::Gpu || !ids.is_empty()) {
             self.ok(QUESTION, format!("no {} metrics: {reason}", kind.name()));

@@ -162,8 +162,8 @@ fn job_map(host: &Host, config: &Config, answers: &mut Answers) {
                 true => answers.ok(QUESTION, found),
                 false => answers.fail(
                     QUESTION,
-                    format!("{found}: the exporter refuses a directory that others than root can write"),
-                    "mode 0755 and root in its line of tmpfiles.d",
+                    format!("{found}: the exporter refuses a directory that users other than root can write"),
+                    "write mode 0755 and user root in its line in tmpfiles.d",
                 ),
             }
         }
