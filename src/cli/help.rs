@@ -28,7 +28,7 @@ pub fn help(width: usize) -> String {
         "",
         width,
         "Flags take one or two dashes. Give the value as the next word or after '='. Each flag has an environment \
-         variable, which counts where the flag is not given; --help FLAG names it.",
+         variable, which is used where the flag is not given; --help FLAG names it.",
     );
     for group in own::GROUPS {
         let _ = write!(text, "\n{}:\n", group.title);

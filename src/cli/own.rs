@@ -57,8 +57,8 @@ const REPORT: &[Flag] = &[
         help: "Counters file: which fields to export",
         details: "One 'name, type, help' per line; lines that begin with # are comments. Names are those that \
                   --list-fields prints; types are gauge, counter, untyped and label. A row that cannot be used \
-                  is left out with a warning. The file is read again when it changes. With --config-file, rows \
-                  or a file that it names count where this flag is not given.",
+                  is left out with a warning. The file is read again when it changes. A --config-file may have \
+                  the rows, or name a counters file; this flag has precedence.",
         example: "--collectors /etc/dcgm-exporter/hpc.csv",
         apply: |config, value| {
             config.collectors = values::absolute(value)?;
@@ -86,8 +86,8 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("DEVICES"),
         default: "f",
         help: "GPUs and MIG instances to report: f, g[:LIST], i[:LIST] or g[:LIST]+i[:LIST]",
-        details: "f: the MIG instances of a GPU that has them, else the GPU. g: all GPUs; g:0,2-4: these. i: \
-                  all MIG instances; i:7: these. g:0+i:7: both.",
+        details: "f: the MIG instances of a GPU that has them, else the GPU. g: all GPUs. g:0,2-4: GPUs 0, 2, 3 and \
+                  4. i: all MIG instances. i:7: instance 7. g:0+i:7: GPU 0 and instance 7.",
         example: "--devices g:0,2-4",
         apply: |config, value| {
             config.gpus = devices::parse(value)?;
@@ -269,9 +269,9 @@ const COLLECT: &[Flag] = &[
         variable: "DCGM_EXPORTER_MIN_COLLECT_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "5s",
-        help: "Shortest period of a regular scraper that collections follow",
+        help: "Shortest time between two collections that follow a scraper",
         details: "With an embedded engine collections come just before each scrape of a regular scraper, so \
-                  that samples are new. Scrapes that come more often than this change nothing. At least 100ms.",
+                  that samples are new. A scraper that comes more often than this is not followed. At least 100ms.",
         example: "--min-collect-interval 1s",
         apply: |config, value| {
             config.min_collect_interval = values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?;
@@ -411,7 +411,7 @@ const SERVE: &[Flag] = &[
         default: "full",
         help: "What the page at / shows to people: full, gpus or off",
         details: "full: GPUs, their jobs and users, problems and what to do. gpus: without names of users and jobs. \
-                  off: links to /metrics and /health alone. /?text is the same page for a terminal, /status.json for \
+                  off: only links to /metrics and /health. /?text is the same page for a terminal, /status.json for \
                   programs.",
         example: "--status-page gpus",
         choices: &["full", "gpus", "off"],
@@ -442,7 +442,7 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "HOST:PORT to write into that file, instead of the node's name and port",
+        help: "HOST:PORT for the file in --file-sd-dir, instead of the node's name and port",
         details: "For nodes that others reach under another name.",
         example: "--file-sd-dir /shared/prometheus-targets --file-sd-address gpu-node-1.cluster:9400",
         apply: |config, value| {
@@ -512,8 +512,8 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "1s",
-        help: "Time between two such looks",
-        details: "At least 100ms. Has an effect with --enable-gpu-bind-unbind-watch only.",
+        help: "Time between two looks of --enable-gpu-bind-unbind-watch",
+        details: "At least 100ms. Has no effect without --enable-gpu-bind-unbind-watch.",
         example: "--enable-gpu-bind-unbind-watch --gpu-bind-unbind-poll-interval 5s",
         apply: |config, value| {
             config.bind_unbind_interval = values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?;
@@ -546,7 +546,7 @@ const ENGINE: &[Flag] = &[
     Flag {
         long: "enable-dcgm-log",
         variable: "DCGM_EXPORTER_ENABLE_DCGM_LOG",
-        help: "Let an embedded engine log to standard output",
+        help: "Write the log of an embedded engine to standard output",
         example: "--enable-dcgm-log --dcgm-log-level ERROR",
         apply: switch!(dcgm_log),
         ..FLAG
@@ -556,8 +556,8 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_EXPORTER_DCGM_LOG_LEVEL",
         kind: Kind::Value("LEVEL"),
         default: "NONE",
-        help: "Level of that log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB",
-        details: "Has an effect with --enable-dcgm-log only.",
+        help: "Level of DCGM's log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB",
+        details: "Has no effect without --enable-dcgm-log.",
         example: "--enable-dcgm-log --dcgm-log-level ERROR",
         choices: &DCGM_LOG_LEVELS,
         apply: |config, value| {
@@ -664,7 +664,7 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY_DAYS",
         kind: Kind::Value("DAYS"),
         default: "7",
-        help: "Days after which such a file is removed; 0 is never",
+        help: "Days after which a job's file in --job-summary-dir is removed; 0 is never",
         example: "--job-summary-days 30",
         apply: |config, value| {
             config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
@@ -689,7 +689,7 @@ const JOBS: &[Flag] = &[
     Flag {
         long: "job-summary-short",
         variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
-        help: "Let --job-summary print one line, for a job's comment",
+        help: "Print the summary of --job-summary in one line, for a job's comment",
         example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-jobs",
         apply: switch!(job_summary_short),
         ..FLAG
