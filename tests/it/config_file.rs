@@ -136,7 +136,7 @@ fn what_is_wrong_ends_the_start_with_its_place() {
         ("version: 2\nkubernetes: {}\n", &["config.yaml:2:1: 'kubernetes' is for Kubernetes", "bare metal"]),
         (
             "version: 2\nmetrics: {file: COUNTERS}\ncollections:\n  - {name: a, every: 1s, metrics: {include: [NOPE_*]}}\n",
-            &["config.yaml:4:5: collection 'a' (NOPE_*) matches no field of the counters file", "counters.csv"],
+            &["config.yaml:4:5: collection 'a' (NOPE_*) matches no field of the counters", "counters.csv"],
         ),
         (
             "version: 1\nmetrics: {file: COUNTERS}\ncollection:\n  watchGroups:\n    - {name: a, interval: 1s, fields: ['*TEMP']}\n    \
@@ -361,7 +361,7 @@ fn the_checks_report_the_file() {
         "version: 1\nmetrics: {file: COUNTERS}\ncollection: {watchGroups: [{name: a, interval: 1s, fields: [X]}]}\n";
     let (status, answers) = run(conflict);
     assert_eq!(status, 2);
-    has(&answers, "counters file", "fail", "config.yaml:3:28: collection 'a' (X) has no field");
+    has(&answers, "counters file", "fail", "config.yaml:3:28: collection 'a' (X) matches no field");
     let output = exporter_with(&scratch, conflict).arg("--check-counters").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stdout).unwrap().contains("config.yaml:3:28: "));

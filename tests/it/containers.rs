@@ -205,7 +205,7 @@ fn a_runtime_that_hangs_or_lies_costs_the_label_alone() {
     for (play, why) in [
         (Play::Silence, "it does not answer in time"),
         (Play::Endless("HTTP/1.0 200 OK\r\n\r\n[ "), "its answer has more than 8388608 bytes"),
-        (Play::Endless("x"), "its answer is no HTTP"),
+        (Play::Endless("x"), "its answer is not HTTP"),
         (Play::Bytes(LIST), "its list is malformed at byte"),
         (Play::Bytes("HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n[]"), "before its answer was complete"),
         (Play::Bytes("HTTP/1.0 500 Internal Server Error\r\n\r\n"), "with status 500"),

@@ -469,5 +469,5 @@ fn a_job_map_full_of_old_jobs_does_not_fill_the_memory() {
         page.len(),
         exporter.resident_kib()
     );
-    assert!(exporter.log().contains("the page is too long with all jobs"), "{}", exporter.log());
+    assert!(exporter.log().contains("with all jobs of the job map the page would be too long"), "{}", exporter.log());
 }
