@@ -80,7 +80,7 @@ pub fn of_flag(name: &str, width: usize) -> Result<String, String> {
 
 /// `--help inherited`: the flags of dcgm-exporter that have no effect, with why.
 pub fn help_inherited(width: usize) -> String {
-    let mut text = String::from("Accepted without effect, so that command lines for dcgm-exporter work:\n");
+    let mut text = String::from("Accepted without effect, so that command lines for NVIDIA's dcgm-exporter work:\n");
     for flag in inherited::FLAGS {
         if let Effect::None(why) = flag.effect {
             in_full(&mut text, flag, why, width);

@@ -73,8 +73,8 @@ const REPORT: &[Flag] = &[
         default: "",
         help: "YAML file with settings, in the format of NVIDIA's dcgm-exporter",
         details: "Versions 1 and 2: counters, and collections of fields with an interval of their own. Flags \
-                  and variables have precedence over it. An unknown key is an error with its place. Read again \
-                  when it changes.",
+                  and variables have precedence over it. An unknown key is an error that has its place. The \
+                  file is read again when it changes.",
         example: "--config-file /etc/dcgm-exporter/config.yaml",
         apply: path!(config_file),
         ..FLAG
@@ -138,7 +138,7 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("NAME"),
         default: "hostname",
         help: "Name of the hostname label: hostname or Hostname",
-        details: "Hostname is the name that dcgm-exporter uses up to 4.8.2.",
+        details: "Hostname is the name in NVIDIA's dcgm-exporter up to 4.8.2.",
         example: "--hostname-label Hostname",
         choices: &["hostname", "Hostname"],
         apply: |config, value| {
@@ -178,7 +178,7 @@ const REPORT: &[Flag] = &[
         long: "replace-blanks-in-model-name",
         short: Some("rbmn"),
         variable: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME",
-        help: "Write dashes instead of blanks in the label modelName",
+        help: "Write dashes instead of spaces in the label modelName",
         example: "--replace-blanks-in-model-name",
         apply: switch!(replace_blanks_in_model_name),
         ..FLAG
@@ -186,8 +186,8 @@ const REPORT: &[Flag] = &[
     Flag {
         long: "extended-labels",
         variable: "DCGM_EXPORTER_EXTENDED_LABELS",
-        help: "Add the labels that dcgm-exporter has from 4.8.3 on",
-        details: "health_error_severity and health_error_category on DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on \
+        help: "Add the labels that NVIDIA's dcgm-exporter has from 4.8.3 on",
+        details: "These are health_error_severity and health_error_category on DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on \
                   CPUs.",
         example: "--extended-labels",
         apply: switch!(extended_labels),
@@ -199,7 +199,7 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",
         kind: Kind::Value("TIME"),
         default: "300000",
-        help: "Window of DCGM_EXP_XID_ERRORS_COUNT",
+        help: "Time over which DCGM_EXP_XID_ERRORS_COUNT counts",
         details: "A time with its unit, or a number of milliseconds.",
         example: "--xid-count-window-size 10m",
         apply: |config, value| {
@@ -213,7 +213,7 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
         kind: Kind::Value("TIME"),
         default: "300000",
-        help: "Window of DCGM_EXP_CLOCK_EVENTS_COUNT",
+        help: "Time over which DCGM_EXP_CLOCK_EVENTS_COUNT counts",
         details: "A time with its unit, or a number of milliseconds.",
         example: "--clock-events-count-window-size 10m",
         apply: |config, value| {
@@ -226,7 +226,7 @@ const REPORT: &[Flag] = &[
         long: "disable-exporter-metrics",
         variable: "DCGM_EXPORTER_DISABLE_EXPORTER_METRICS",
         help: "Leave out the exporter's own metrics: dcgm_exporter_* and process_*",
-        details: "Metrics of jobs stay with --job-labels info-only.",
+        details: "With --job-labels info-only the metrics of jobs stay.",
         example: "--disable-exporter-metrics",
         apply: |config, value| {
             config.exporter_metrics = !values::boolean(value)?;
@@ -245,7 +245,7 @@ const COLLECT: &[Flag] = &[
         default: "30000",
         help: "Time between two collections: 30s, 500ms, or a number of milliseconds",
         details: "At least 100ms, at most 24h. With an embedded engine collections follow a regular scraper, \
-                  see --min-collect-interval. A plain number is milliseconds, as in dcgm-exporter.",
+                  see --min-collect-interval. A plain number is milliseconds, as in NVIDIA's dcgm-exporter.",
         example: "--collect-interval 10s",
         apply: |config, value| {
             let interval = values::duration(value)?;
@@ -307,7 +307,7 @@ const COLLECT: &[Flag] = &[
         default: "/run/dcgm-exporter/pause-profiling",
         help: "While this file exists, profiling fields (DCGM_FI_PROF_*) are not watched",
         details: "For Nsight and other profilers, which need the profiling hardware of GPUs before Hopper for \
-                  themselves. Only root, or the exporter's user, may be able to make it. A job pauses profiling on \
+                  themselves. Only root, or the exporter's user, may be able to create it. A job pauses profiling on \
                   its own GPUs with the line profiling=pause in job.<id> of the job map.",
         example: "--pause-profiling-file /run/dcgm-exporter/pause-profiling",
         apply: path!(pause_profiling),
@@ -348,7 +348,7 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("FILE"),
         default: "",
         help: "TLS, passwords, headers and a rate limit for all addresses",
-        details: "In the format of Prometheus' exporter-toolkit. The file and its certificates are read again \
+        details: "The format is that of Prometheus' exporter-toolkit. The file and its certificates are read again \
                   when they change.",
         example: "--web-config-file /etc/dcgm-exporter/web.yml",
         apply: path!(web_config),
@@ -360,7 +360,7 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "10s",
         help: "Longest time that a client may take to send a request",
-        details: "0 is one hour.",
+        details: "0 means one hour.",
         example: "--web-read-timeout 5s",
         apply: |config, value| {
             config.timeouts.read = values::web_timeout(value)?;
@@ -374,7 +374,7 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "30s",
         help: "Longest time that a client may take to read an answer",
-        details: "0 is one hour.",
+        details: "0 means one hour.",
         example: "--web-write-timeout 1m",
         apply: |config, value| {
             config.timeouts.write = values::web_timeout(value)?;
@@ -388,9 +388,9 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("WHEN"),
         default: "auto",
         help: "When /metrics answers in the OpenMetrics format: auto, always or never",
-        details: "auto: to clients that ask for it and do not take text/plain of version 0.0.4. always: to \
+        details: "auto: for clients that ask for it and do not accept text/plain of version 0.0.4. always: for \
                   clients that prefer it, as Prometheus does; counters without _total in their name then have \
-                  no known type there. never: to none.",
+                  no known type. never: for no client.",
         example: "--openmetrics always",
         choices: &["auto", "always", "never"],
         apply: |config, value| {
@@ -459,7 +459,7 @@ const SERVE: &[Flag] = &[
         long: "health-require-gpus",
         variable: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS",
         help: "Answer 503 on /health while DCGM has no GPU",
-        details: "Without it, a node that never had a GPU is healthy.",
+        details: "Without it, a node that never had a GPU is reported as healthy.",
         example: "--health-require-gpus",
         apply: switch!(health_requires_gpus),
         ..FLAG
@@ -596,8 +596,8 @@ const JOBS: &[Flag] = &[
         long: "job-map-insecure",
         variable: "DCGM_JOB_MAP_INSECURE",
         help: "For test beds: use a job map directory that others can write",
-        details: "Also one that is a link or belongs to another user. Whoever can write there decides what is \
-                  published. Prolog and epilog read the variable, too.",
+        details: "The directory may then also be a link or belong to another user. Whoever can write there decides \
+                  what is published. The prolog and the epilog read the variable, too.",
         example: "--hpc-job-mapping-dir /tmp/jobs --job-map-insecure",
         apply: |config, value| {
             config.job_map_trust = match values::boolean(value)? {
@@ -634,7 +634,7 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
         default: "true",
         help: "Count what each job of the job map uses of its GPUs",
-        details: "In dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. \
+        details: "The metrics are dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. \
                   --job-accounting=false switches it off.",
         example: "--job-accounting=false",
         apply: switch!(job_accounting),
@@ -646,8 +646,8 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DIR"),
         default: "",
         help: "Directory for one JSON file per job, with what it used of its GPUs",
-        details: "Written at every collection while the job runs, and at its end. After a restart the exporter \
-                  continues them. Needs --hpc-job-mapping-dir.",
+        details: "A job's file is written at every collection while the job runs, and at its end. After a restart \
+                  the exporter continues the files. Needs --hpc-job-mapping-dir.",
         example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-jobs",
         apply: path!(job_summaries),
         check: |config| {
@@ -678,7 +678,7 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("ID"),
         default: "",
         help: "Print what this job used of its GPUs and exit",
-        details: "From its file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
+        details: "Reads the job's file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
         example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-jobs",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());
@@ -698,7 +698,7 @@ const JOBS: &[Flag] = &[
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
         help: "Add the label container, from Docker or Podman",
-        details: "To samples of GPUs and instances that containers have, one sample per container. Needs \
+        details: "A GPU or instance that several containers have is shown once per container. Needs \
                   --container-runtime-socket.",
         example: "--container-labels --container-runtime-socket /run/docker.sock",
         apply: switch!(container_labels),
@@ -741,7 +741,7 @@ const DIAGNOSE: &[Flag] = &[
         long: "check",
         variable: "DCGM_EXPORTER_CHECK",
         help: "Check everything that metrics depend on, print how to fix it, and exit",
-        details: "Library, driver, permissions, GPUs, counters, port, job map and unit, with the settings of \
+        details: "Checks library, driver, permissions, GPUs, counters, port, job map and unit, with the settings of \
                   the installed unit. Exit status: 0 ok, 1 warnings, 2 failures. --check=json prints JSON. \
                   Changes nothing, so it may run beside a serving exporter.",
         example: "--check",
@@ -791,7 +791,7 @@ const DIAGNOSE: &[Flag] = &[
     Flag {
         long: "once",
         variable: "DCGM_EXPORTER_ONCE",
-        help: "Collect, print the page and exit",
+        help: "Collect once, print the page of /metrics and exit",
         details: "For textfile collectors and reports. Exit status: 0, or 1 if there is no page within 30s or \
                   the time given, as in --once=5s. A profiling field takes a second longer. No port is opened.",
         example: "--once",
@@ -810,7 +810,7 @@ const DIAGNOSE: &[Flag] = &[
         kind: Kind::Optional("PATTERN"),
         default: "false",
         help: "Print the names that a counters file may have, and exit",
-        details: "With id, type, unit, entity and whether this libdcgm and these GPUs have the field. PATTERN \
+        details: "Each with its id, type, unit and entity, and whether this libdcgm and these GPUs have it. PATTERN \
                   is a part of the name, or the name with * and ?.",
         example: "--list-fields 'DCGM_FI_DEV_*TEMP*'",
         apply: |config, value| {

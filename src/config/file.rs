@@ -454,7 +454,7 @@ impl Parser {
                 at: node.at,
                 what:
                     "what DCGM keeps of a collection has no effect: every collection takes the newest sample, and DCGM \
-                       keeps as many as the windows of XIDs and clock events need"
+                       keeps as many as the counts of XIDs and clock events need"
                         .to_owned(),
             });
         }
