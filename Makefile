@@ -49,11 +49,11 @@ unit:
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace
 
-# A real Prometheus and a real VictoriaMetrics scrape the real binary, a real Slurm runs jobs, and a real Chromium shows
-# the page for people. Installs them from Debian's packages. Needs root, for Slurm's GPUs, which are device files.
+# A real Prometheus and a real VictoriaMetrics scrape the real binary, a real Slurm runs jobs, a real Chromium shows
+# the page for people, and real shells complete command lines. Installs them from Debian's packages. Needs root, for Slurm's GPUs, which are device files.
 e2e: build simulator
 	tests/e2e/packages.sh prometheus victoria-metrics curl python3 python3-venv python3-prometheus-client podman \
-	    slurmctld slurmd slurm-client munge chromium python3-websocket
+	    slurmctld slurmd slurm-client munge chromium python3-websocket zsh fish
 	$(CARGO) test --locked --release --test e2e -- --ignored --nocapture --test-threads 1
 
 # The parts of e2e that are about Prometheus and VictoriaMetrics, with newer ones than Debian's, built from their Go

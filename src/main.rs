@@ -172,10 +172,7 @@ fn list_fields(pattern: &str, config: &Config) -> ExitCode {
         eprintln!("dcgm-exporter: {}", printable(&error.to_string()));
     }
     if let Some(why) = &on_gpus.unknown {
-        eprintln!(
-            "dcgm-exporter: it is not known which of these fields the GPUs have, where the table says unknown: {}",
-            printable(why)
-        );
+        eprintln!("dcgm-exporter: fields marked unknown could not be read on the GPUs: {}", printable(why));
     }
     let printed = print(&check::fields::list(pattern, library.as_deref().ok(), &on_gpus));
     if on_gpus.hung {
@@ -222,7 +219,7 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     let published = Arc::new(PublishedPage::new(config.period(), config.stale_after, inflight::current));
     let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
-        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+        .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
     let watcher = watcher.with_containers(containers);
     let (ended, end_of_watcher) = channel();
     std::thread::Builder::new()
@@ -232,7 +229,7 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
             watcher.run();
             let _ = ended.send(());
         })
-        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+        .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
     let (mut seen, mut newest) = (0, None);
     let page = loop {
         match published.page() {
@@ -338,12 +335,14 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
 
     let has_file = config.config_file.is_some();
     let containers = container_runtime(&config).map(|socket| Containers::start(socket, config.interval, &supervisor));
-    let containers = containers.transpose().map_err(|error| format!("cannot ask the container runtime: {error}"))?;
+    let containers = containers
+        .transpose()
+        .map_err(|error| format!("cannot start the thread that asks the container runtime: {error}"))?;
     let summaries = config.job_summaries.clone().filter(|_| config.accounts_jobs());
     let summaries =
         summaries.map(|directory| Writer::start(&directory, config.job_summary_days, &supervisor)).transpose()?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
-        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+        .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
     let mut watcher = watcher.with_containers(containers);
     if let Some((writer, unfinished)) = summaries {
         watcher = watcher.with_summaries(writer, unfinished);
@@ -363,7 +362,7 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
                 Ok(())
             }
         })
-        .map_err(|error| format!("cannot start the watcher: {error}"))?;
+        .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
 
     for signal in signals.forever() {
         log::info!(signal = signal_hook::low_level::signal_name(signal).unwrap_or("?"); "Received signal");

@@ -200,7 +200,7 @@ impl PublishedPage {
             Some(page) => {
                 let why = self.hanging_call(Duration::ZERO).unwrap_or_else(|| status.text.clone());
                 if !self.logged_stale.swap(true, Ordering::Relaxed) {
-                    log::warn!("state: stale: the page is no longer shown; {why}");
+                    log::warn!("state: stale: /metrics answers 503 until there are new samples; {why}");
                 }
                 Health::Stale { age: page.age(), why }
             }
@@ -352,7 +352,7 @@ impl Publisher {
         if taken.is_none_or(|taken| taken.elapsed() <= self.published.stale_after())
             && self.published.logged_stale.swap(false, Ordering::Relaxed)
         {
-            log::info!("state: the page is fresh again");
+            log::info!("state: /metrics has new samples again");
         }
     }
 }

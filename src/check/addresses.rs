@@ -42,7 +42,7 @@ fn unix_socket(host: &Host, path: &Path, service: Option<u32>, answers: &mut Ans
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             answers.ok(
                 QUESTION,
-                format!("{shown} is left from a process that has ended; the exporter replaces it when it starts"),
+                format!("{shown} is left from a process that has ended; the exporter replaces it at its start"),
             );
         }
         Err(error) => answers.warn(QUESTION, format!("{shown}: {error}"), "run the check as root"),
@@ -130,9 +130,9 @@ fn served(
             answers.fail(
                 question,
                 format!(
-                    "{place} is served by {who}, which is neither root's nor the service: its values may be forged"
+                    "{place} is served by {who}, which belongs neither to root nor to the service: its values may be forged"
                 ),
-                "end it, unless you have started it yourself; then run the check as that user",
+                "end that process; if you have started it yourself, run the check as that user",
             );
             return;
         }
@@ -157,7 +157,9 @@ fn served(
     let by = match owner {
         Owner::ThisProgram { .. } => format!("{place} is served by this exporter{version} ({who})"),
         _ => {
-            format!("{place} is answered as this exporter does{version}, by {who}; as root the check names the program")
+            format!(
+                "{place} is served by {who}, which answers as this exporter does{version}; run the check as root to see its program"
+            )
         }
     };
     if is_health(&health) {

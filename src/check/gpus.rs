@@ -10,6 +10,7 @@ use crate::config::engine::{Address, EngineSelection, usual_places};
 use crate::dcgm::{EntityGroup, Session, hostengine};
 use crate::inventory::{self, Inventory, Kind};
 use crate::jobs;
+use crate::status::advice;
 
 impl Asker {
     pub(super) fn gpus(&self, session: &Session, inventory: &Inventory) {
@@ -50,7 +51,7 @@ impl Asker {
             );
         }
         for warning in &inventory.warnings {
-            self.warn(QUESTION, warning.clone(), "see nvidia-smi, or correct the option that is named");
+            self.warn(QUESTION, warning.clone(), "see nvidia-smi, or correct the flag that is named");
         }
         for (kind, reason) in inventory.absent.iter().filter(|(kind, _)| *kind != Kind::Gpu || !ids.is_empty()) {
             self.ok(QUESTION, format!("no {} metrics: {reason}", kind.name()));
@@ -75,10 +76,7 @@ impl Asker {
                     "which is divided into MIG instances: its instances do not get the job's label",
                     "name the instance, as <gpu>.<instance> or by its MIG-... UUID; for the prolog: DCGM_JOB_MAP_GRES=uuid",
                 ),
-                false => (
-                    "which is not here or not reported: no sample gets the job's label",
-                    "see DCGM_JOB_MAP_GRES in the prolog, if gres.conf does not count as nvidia-smi",
-                ),
+                false => ("which is not here or not reported: no sample gets the job's label", advice::JOB_MAP),
             };
             self.warn("job map", format!("it names a GPU '{name}', {why}"), fix);
         }

@@ -72,7 +72,7 @@ fn program(host: &Host, unit: Option<&Unit>, answers: &mut Answers) -> Option<&'
     match fs::metadata(&path) {
         Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => {}
         Ok(_) => {
-            answers.fail(QUESTION, format!("{shown}, which the unit starts, is no program"), FIX);
+            answers.fail(QUESTION, format!("{shown}, which the unit starts, is not a program"), FIX);
             return None;
         }
         Err(error) => {
@@ -86,7 +86,7 @@ fn program(host: &Host, unit: Option<&Unit>, answers: &mut Answers) -> Option<&'
             Some(machine)
         }
         None => {
-            answers.fail(QUESTION, format!("{shown} is no program for x86_64 or aarch64 Linux"), FIX);
+            answers.fail(QUESTION, format!("{shown} is not a program for x86_64 or aarch64 Linux"), FIX);
             None
         }
     }
@@ -164,8 +164,8 @@ fn job_map(host: &Host, config: &Config, answers: &mut Answers) {
                 true => answers.ok(QUESTION, found),
                 false => answers.fail(
                     QUESTION,
-                    format!("{found}: the exporter refuses a directory that others than root can write"),
-                    "mode 0755 and root in its line of tmpfiles.d",
+                    format!("{found}: the exporter refuses a directory that users other than root can write"),
+                    "write mode 0755 and user root in its line in tmpfiles.d",
                 ),
             }
         }

@@ -24,8 +24,8 @@ pub fn job_map(config: &Config, answers: &mut Answers) {
         (Ok(None), _) => {
             answers.warn(
                 QUESTION,
-                format!("{shown}: No such file or directory"),
-                "create it now with systemd-tmpfiles --create dcgm-exporter.conf; every boot does so, too",
+                format!("{shown} does not exist"),
+                "systemd-tmpfiles --create dcgm-exporter.conf creates it now; every boot does the same",
             );
             return;
         }
@@ -54,7 +54,7 @@ fn permissions(directory: &Path, answers: &mut Answers) {
     const QUESTION: &str = "job map permissions";
     /// As many as the exporter looks at.
     const MOST_FILES: usize = 8192;
-    const FIX: &str = "systemd-tmpfiles --create dcgm-exporter.conf closes them; prolog and epilog write them so";
+    const FIX: &str = "systemd-tmpfiles --create dcgm-exporter.conf gives them the modes that prolog and epilog use";
     let Ok(of_directory) = fs::metadata(directory) else { return };
     let own = rustix::process::geteuid().as_raw();
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_FILES);
@@ -78,10 +78,10 @@ fn permissions(directory: &Path, answers: &mut Answers) {
         names => format!("{} and {} more", names[0], names.len() - 1),
     };
     if !open.is_empty() {
-        answers.warn(QUESTION, format!("others than root can write in {shown}: {}", some(&open)), FIX);
+        answers.warn(QUESTION, format!("users other than root can write in {shown}: {}", some(&open)), FIX);
     }
     if !readable.is_empty() {
-        let found = format!("every user can read whose jobs run here, in {shown}: {}", some(&readable));
+        let found = format!("every user can read whose jobs run here, from {} in {shown}", some(&readable));
         answers.warn(QUESTION, found, FIX);
     }
     if open.is_empty() && readable.is_empty() {

@@ -24,7 +24,7 @@ pub fn kernel_log(host: &Host, config: &Config, unit: Option<&Unit>, answers: &m
         answers.warn(
             QUESTION,
             format!("the unit has {line}, which closes /dev/kmsg: XIDs 79, 119 and 120 are never counted"),
-            "take the line out, or compare the unit with that of the package: systemctl cat dcgm-exporter",
+            "remove that line from the unit: systemctl edit --full dcgm-exporter",
         );
         return;
     }

@@ -136,10 +136,10 @@ fn wait(told: &Receiver<Told>, limit: Duration, answers: &mut Answers) -> bool {
                 answers.fail(
                     "check",
                     format!(
-                        "it has not ended within {} s; no answer yet to: {asked}. What comes after it was not asked",
+                        "the check did not end within {} s: '{asked}' has no answer yet, and what comes after it was not checked",
                         limit.as_secs()
                     ),
-                    "a file system, a name server or a process behind it does not answer; see dmesg",
+                    "find what does not answer: a network file system, a name server or the driver; see dmesg",
                 );
                 return true;
             }
@@ -224,14 +224,18 @@ fn configuration(
                 if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
             answers.ok(QUESTION, format!("from {from}"));
             for warning in &config.warnings {
-                answers.warn(QUESTION, warning.clone(), "remove it");
+                answers.warn(QUESTION, warning.clone(), "correct or remove this setting");
             }
             Some(*config)
         }
         Ok(Command::Print(_)) => None,
         Err(error) => {
             for line in error.lines() {
-                answers.fail(QUESTION, line, "correct it; dcgm-exporter --help lists all flags and variables");
+                answers.fail(
+                    QUESTION,
+                    line,
+                    "correct it; dcgm-exporter --help lists all flags, --help FLAG says what a flag takes",
+                );
             }
             None
         }
@@ -284,7 +288,7 @@ mod tests {
         // The teller is still there, as one that hangs would be.
         assert!(wait(&told, Duration::from_millis(10), &mut answers));
         let found: Vec<&str> = answers.iter().map(|answer| answer.found.as_str()).collect();
-        assert!(found[0] == "from nowhere" && found[1].contains("no answer yet to: web configuration"), "{found:?}");
+        assert!(found[0] == "from nowhere" && found[1].contains("'web configuration' has no answer yet"), "{found:?}");
         let (tell, told) = channel();
         drop(Answers::telling(tell));
         assert!(!wait(&told, LIMIT, &mut answers));

@@ -27,14 +27,18 @@ pub fn web(config: &Config, answers: &mut Answers) {
     match WebConfig::read(file) {
         Ok(web) => {
             for warning in &web.warnings {
-                answers.warn(QUESTION, warning.clone(), "remove it, or see the README on TLS");
+                answers.warn(
+                    QUESTION,
+                    warning.clone(),
+                    "correct or remove it; see dcgm-exporter --help web-config-file",
+                );
             }
             let scheme = if web.tls.is_some() { "HTTPS" } else { "HTTP" };
             answers.ok(QUESTION, format!("{}: {scheme}, users: {}", file.display(), web.users.len()));
         }
         Err(problems) => {
             for problem in problems {
-                answers.fail(QUESTION, problem, "correct it; the format is exporter-toolkit's");
+                answers.fail(QUESTION, problem, "correct it; its format is that of Prometheus' exporter-toolkit");
             }
         }
     }
@@ -58,7 +62,9 @@ pub fn hostname(config: &Config, answers: &mut Answers) {
     let name = hostname::of(config);
     let is_loopback = name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match name.as_str() {
-        "" => answers.warn(QUESTION, "it would be empty", "give the engine's address with its host: -r HOST:5555"),
+        "" => {
+            answers.warn(QUESTION, "the label would be empty", "give the engine's address with its host: -r HOST:5555")
+        }
         "localhost" | "localhost.localdomain" | "(none)" => same_everywhere(config, &name, answers),
         _ if is_loopback => same_everywhere(config, &name, answers),
         _ => answers.ok(QUESTION, format!("{}=\"{name}\"", config.hostname_label)),

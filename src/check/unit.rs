@@ -244,7 +244,11 @@ pub fn start_limit(unit: Option<&Unit>, shown: Option<&Shown>, answers: &mut Ans
     let burst = of_systemd("StartLimitBurst").or_else(|| of_files(&["StartLimitBurst"])).map_or(Some(5.0), seconds);
     let pause = of_systemd("RestartUSec").or_else(|| of_files(&["RestartSec"])).map_or(Some(0.1), seconds);
     let (Some(interval), Some(burst), Some(pause)) = (interval, burst, pause) else {
-        answers.warn(QUESTION, "it cannot be understood", "see systemctl show -p StartLimitIntervalUSec dcgm-exporter");
+        answers.warn(
+            QUESTION,
+            "the start limit of the unit cannot be understood",
+            "see systemctl show -p StartLimitIntervalUSec dcgm-exporter",
+        );
         return;
     };
     // With such a pause the number of starts is not reached within the interval.

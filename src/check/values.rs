@@ -74,10 +74,14 @@ impl Asker {
                 Switch::Off => {}
                 Switch::On => {
                     let file = file.display();
-                    self.warn(question, format!("paused by hand on all GPUs: {file} exists"), format!("rm {file}"));
+                    self.warn(question, format!("paused on all GPUs, because {file} exists"), format!("rm {file}"));
                 }
                 Switch::Refused(why) => {
-                    self.warn(question, format!("a pause by hand does not count: {why}"), "only root may write there");
+                    self.warn(
+                        question,
+                        format!("the file that pauses profiling is ignored: {why}"),
+                        "let only root write there, or remove the file",
+                    );
                 }
             }
         }

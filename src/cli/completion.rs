@@ -5,8 +5,13 @@ use std::fmt::Write;
 use super::flag::{Flag, Kind};
 use super::own;
 
-/// Flags that are not in the table: name, help.
-const ALSO: [(&str, &str); 2] = [("help", "Print help, all or of a flag"), ("version", "Print the version")];
+/// Flags that are not in the table.
+const HELP: &str = "Print help, all or of a flag";
+const VERSION: &str = "Print the version";
+const GENERATE: &str = "Print the man page, or completion for a shell";
+
+/// What `--generate` can print.
+pub const GENERATED: [&str; 4] = ["man", "bash", "zsh", "fish"];
 
 /// What the value of a flag is, for the shells.
 enum ValueOf {
@@ -31,6 +36,12 @@ fn value_of(flag: &Flag) -> ValueOf {
     }
 }
 
+/// What may follow `--help`.
+fn topics() -> String {
+    let names: Vec<&str> = flags().map(|flag| flag.long).collect();
+    format!("inherited {}", names.join(" "))
+}
+
 /// `--collectors|-f`, as a pattern of the shell.
 fn pattern(flag: &Flag) -> String {
     match flag.short {
@@ -41,38 +52,34 @@ fn pattern(flag: &Flag) -> String {
 
 /// The script that bash reads.
 pub fn bash() -> String {
-    let mut names: Vec<String> = flags().map(|flag| format!("--{}", flag.long)).collect();
-    let bare: Vec<&str> = flags().map(|flag| flag.long).collect();
+    // Bash makes `--flag=value` three words.
     let mut script = String::from(
         "# bash completion of dcgm-exporter\n_dcgm_exporter() {\n    local word=${COMP_WORDS[COMP_CWORD]} \
-         before=${COMP_WORDS[COMP_CWORD-1]}\n    case $before in\n",
+         before=${COMP_WORDS[COMP_CWORD-1]}\n    if [[ $word == = ]]; then\n        word=''\n    elif [[ $before == = ]]; \
+         then\n        before=${COMP_WORDS[COMP_CWORD-2]}\n    fi\n    case $before in\n",
     );
-    let _ = writeln!(
-        script,
-        "        --help|-h) mapfile -t COMPREPLY < <(compgen -W 'inherited {}' -- \"$word\") ;;",
-        bare.join(" ")
-    );
+    let complete = |pattern: &str, how: &str| {
+        format!("        {pattern}) mapfile -t COMPREPLY < <(compgen {how} -- \"$word\") ;;\n")
+    };
+    script.push_str(&complete("--help|-h", &format!("-W '{}'", topics())));
+    script.push_str(&complete("--generate", &format!("-W '{}'", GENERATED.join(" "))));
     for flag in flags() {
-        let words = match value_of(flag) {
-            ValueOf::File => "-f".to_owned(),
-            ValueOf::Directory => "-d".to_owned(),
-            ValueOf::OneOf(choices) => format!("-W '{}'", choices.join(" ")),
-            ValueOf::Nothing => continue,
-            ValueOf::Anything => {
-                let _ = writeln!(script, "        {}) COMPREPLY=() ;;", pattern(flag));
-                continue;
+        let pattern = pattern(flag);
+        match value_of(flag) {
+            ValueOf::Nothing => {}
+            // With this option bash puts a slash, and no blank, after a directory.
+            ValueOf::File => script.push_str(&complete(&pattern, "-f").replacen(") ", ") compopt -o filenames; ", 1)),
+            ValueOf::Directory => {
+                script.push_str(&complete(&pattern, "-d").replacen(") ", ") compopt -o filenames; ", 1));
             }
-        };
-        let _ =
-            writeln!(script, "        {}) mapfile -t COMPREPLY < <(compgen {words} -- \"$word\") ;;", pattern(flag));
+            ValueOf::OneOf(choices) => script.push_str(&complete(&pattern, &format!("-W '{}'", choices.join(" ")))),
+            ValueOf::Anything => drop(writeln!(script, "        {pattern}) COMPREPLY=() ;;")),
+        }
     }
-    names.extend(ALSO.iter().map(|(name, _)| format!("--{name}")));
-    let _ = write!(
-        script,
-        "        *) mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$word\") ;;\n    esac\n}}\ncomplete -F _dcgm_exporter \
-         dcgm-exporter\n",
-        names.join(" ")
-    );
+    let mut names: Vec<String> = flags().map(|flag| format!("--{}", flag.long)).collect();
+    names.extend(["--help", "--version", "--generate"].map(str::to_owned));
+    script.push_str(&complete("*", &format!("-W '{}'", names.join(" "))));
+    script.push_str("    esac\n}\ncomplete -F _dcgm_exporter dcgm-exporter\n");
     script
 }
 
@@ -99,9 +106,9 @@ pub fn zsh() -> String {
             let _ = writeln!(script, "    '{list}-{short}[{help}]{action}' \\");
         }
     }
-    let names: Vec<&str> = flags().map(|flag| flag.long).collect();
-    let _ = writeln!(script, "    '(- *)'{{-h,--help}}'[{}]::flag:(inherited {})' \\", ALSO[0].1, names.join(" "));
-    let _ = writeln!(script, "    '(- *)'{{-v,--version}}'[{}]'", ALSO[1].1);
+    let _ = writeln!(script, "    '(- *)'{{-h,--help}}'[{HELP}]::flag:({})' \\", topics());
+    let _ = writeln!(script, "    '(- *)--generate=[{GENERATE}]:what:({})' \\", GENERATED.join(" "));
+    let _ = writeln!(script, "    '(- *)'{{-v,--version}}'[{VERSION}]'");
     script
 }
 
@@ -125,14 +132,9 @@ pub fn fish() -> String {
         }
         let _ = writeln!(script, " -d '{}'", text(flag.help));
     }
-    let names: Vec<&str> = flags().map(|flag| flag.long).collect();
-    let _ = writeln!(
-        script,
-        "complete -c dcgm-exporter -l help -s h -a 'inherited {}' -d '{}'",
-        names.join(" "),
-        ALSO[0].1
-    );
-    let _ = writeln!(script, "complete -c dcgm-exporter -l version -s v -d '{}'", ALSO[1].1);
+    let _ = writeln!(script, "complete -c dcgm-exporter -l help -s h -x -a '{}' -d '{HELP}'", topics());
+    let _ = writeln!(script, "complete -c dcgm-exporter -l generate -x -a '{}' -d '{GENERATE}'", GENERATED.join(" "));
+    let _ = writeln!(script, "complete -c dcgm-exporter -l version -s v -d '{VERSION}'");
     script
 }
 

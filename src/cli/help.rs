@@ -28,7 +28,7 @@ pub fn help(width: usize) -> String {
         "",
         width,
         "Flags take one or two dashes. Give the value as the next word or after '='. Each flag has an environment \
-         variable, which counts where the flag is not given; --help FLAG names it.",
+         variable, which is used where the flag is not given; --help FLAG names it.",
     );
     for group in own::GROUPS {
         let _ = write!(text, "\n{}:\n", group.title);
@@ -80,7 +80,7 @@ pub fn of_flag(name: &str, width: usize) -> Result<String, String> {
 
 /// `--help inherited`: the flags of dcgm-exporter that have no effect, with why.
 pub fn help_inherited(width: usize) -> String {
-    let mut text = String::from("Accepted without effect, so that command lines for dcgm-exporter work:\n");
+    let mut text = String::from("Accepted without effect, so that command lines for NVIDIA's dcgm-exporter work:\n");
     for flag in inherited::FLAGS {
         if let Effect::None(why) = flag.effect {
             in_full(&mut text, flag, why, width);

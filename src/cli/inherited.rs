@@ -13,7 +13,7 @@ const KUBERNETES: Flag = Flag { effect: Effect::Kubernetes, apply: kubernetes_sw
 /// Longest time and most samples that DCGM can be told to keep.
 const MOST_KEPT: u64 = i32::MAX as u64;
 
-const NO_RETENTION: &str = "every collection takes the newest sample, and DCGM keeps as many as the windows of XIDs and \
+const NO_RETENTION: &str = "every collection takes the newest sample, and DCGM keeps as many as the counts of XIDs and \
                             clock events need";
 
 const NO_DUMP: Flag = Flag {

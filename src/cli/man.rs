@@ -10,7 +10,7 @@ pub fn page() -> String {
         ".TH DCGM-EXPORTER 1 \"\" \"dcgm-exporter {}\"\n.SH NAME\ndcgm\\-exporter \\- metrics of NVIDIA datacenter GPUs for \
          Prometheus\n.SH SYNOPSIS\n.B dcgm\\-exporter\n[\\fIFLAGS\\fR]\n.SH DESCRIPTION\nReads NVIDIA DCGM, embedded or in a \
          running host engine, and serves its fields as Prometheus metrics on /metrics. /health reports the state.\n.SH FLAGS\nFlags take one or two dashes. Give the value as the next word or after an equals sign. Where a \
-         flag is not given, its environment variable counts. \\-\\-help lists all flags, \\-\\-help \\fIFLAG\\fR shows one, \
+         flag is not given, its environment variable is used. \\-\\-help lists all flags, \\-\\-help \\fIFLAG\\fR shows one, \
          \\-\\-help inherited those of NVIDIA's dcgm\\-exporter that have no effect.\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -41,7 +41,7 @@ pub fn page() -> String {
     page.push_str(
         ".SH SIGNALS\n.TP\nSIGHUP\nReads the configuration file and the counters file again.\n.TP\nSIGUSR1\nReleases the GPUs, for a reset or a driver \
          reload.\n.TP\nSIGUSR2\nUses the GPUs again.\n.TP\nSIGTERM, SIGINT, SIGQUIT\nReleases everything and exits.\n.SH EXIT \
-         STATUS\n0 after a signal to exit, 1 if the exporter could not start or stop as it should. Of \\-\\-check: 0 ok, 1 \
+         STATUS\n0 after a signal to exit, 1 if the exporter could not start or stop as it should, 70 if a bug ended one of its threads. Of \\-\\-check: 0 ok, 1 \
          warnings, 2 failures.\n.SH FILES\n.TP\n/etc/dcgm\\-exporter/default\\-counters.csv\nWhich fields to export: name, \
          type, help.\n.TP\n/etc/dcgm\\-exporter/environment\nVariables of the service, of the prolog and of the epilog.\n",
     );

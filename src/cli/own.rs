@@ -57,8 +57,8 @@ const REPORT: &[Flag] = &[
         help: "Counters file: which fields to export",
         details: "One 'name, type, help' per line; lines that begin with # are comments. Names are those that \
                   --list-fields prints; types are gauge, counter, untyped and label. A row that cannot be used \
-                  is left out with a warning. The file is read again when it changes. With --config-file, rows \
-                  or a file that it names count where this flag is not given.",
+                  is left out with a warning. The file is read again when it changes. A --config-file may have \
+                  the rows, or name a counters file; this flag has precedence.",
         example: "--collectors /etc/dcgm-exporter/hpc.csv",
         apply: |config, value| {
             config.collectors = values::absolute(value)?;
@@ -73,8 +73,8 @@ const REPORT: &[Flag] = &[
         default: "",
         help: "YAML file with settings, in the format of NVIDIA's dcgm-exporter",
         details: "Versions 1 and 2: counters, and collections of fields with an interval of their own. Flags \
-                  and variables have precedence over it. An unknown key is an error with its place. Read again \
-                  when it changes.",
+                  and variables have precedence over it. An unknown key is an error that has its place. The \
+                  file is read again when it changes.",
         example: "--config-file /etc/dcgm-exporter/config.yaml",
         apply: path!(config_file),
         ..FLAG
@@ -86,8 +86,8 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("DEVICES"),
         default: "f",
         help: "GPUs and MIG instances to report: f, g[:LIST], i[:LIST] or g[:LIST]+i[:LIST]",
-        details: "f: the MIG instances of a GPU that has them, else the GPU. g: all GPUs; g:0,2-4: these. i: \
-                  all MIG instances; i:7: these. g:0+i:7: both.",
+        details: "f: the MIG instances of a GPU that has them, else the GPU. g: all GPUs. g:0,2-4: GPUs 0, 2, 3 and \
+                  4. i: all MIG instances. i:7: instance 7. g:0+i:7: GPU 0 and instance 7.",
         example: "--devices g:0,2-4",
         apply: |config, value| {
             config.gpus = devices::parse(value)?;
@@ -138,7 +138,7 @@ const REPORT: &[Flag] = &[
         kind: Kind::Value("NAME"),
         default: "hostname",
         help: "Name of the hostname label: hostname or Hostname",
-        details: "Hostname is the name that dcgm-exporter uses up to 4.8.2.",
+        details: "Hostname is the name in NVIDIA's dcgm-exporter up to 4.8.2.",
         example: "--hostname-label Hostname",
         choices: &["hostname", "Hostname"],
         apply: |config, value| {
@@ -178,7 +178,7 @@ const REPORT: &[Flag] = &[
         long: "replace-blanks-in-model-name",
         short: Some("rbmn"),
         variable: "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME",
-        help: "Write dashes instead of blanks in the label modelName",
+        help: "Write dashes instead of spaces in the label modelName",
         example: "--replace-blanks-in-model-name",
         apply: switch!(replace_blanks_in_model_name),
         ..FLAG
@@ -186,8 +186,8 @@ const REPORT: &[Flag] = &[
     Flag {
         long: "extended-labels",
         variable: "DCGM_EXPORTER_EXTENDED_LABELS",
-        help: "Add the labels that dcgm-exporter has from 4.8.3 on",
-        details: "health_error_severity and health_error_category on DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on \
+        help: "Add the labels that NVIDIA's dcgm-exporter has from 4.8.3 on",
+        details: "These are health_error_severity and health_error_category on DCGM_EXP_GPU_HEALTH_STATUS, cpu_serial on \
                   CPUs.",
         example: "--extended-labels",
         apply: switch!(extended_labels),
@@ -199,7 +199,7 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",
         kind: Kind::Value("TIME"),
         default: "300000",
-        help: "Window of DCGM_EXP_XID_ERRORS_COUNT",
+        help: "Time over which DCGM_EXP_XID_ERRORS_COUNT counts",
         details: "A time with its unit, or a number of milliseconds.",
         example: "--xid-count-window-size 10m",
         apply: |config, value| {
@@ -213,7 +213,7 @@ const REPORT: &[Flag] = &[
         variable: "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
         kind: Kind::Value("TIME"),
         default: "300000",
-        help: "Window of DCGM_EXP_CLOCK_EVENTS_COUNT",
+        help: "Time over which DCGM_EXP_CLOCK_EVENTS_COUNT counts",
         details: "A time with its unit, or a number of milliseconds.",
         example: "--clock-events-count-window-size 10m",
         apply: |config, value| {
@@ -226,7 +226,7 @@ const REPORT: &[Flag] = &[
         long: "disable-exporter-metrics",
         variable: "DCGM_EXPORTER_DISABLE_EXPORTER_METRICS",
         help: "Leave out the exporter's own metrics: dcgm_exporter_* and process_*",
-        details: "Metrics of jobs stay with --job-labels info-only.",
+        details: "With --job-labels info-only the metrics of jobs stay.",
         example: "--disable-exporter-metrics",
         apply: |config, value| {
             config.exporter_metrics = !values::boolean(value)?;
@@ -245,7 +245,7 @@ const COLLECT: &[Flag] = &[
         default: "30000",
         help: "Time between two collections: 30s, 500ms, or a number of milliseconds",
         details: "At least 100ms, at most 24h. With an embedded engine collections follow a regular scraper, \
-                  see --min-collect-interval. A plain number is milliseconds, as in dcgm-exporter.",
+                  see --min-collect-interval. A plain number is milliseconds, as in NVIDIA's dcgm-exporter.",
         example: "--collect-interval 10s",
         apply: |config, value| {
             let interval = values::duration(value)?;
@@ -269,9 +269,9 @@ const COLLECT: &[Flag] = &[
         variable: "DCGM_EXPORTER_MIN_COLLECT_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "5s",
-        help: "Shortest period of a regular scraper that collections follow",
+        help: "Shortest time between two collections that follow a scraper",
         details: "With an embedded engine collections come just before each scrape of a regular scraper, so \
-                  that samples are new. Scrapes that come more often than this change nothing. At least 100ms.",
+                  that samples are new. A scraper that comes more often than this is not followed. At least 100ms.",
         example: "--min-collect-interval 1s",
         apply: |config, value| {
             config.min_collect_interval = values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?;
@@ -307,7 +307,7 @@ const COLLECT: &[Flag] = &[
         default: "/run/dcgm-exporter/pause-profiling",
         help: "While this file exists, profiling fields (DCGM_FI_PROF_*) are not watched",
         details: "For Nsight and other profilers, which need the profiling hardware of GPUs before Hopper for \
-                  themselves. Only root, or the exporter's user, may be able to make it. A job pauses profiling on \
+                  themselves. Only root, or the exporter's user, may be able to create it. A job pauses profiling on \
                   its own GPUs with the line profiling=pause in job.<id> of the job map.",
         example: "--pause-profiling-file /run/dcgm-exporter/pause-profiling",
         apply: path!(pause_profiling),
@@ -348,7 +348,7 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("FILE"),
         default: "",
         help: "TLS, passwords, headers and a rate limit for all addresses",
-        details: "In the format of Prometheus' exporter-toolkit. The file and its certificates are read again \
+        details: "The format is that of Prometheus' exporter-toolkit. The file and its certificates are read again \
                   when they change.",
         example: "--web-config-file /etc/dcgm-exporter/web.yml",
         apply: path!(web_config),
@@ -360,7 +360,7 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "10s",
         help: "Longest time that a client may take to send a request",
-        details: "0 is one hour.",
+        details: "0 means one hour.",
         example: "--web-read-timeout 5s",
         apply: |config, value| {
             config.timeouts.read = values::web_timeout(value)?;
@@ -374,7 +374,7 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "30s",
         help: "Longest time that a client may take to read an answer",
-        details: "0 is one hour.",
+        details: "0 means one hour.",
         example: "--web-write-timeout 1m",
         apply: |config, value| {
             config.timeouts.write = values::web_timeout(value)?;
@@ -388,9 +388,9 @@ const SERVE: &[Flag] = &[
         kind: Kind::Value("WHEN"),
         default: "auto",
         help: "When /metrics answers in the OpenMetrics format: auto, always or never",
-        details: "auto: to clients that ask for it and do not take text/plain of version 0.0.4. always: to \
+        details: "auto: for clients that ask for it and do not accept text/plain of version 0.0.4. always: for \
                   clients that prefer it, as Prometheus does; counters without _total in their name then have \
-                  no known type there. never: to none.",
+                  no known type. never: for no client.",
         example: "--openmetrics always",
         choices: &["auto", "always", "never"],
         apply: |config, value| {
@@ -411,7 +411,7 @@ const SERVE: &[Flag] = &[
         default: "full",
         help: "What the page at / shows to people: full, gpus or off",
         details: "full: GPUs, their jobs and users, problems and what to do. gpus: without names of users and jobs. \
-                  off: links to /metrics and /health alone. /?text is the same page for a terminal, /status.json for \
+                  off: only links to /metrics and /health. /?text is the same page for a terminal, /status.json for \
                   programs.",
         example: "--status-page gpus",
         choices: &["full", "gpus", "off"],
@@ -442,7 +442,7 @@ const SERVE: &[Flag] = &[
         variable: "DCGM_EXPORTER_FILE_SD_ADDRESS",
         kind: Kind::Value("ADDRESS"),
         default: "",
-        help: "HOST:PORT to write into that file, instead of the node's name and port",
+        help: "HOST:PORT for the file in --file-sd-dir, instead of the node's name and port",
         details: "For nodes that others reach under another name.",
         example: "--file-sd-dir /shared/prometheus-targets --file-sd-address gpu-node-1.cluster:9400",
         apply: |config, value| {
@@ -459,7 +459,7 @@ const SERVE: &[Flag] = &[
         long: "health-require-gpus",
         variable: "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS",
         help: "Answer 503 on /health while DCGM has no GPU",
-        details: "Without it, a node that never had a GPU is healthy.",
+        details: "Without it, a node that never had a GPU is reported as healthy.",
         example: "--health-require-gpus",
         apply: switch!(health_requires_gpus),
         ..FLAG
@@ -513,8 +513,8 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_EXPORTER_GPU_BIND_UNBIND_POLL_INTERVAL",
         kind: Kind::Value("TIME"),
         default: "1s",
-        help: "Time between two such looks",
-        details: "At least 100ms. Has an effect with --enable-gpu-bind-unbind-watch only.",
+        help: "Time between two looks of --enable-gpu-bind-unbind-watch",
+        details: "At least 100ms. Has no effect without --enable-gpu-bind-unbind-watch.",
         example: "--enable-gpu-bind-unbind-watch --gpu-bind-unbind-poll-interval 5s",
         apply: |config, value| {
             config.bind_unbind_interval = values::between(value, SHORTEST_INTERVAL, LONGEST_INTERVAL)?;
@@ -547,7 +547,7 @@ const ENGINE: &[Flag] = &[
     Flag {
         long: "enable-dcgm-log",
         variable: "DCGM_EXPORTER_ENABLE_DCGM_LOG",
-        help: "Let an embedded engine log to standard output",
+        help: "Write the log of an embedded engine to standard output",
         example: "--enable-dcgm-log --dcgm-log-level ERROR",
         apply: switch!(dcgm_log),
         ..FLAG
@@ -557,8 +557,8 @@ const ENGINE: &[Flag] = &[
         variable: "DCGM_EXPORTER_DCGM_LOG_LEVEL",
         kind: Kind::Value("LEVEL"),
         default: "NONE",
-        help: "Level of that log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB",
-        details: "Has an effect with --enable-dcgm-log only.",
+        help: "Level of DCGM's log: NONE, FATAL, ERROR, WARN, INFO, DEBUG or VERB",
+        details: "Has no effect without --enable-dcgm-log.",
         example: "--enable-dcgm-log --dcgm-log-level ERROR",
         choices: &DCGM_LOG_LEVELS,
         apply: |config, value| {
@@ -597,8 +597,8 @@ const JOBS: &[Flag] = &[
         long: "job-map-insecure",
         variable: "DCGM_JOB_MAP_INSECURE",
         help: "For test beds: use a job map directory that others can write",
-        details: "Also one that is a link or belongs to another user. Whoever can write there decides what is \
-                  published. Prolog and epilog read the variable, too.",
+        details: "The directory may then also be a link or belong to another user. Whoever can write there decides \
+                  what is published. The prolog and the epilog read the variable, too.",
         example: "--hpc-job-mapping-dir /tmp/jobs --job-map-insecure",
         apply: |config, value| {
             config.job_map_trust = match values::boolean(value)? {
@@ -635,7 +635,7 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_ACCOUNTING",
         default: "true",
         help: "Count what each job of the job map uses of its GPUs",
-        details: "In dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. \
+        details: "The metrics are dcgm_exporter_job_gpu_seconds_total and others, and dcgm_exporter_gpu_idle_seconds. \
                   --job-accounting=false switches it off.",
         example: "--job-accounting=false",
         apply: switch!(job_accounting),
@@ -647,8 +647,8 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DIR"),
         default: "",
         help: "Directory for one JSON file per job, with what it used of its GPUs",
-        details: "Written at every collection while the job runs, and at its end. After a restart the exporter \
-                  continues them. Root and the job's user can read them. Needs --hpc-job-mapping-dir.",
+        details: "A job's file is written at every collection while the job runs, and at its end. After a restart \
+                  the exporter continues the files. Root and the job's user can read them. Needs --hpc-job-mapping-dir.",
         example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: path!(job_summaries),
         check: |config| {
@@ -665,7 +665,7 @@ const JOBS: &[Flag] = &[
         variable: "DCGM_EXPORTER_JOB_SUMMARY_DAYS",
         kind: Kind::Value("DAYS"),
         default: "7",
-        help: "Days after which such a file is removed; 0 is never",
+        help: "Days after which a job's file in --job-summary-dir is removed; 0 is never",
         example: "--job-summary-days 30",
         apply: |config, value| {
             config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
@@ -679,7 +679,7 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("ID"),
         default: "",
         help: "Print what this job used of its GPUs and exit",
-        details: "From its file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
+        details: "Reads the job's file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
         example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());
@@ -690,7 +690,7 @@ const JOBS: &[Flag] = &[
     Flag {
         long: "job-summary-short",
         variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
-        help: "Let --job-summary print one line, for a job's comment",
+        help: "Print the summary of --job-summary in one line, for a job's comment",
         example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: switch!(job_summary_short),
         ..FLAG
@@ -699,7 +699,7 @@ const JOBS: &[Flag] = &[
         long: "container-labels",
         variable: "DCGM_EXPORTER_CONTAINER_LABELS",
         help: "Add the label container, from Docker or Podman",
-        details: "To samples of GPUs and instances that containers have, one sample per container. Needs \
+        details: "A GPU or instance that several containers have is shown once per container. Needs \
                   --container-runtime-socket.",
         example: "--container-labels --container-runtime-socket /run/docker.sock",
         apply: switch!(container_labels),
@@ -742,7 +742,7 @@ const DIAGNOSE: &[Flag] = &[
         long: "check",
         variable: "DCGM_EXPORTER_CHECK",
         help: "Check everything that metrics depend on, print how to fix it, and exit",
-        details: "Library, driver, permissions, GPUs, counters, port, job map and unit, with the settings of \
+        details: "Checks library, driver, permissions, GPUs, counters, port, job map and unit, with the settings of \
                   the installed unit. Exit status: 0 ok, 1 warnings, 2 failures. --check=json prints JSON. \
                   Changes nothing, so it may run beside a serving exporter.",
         example: "--check",
@@ -792,7 +792,7 @@ const DIAGNOSE: &[Flag] = &[
     Flag {
         long: "once",
         variable: "DCGM_EXPORTER_ONCE",
-        help: "Collect, print the page and exit",
+        help: "Collect once, print the page of /metrics and exit",
         details: "For textfile collectors and reports. Exit status: 0, or 1 if there is no page within 30s or \
                   the time given, as in --once=5s. A profiling field takes a second longer. No port is opened.",
         example: "--once",
@@ -811,7 +811,7 @@ const DIAGNOSE: &[Flag] = &[
         kind: Kind::Optional("PATTERN"),
         default: "false",
         help: "Print the names that a counters file may have, and exit",
-        details: "With id, type, unit, entity and whether this libdcgm and these GPUs have the field. PATTERN \
+        details: "Each with its id, type, unit and entity, and whether this libdcgm and these GPUs have it. PATTERN \
                   is a part of the name, or the name with * and ?.",
         example: "--list-fields 'DCGM_FI_DEV_*TEMP*'",
         apply: |config, value| {

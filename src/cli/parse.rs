@@ -221,7 +221,7 @@ fn generate(what: &str) -> Result<String, String> {
         "bash" => Ok(completion::bash()),
         "zsh" => Ok(completion::zsh()),
         "fish" => Ok(completion::fish()),
-        _ => Err(format!("--generate: '{what}' is not known; expected man, bash, zsh or fish")),
+        _ => Err(format!("--generate: '{what}' is not known; expected one of {}", completion::GENERATED.join(", "))),
     }
 }
 
@@ -566,7 +566,7 @@ mod tests {
         for what in ["man", "bash", "zsh", "fish"] {
             assert!(generate(what).unwrap().contains("dcgm-exporter"), "{what}");
         }
-        assert!(generate("csh").unwrap_err().contains("man, bash, zsh or fish"));
+        assert!(generate("csh").unwrap_err().contains("man, bash, zsh, fish"));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl ConfigFile {
             vec![problem_after(before, format!("byte {:#04x} is not UTF-8", bytes[error.valid_up_to()]))]
         })?;
         if let Some(at) = text.find('\0') {
-            return Err(vec![problem_after(&bytes[..at], "a NUL byte; this is no text file".to_owned())]);
+            return Err(vec![problem_after(&bytes[..at], "a NUL byte; this is not a text file".to_owned())]);
         }
         let node = yaml::parse(text).map_err(|problem| vec![problem])?;
         let mut parser = Parser::default();
@@ -454,7 +454,7 @@ impl Parser {
                 at: node.at,
                 what:
                     "what DCGM keeps of a collection has no effect: every collection takes the newest sample, and DCGM \
-                       keeps as many as the windows of XIDs and clock events need"
+                       keeps as many as the counts of XIDs and clock events need"
                         .to_owned(),
             });
         }

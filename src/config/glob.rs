@@ -37,7 +37,7 @@ impl Part {
 impl Pattern {
     /// Errors: what is wrong with it.
     pub fn parse(text: &str) -> Result<Pattern, &'static str> {
-        const ESCAPE: &str = "a \\ stands before the character that it is for";
+        const ESCAPE: &str = "a \\ needs the character that it escapes after it";
         let (mut parts, mut rest) = (Vec::new(), text.chars());
         while let Some(character) = rest.next() {
             match character {
@@ -84,7 +84,7 @@ impl Pattern {
 
 /// The rest of a class, whose bracket was taken.
 fn class(rest: &mut std::str::Chars<'_>) -> Result<Part, &'static str> {
-    const OPEN: &str = "a [ is closed by ], with characters between them, such as [0-9]";
+    const OPEN: &str = "a [ needs a ] after it and characters between them, such as [0-9]";
     let is_negated = rest.as_str().starts_with('^');
     if is_negated {
         rest.next();

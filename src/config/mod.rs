@@ -189,7 +189,7 @@ impl Config {
         (self.interval > self.period()).then_some(self.interval)
     }
 
-    /// A sentence for each interval that is no whole number of collections: the nearest one is taken.
+    /// A sentence for each interval that is not a whole number of collections: the nearest one is taken.
     pub fn uneven_intervals(&self) -> Vec<String> {
         let period = self.period().as_secs_f64().max(1e-3);
         let rest = ("*", self.interval);
@@ -200,7 +200,7 @@ impl Config {
             (sampled.abs_diff(interval) > interval.mul_f64(0.05)).then(|| {
                 let [asked, sampled, period] = [interval, sampled, self.period()].map(humantime::format_duration);
                 format!(
-                    "collection '{name}': its interval {asked} is no whole number of collections, which come every {period}; \
+                    "collection '{name}': its interval {asked} is not a whole number of collections, which come every {period}; \
                      its fields are sampled every {sampled}"
                 )
             })

@@ -71,7 +71,7 @@ struct Head {
 fn head(received: &[u8]) -> Result<Option<Head>, String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(received).map_err(|error| format!("its answer is no HTTP: {error}"))?;
+    let parsed = response.parse(received).map_err(|error| format!("its answer is not HTTP: {error}"))?;
     let httparse::Status::Complete(length) = parsed else { return Ok(None) };
     let header = |name: &str| {
         let of_name = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -81,7 +81,7 @@ fn head(received: &[u8]) -> Result<Option<Head>, String> {
         return Err("it answers HTTP/1.0 in chunks".to_owned());
     }
     let body = header("content-length").map(|length| length.parse::<usize>());
-    let body = body.transpose().map_err(|_| "its answer has a Content-Length that is no number".to_owned())?;
+    let body = body.transpose().map_err(|_| "its answer has a Content-Length that is not a number".to_owned())?;
     Ok(Some(Head { length, status: response.code.unwrap_or(0), body }))
 }
 

@@ -60,7 +60,7 @@ impl Runtime {
         let list = self.ask("/containers/json", MOST_OF_LIST, end)?;
         let mut listed = list_of(&list).map_err(|Malformed(at)| format!("its list is malformed at byte {at}"))?;
         if listed.len() > MOST_CONTAINERS {
-            self.warn(&format!("more than {MOST_CONTAINERS} containers run; the others are on no sample"));
+            self.warn(&format!("more than {MOST_CONTAINERS} containers run; samples do not name the others"));
             listed.truncate(MOST_CONTAINERS);
         }
         let ids: HashSet<&str> = listed.iter().map(|(id, _)| id.as_str()).collect();
@@ -81,7 +81,7 @@ impl Runtime {
             }
             let said = self.ask(&format!("/containers/{id}/json"), MOST_OF_CONTAINER, end);
             let gpus = said.and_then(|said| {
-                gpus_of(&said).map_err(|Malformed(at)| format!("what it says of it is malformed at byte {at}"))
+                gpus_of(&said).map_err(|Malformed(at)| format!("the answer about it is malformed at byte {at}"))
             });
             match gpus {
                 Ok(gpus) if in_all + gpus.len() <= MOST_IN_ALL => {
@@ -99,7 +99,7 @@ impl Runtime {
         if let Some((name, error)) = left_out.first()
             && self.throttle.allows("a container is left out")
         {
-            log::warn!(containers = left_out.len(); "container {name} is on no sample: {error}");
+            log::warn!(containers = left_out.len(); "no sample names container {name}: {error}");
         }
         let with_gpus = listed.into_iter().filter_map(|(id, name)| Some((name, self.known.get(&id)?.clone())));
         Ok(with_gpus.filter(|(_, gpus)| !gpus.is_empty()).collect())

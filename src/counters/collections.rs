@@ -32,7 +32,7 @@ pub fn assign(rows: &mut [Row], config: &Config) -> Result<(), Vec<Problem>> {
             let mut computed = computed.filter(|row| collection.patterns.iter().any(|p| p.matches(&row.name)));
             let why = match computed.next() {
                 Some(row) => format!(
-                    "{} is computed by the exporter, and has no interval of its own; leave the collection out",
+                    "{} is computed by the exporter and cannot have an interval of its own; remove the collection",
                     row.name
                 ),
                 None => {
@@ -40,7 +40,7 @@ pub fn assign(rows: &mut [Row], config: &Config) -> Result<(), Vec<Problem>> {
                 }
             };
             let what = format!(
-                "collection '{}' ({}) has no field of the counters; {why}",
+                "collection '{}' ({}) matches no field of the counters; {why}",
                 collection.name,
                 patterns.join(", ")
             );
@@ -143,7 +143,7 @@ mod tests {
             (
                 &temp,
                 "    - {name: a, interval: 5s, fields: [NOPE*]}\n",
-                "c.yaml:9:7: collection 'a' (NOPE*) has no field",
+                "c.yaml:9:7: collection 'a' (NOPE*) matches no field",
             ),
             (&temp, "    - {name: a, interval: 5s, fields: ['*_COUNT']}\n", "is computed by the exporter"),
             (

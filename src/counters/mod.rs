@@ -224,13 +224,14 @@ impl Counters {
     fn add(&mut self, row: Row) {
         match self.rows.iter().find(|earlier| earlier.name == row.name) {
             Some(earlier) => {
-                let warning = format!("{} is listed again and left out; line {} counts", row.name, earlier.line);
+                let warning =
+                    format!("{} is listed again; this row is left out, line {} is used", row.name, earlier.line);
                 self.warnings.push((row.line, warning));
             }
             None => {
                 match &row.kind {
                     MetricType::Other(kind) => {
-                        let warning = format!("'{kind}' is no metric type; {} is exported as untyped", row.name);
+                        let warning = format!("'{kind}' is not a metric type; {} is exported as untyped", row.name);
                         self.warnings.push((row.line, warning));
                     }
                     kind @ (MetricType::Histogram | MetricType::Summary) => {
@@ -254,7 +255,7 @@ fn row(line: u64, fields: &[String], computed: &[&'static str]) -> Result<Row, S
             "{} fields where there should be three (name, type, help){}",
             fields.len(),
             if fields.len() > 3 {
-                "; a help text with a comma stands in quotes right after the comma: NAME,gauge,\"a, b\""
+                "; put a help text that has a comma in quotes, right after the comma before it: NAME,gauge,\"a, b\""
             } else {
                 ""
             }
@@ -280,7 +281,7 @@ fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {
         MetricType::Label => Ok(()),
         MetricType::Other(kind) => Err(bad_type(field.name, kind)),
         _ if matches!(field.value_type, ValueType::Text | ValueType::Binary) => Err(format!(
-            "{} is a {} field and cannot be a {}: its value is no number. {}",
+            "{} is a {} field and cannot be a {}: its value is not a number. {}",
             field.name,
             if field.value_type == ValueType::Text { "text" } else { "binary" },
             kind.as_str(),

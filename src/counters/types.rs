@@ -64,7 +64,7 @@ pub fn warnings(counters: &Counters) -> Vec<(u64, String)> {
 const CONFLICTS: &[(RangeInclusive<u16>, RangeInclusive<u16>, &str)] = &[(
     310..=310,
     1200..=1219,
-    "on GB200 both lose their values where both are watched (DCGM 4.4.1); leave one of them out there",
+    "on GB200 neither has a value while both are watched (DCGM 4.4.1); use only one of them there",
 )];
 
 /// A warning for each pair of fields that spoil each other, at the line of the row that completes it.

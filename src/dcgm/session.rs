@@ -63,7 +63,7 @@ impl Session {
         let started = match start(&mut params) {
             // A library may not know every module that it is told to deny. It then loads what it likes.
             Err(error) if error.kind == ErrorKind::BadParameter && params.deny_list_count > 0 => {
-                log::info!("libdcgm does not take the list of modules to leave out ({error}); starting without it");
+                log::info!("libdcgm cannot leave out modules ({error}); starting the engine with all of them");
                 params.deny_list_count = 0;
                 start(&mut params)
             }
@@ -183,7 +183,7 @@ impl Session {
             Some(theirs) => {
                 let package = if theirs >= 4 { "datacenter-gpu-manager-4-core" } else { "datacenter-gpu-manager" };
                 Some(format!(
-                    "libdcgm {version} ({path}) cannot read from this host engine, which is DCGM {}: install                      libdcgm.so.{theirs} (package {package}), or give its path with --libdcgm",
+                    "libdcgm {version} ({path}) cannot read from this host engine, which is DCGM {}: install libdcgm.so.{theirs} (package {package}), or give its path with --libdcgm",
                     self.engine_version()
                 ))
             }
@@ -192,7 +192,7 @@ impl Session {
                 asked.is_err_and(|error| error.kind == ErrorKind::VersionMismatch).then(|| {
                     format!(
                         "libdcgm {version} ({path}) cannot read from this host engine, which is of another major \
-                         version and does not say which: install the libdcgm that belongs to the engine, or give its \
+                         version, but does not report it: install the libdcgm that belongs to the engine, or give its \
                          path with --libdcgm"
                     )
                 })

@@ -21,6 +21,22 @@ pub enum EntityGroup {
     ConnectX = 9,
 }
 
+impl EntityGroup {
+    /// The word for one of its entities.
+    pub fn name(self) -> &'static str {
+        match self {
+            EntityGroup::Gpu => "GPU",
+            EntityGroup::Switch => "NVSwitch",
+            EntityGroup::Instance => "GPU instance",
+            EntityGroup::ComputeInstance => "compute instance",
+            EntityGroup::Link => "link",
+            EntityGroup::Cpu => "CPU",
+            EntityGroup::Core => "core",
+            EntityGroup::ConnectX => "ConnectX",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId {
     pub group: EntityGroup,

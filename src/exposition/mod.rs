@@ -167,7 +167,7 @@ impl Exposition {
             (
                 "dcgm_exporter_job_gpu_busy_seconds_total",
                 "counter",
-                "Seconds for which a job's GPU or instance was busy: its utilisation, summed up over time",
+                "Seconds for which a job's GPU or instance was busy: its utilization, summed over time",
                 |account| match account.busy.seconds > 0.0 || account.energy_millijoules.is_some() {
                     true => Number::Double(account.busy.sum),
                     false => Number::Blank,
@@ -176,13 +176,13 @@ impl Exposition {
             (
                 "dcgm_exporter_job_energy_joules_total",
                 "counter",
-                "Energy that a job's GPU used; jobs that share a GPU have equal parts of it",
+                "Energy in joules that a job's GPU used; jobs that share a GPU have equal parts of it",
                 |account| account.energy_millijoules.map_or(Number::Blank, |used| Number::Double(used / 1e3)),
             ),
             (
                 "dcgm_exporter_job_memory_used_max_bytes",
                 "gauge",
-                "Most memory that was in use on a job's GPU or instance",
+                "Largest amount of memory in bytes that was in use on a job's GPU or instance",
                 |account| account.memory_max.map_or(Number::Blank, |used| Number::Int(used.saturating_mul(1 << 20))),
             ),
         ];
@@ -197,7 +197,8 @@ impl Exposition {
                 }
             }
         }
-        let help = "For how long an allocated GPU or instance has not been used; 0 where it is in use or not allocated";
+        let help =
+            "Seconds for which an allocated GPU or instance has not been used; 0 while it is in use or not allocated";
         let mut family = Family::new("dcgm_exporter_gpu_idle_seconds", "gauge", help);
         for (labels, key) in &gpus {
             if let Some(seconds) = accounts.idle_seconds(*key, now) {
@@ -216,18 +217,22 @@ impl Exposition {
             let is_allocated = !jobs.jobs_of(&gpu.names).is_empty();
             allocated.sample(&mut out, &gpu.identity, [], END, Number::Int(is_allocated.into()));
         }
-        let mut held = gauge("dcgm_exporter_gpu_job", "A job that has a GPU or instance; always 1");
+        let mut held = gauge("dcgm_exporter_gpu_job", "Which job has a GPU or instance; always 1");
         for gpu in &gpus {
             for job in jobs.jobs_of(&gpu.names) {
                 held.sample(&mut out, &gpu.identity, [(JOB, job)], END, Number::Int(1));
             }
         }
-        let mut info = gauge("dcgm_exporter_job_info", "What the job map knows of a job; always 1");
+        let mut info =
+            gauge("dcgm_exporter_job_info", "User, account and partition of a job, from the job map; always 1");
         for (job, facts) in jobs.facts() {
             let facts = facts.labels.iter().map(|(name, value)| (*name, value.as_str()));
             info.sample(&mut out, "{", std::iter::once((JOB, job)).chain(facts), END, Number::Int(1));
         }
-        let mut start = gauge("dcgm_exporter_job_start_time_seconds", "When a job's prolog ran here, since 1970");
+        let mut start = gauge(
+            "dcgm_exporter_job_start_time_seconds",
+            "Time when a job's prolog ran on this node, in seconds since 1970",
+        );
         for (job, facts) in jobs.facts() {
             if let Some(seconds) = facts.start_time {
                 start.sample(&mut out, "{", [(JOB, job)], END, Number::Double(seconds));
@@ -295,7 +300,7 @@ impl Exposition {
     /// Appends `dcgm_exporter_xid_events_total`: one sample for each GPU and instance, and for each GPU behind instances, with
     /// `counts` by entity; then those of entities that have gone, with their last known identity.
     pub fn render_xid_events(&self, counts: &[Option<u64>], gone: &[(&Entity, u64)], out: &mut String) {
-        let help = "XID errors of a GPU or instance since the exporter started, whatever their codes";
+        let help = "XID errors of all codes on a GPU or instance since the exporter started";
         let mut family = Family::new("dcgm_exporter_xid_events_total", "counter", help);
         let number = |count: u64| Number::Int(i64::try_from(count).unwrap_or(i64::MAX));
         let gpus = self.kinds.iter().filter(|kind| matches!(kind.kind, Kind::Gpu | Kind::WholeGpu));
@@ -323,7 +328,8 @@ impl Exposition {
     /// Appends `dcgm_exporter_profiling_paused`: one sample for each GPU and instance that has profiling fields, `paused`
     /// being by entity.
     pub fn render_paused(&self, paused: &[Option<bool>], out: &mut String) {
-        let help = "1 while the profiling fields of a GPU or instance are not watched, for another profiler's sake";
+        let help =
+            "1 while the profiling fields of a GPU or instance are not watched, so that another profiler can run";
         let mut family = Family::new("dcgm_exporter_profiling_paused", "gauge", help);
         for index in self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone()) {
             if let Some(Some(paused)) = paused.get(index) {

@@ -188,7 +188,8 @@ impl Inventory {
                 kept.push(entity);
             } else {
                 let (kind, id) = (entity.kind.name(), entity.id.id);
-                warnings.push(format!("{kind} with entity id {id} has the labels of another one and is left out"));
+                warnings
+                    .push(format!("{kind} with entity id {id} has the same labels as another one, and is left out"));
             }
         }
         self.entities = kept;

@@ -285,7 +285,11 @@ impl Collector {
         // From the last: a watch that is split moves those behind it.
         for at in unread.into_iter().rev() {
             let Watched { kind, watch, .. } = &self.watches[at];
-            log::warn!("a group of {} ({}) cannot be read; reading it in halves", watch.entities().len(), kind.name());
+            log::warn!(
+                "the values of {} entities ({}) cannot be read in one call; reading them in halves",
+                watch.entities().len(),
+                kind.name()
+            );
             self.split(at, &mut outcome)?;
         }
         if !self.sources.is_empty() {
@@ -572,7 +576,7 @@ impl Collector {
         outcome.series_left_out = memory.left_out();
         if outcome.series_left_out > self.left_out {
             outcome.problems.push(format!(
-                "{} series of computed metrics are not counted: there are {} already, of many jobs or kinds of event",
+                "{} series of computed metrics are not counted, because there are {} already",
                 outcome.series_left_out - self.left_out,
                 super::tally::MOST_SERIES
             ));

@@ -90,51 +90,67 @@ impl Report {
         sink.metric("dcgm_exporter_engine_info", "gauge", "The DCGM engine in use; always 1");
         let engine = [("mode", self.engine_mode), ("address", &self.engine_address), ("version", &self.engine_version)];
         sink.sample(&engine, one);
-        sink.metric("dcgm_exporter_state", "gauge", "State of the exporter: 1 for the one it is in");
+        sink.metric("dcgm_exporter_state", "gauge", "1 for the state that the exporter is in, 0 for the others");
         for state in self.states {
             sink.sample(&[("state", state)], Number::Int(i64::from(*state == self.state)));
         }
         sink.metric(
             "dcgm_exporter_last_collect_timestamp_seconds",
             "gauge",
-            "Time stamp of the newest sample on this page",
+            "Time of the newest sample on this page in seconds since 1970",
         );
         sink.sample(&[], Number::Double(self.collect_time));
-        sink.metric("dcgm_exporter_last_collect_duration_seconds", "gauge", "How long the last collection took");
+        sink.metric(
+            "dcgm_exporter_last_collect_duration_seconds",
+            "gauge",
+            "Duration of the last collection in seconds",
+        );
         sink.sample(&[], Number::Double(self.collect_duration.as_secs_f64()));
-        sink.metric("dcgm_exporter_collections_total", "counter", "Collections since the start");
+        sink.metric("dcgm_exporter_collections_total", "counter", "Collections since the exporter started");
         sink.sample(&[], int(self.collections));
-        sink.metric("dcgm_exporter_errors_total", "counter", "Calls to DCGM that failed, by what they were for");
+        sink.metric("dcgm_exporter_errors_total", "counter", "Calls to DCGM that failed, by purpose");
         for (kind, count) in ERROR_KINDS.into_iter().zip(self.errors) {
             sink.sample(&[("kind", kind)], int(count));
         }
-        sink.metric("dcgm_exporter_reconnects_total", "counter", "Times the engine was lost and found again");
+        sink.metric(
+            "dcgm_exporter_reconnects_total",
+            "counter",
+            "Times the exporter connected again after it had lost the engine",
+        );
         sink.sample(&[], int(self.reconnects));
         sink.metric(
             "dcgm_exporter_engine_restarts_total",
             "counter",
-            "Times the engine was started again or another one was taken, by reason",
+            "Times the engine was started again or exchanged for another one, by reason",
         );
         for (reason, count) in &self.restarts {
             sink.sample(&[("reason", reason)], int(*count));
         }
-        sink.metric("dcgm_exporter_reloads_total", "counter", "Times the counters file was read again, by outcome");
+        sink.metric(
+            "dcgm_exporter_reloads_total",
+            "counter",
+            "Times the counters or configuration file was read again, by outcome",
+        );
         for (outcome, count) in ["taken", "refused"].into_iter().zip(self.reloads) {
             sink.sample(&[("outcome", outcome)], int(count));
         }
         sink.metric(
             "dcgm_exporter_profiling_rewatches_total",
             "counter",
-            "Times silent profiling fields were watched anew",
+            "Times profiling fields without new samples were watched again",
         );
         sink.sample(&[], int(self.profiling_rewatches));
         if !self.entities.is_empty() {
-            sink.metric("dcgm_exporter_entities", "gauge", "Entities on this page, by kind; instances count as GPUs");
+            sink.metric(
+                "dcgm_exporter_entities",
+                "gauge",
+                "Entities on this page, by kind; MIG instances count as GPUs",
+            );
             for (kind, count) in &self.entities {
                 sink.sample(&[("kind", kind.name())], int(*count as u64));
             }
         }
-        sink.metric("dcgm_exporter_counters", "gauge", "Rows of the counters file in use");
+        sink.metric("dcgm_exporter_counters", "gauge", "Rows of the counters file that are in use");
         sink.sample(&[], int(self.counters as u64));
         sink.metric(
             "dcgm_exporter_counters_skipped",
@@ -147,13 +163,13 @@ impl Report {
             sink.metric(
                 "dcgm_exporter_job_map_errors_total",
                 "counter",
-                "Job map files and lines that could not be used, each when it appeared",
+                "Files and lines of the job map that could not be used, each when it appeared",
             );
             sink.sample(&[], int(errors));
             sink.metric(
                 "dcgm_exporter_job_map_problems",
                 "gauge",
-                "Job map files and lines that cannot be used now; dcgm-exporter --check names them",
+                "Files and lines of the job map that cannot be used now; dcgm-exporter --check names them",
             );
             sink.sample(&[], int(self.job_map_problems as u64));
         }
@@ -171,7 +187,11 @@ impl Report {
             );
             sink.sample(&[], int(self.samples_left_out as u64));
         }
-        sink.metric("dcgm_exporter_scrapes_total", "counter", "Answers to /metrics before this page");
+        sink.metric(
+            "dcgm_exporter_scrapes_total",
+            "counter",
+            "Answers to /metrics from the start of the exporter to this page",
+        );
         sink.sample(&[], int(self.scrapes));
         sink.metric(
             "dcgm_exporter_http_restarts_total",
@@ -182,7 +202,7 @@ impl Report {
         sink.metric(
             "dcgm_exporter_own_cpu_seconds_total",
             "counter",
-            "Processor time of the exporter's own threads, without libdcgm's",
+            "CPU time of the exporter's own threads in seconds, without libdcgm's",
         );
         let works = [("serving", process::serving_cpu_seconds()), ("watching", process::this_threads_cpu_seconds())];
         for (work, seconds) in works {
@@ -200,7 +220,7 @@ impl Report {
         sink.metric(
             "dcgm_exporter_source_duration_seconds",
             "gauge",
-            "How long a source of computed metrics took in the last collection",
+            "Time that a source of computed metrics took in the last collection, in seconds",
         );
         for source in &self.sources {
             sink.sample(&[("source", source.name)], Number::Double(source.took.as_secs_f64()));
@@ -231,15 +251,20 @@ fn put_process(sink: &mut dyn Sink) {
     put(
         "process_cpu_seconds_total",
         "counter",
-        "Processor time used, user and system",
+        "Total user and system CPU time spent in seconds",
         Number::Double(usage.cpu_seconds),
     );
-    put("process_resident_memory_bytes", "gauge", "Resident memory", int(usage.resident_bytes));
-    put("process_virtual_memory_bytes", "gauge", "Virtual memory", int(usage.virtual_bytes));
-    put("process_start_time_seconds", "gauge", "Start of the process since 1970", Number::Double(usage.start_time));
-    put("process_threads", "gauge", "Threads, those of libdcgm included", int(usage.threads));
-    put("process_open_fds", "gauge", "Open file descriptors", int(usage.open_files));
-    put("process_max_fds", "gauge", "Most file descriptors that may be open", int(usage.max_files));
+    put("process_resident_memory_bytes", "gauge", "Resident memory size in bytes", int(usage.resident_bytes));
+    put("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes", int(usage.virtual_bytes));
+    put(
+        "process_start_time_seconds",
+        "gauge",
+        "Start time of the process since unix epoch in seconds",
+        Number::Double(usage.start_time),
+    );
+    put("process_threads", "gauge", "Number of threads, including those of libdcgm", int(usage.threads));
+    put("process_open_fds", "gauge", "Number of open file descriptors", int(usage.open_files));
+    put("process_max_fds", "gauge", "Maximum number of open file descriptors", int(usage.max_files));
 }
 
 fn int(number: u64) -> Number {

@@ -228,10 +228,10 @@ impl Freshness {
             let is_silent = asked && *has_answered && !answers;
             if is_frozen && !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
                 judgement.stale[index] = true;
-                judgement.blame(entity.id, "its values have stopped moving");
+                judgement.blame(entity.id, "its values are no longer updated");
             } else if is_frozen {
                 table.blank(index);
-                judgement.fail(index, entity.kind, entity.id, "its values have stopped moving");
+                judgement.fail(index, entity.kind, entity.id, "its values are no longer updated");
             } else if is_silent {
                 judgement.fail(index, entity.kind, entity.id, "none of its fields has a value");
             } else {
@@ -272,7 +272,7 @@ impl Freshness {
                 stamp.rewatched = true;
                 judgement.rewatch = true;
             }
-            judgement.blame(entity.id, &format!("profiling field {field} is silent"));
+            judgement.blame(entity.id, &format!("profiling field {field} has no new samples"));
         }
     }
 
@@ -305,20 +305,7 @@ impl Judgement {
     }
 
     fn blame(&mut self, entity: EntityId, why: &str) {
-        self.reasons.push(format!("{} {}: {why}", name(entity.group), entity.id));
-    }
-}
-
-fn name(group: EntityGroup) -> &'static str {
-    match group {
-        EntityGroup::Gpu => "GPU",
-        EntityGroup::Switch => "NVSwitch",
-        EntityGroup::Instance => "GPU instance",
-        EntityGroup::ComputeInstance => "compute instance",
-        EntityGroup::Link => "link",
-        EntityGroup::Cpu => "CPU",
-        EntityGroup::Core => "core",
-        EntityGroup::ConnectX => "ConnectX",
+        self.reasons.push(format!("{} {}: {why}", entity.group.name(), entity.id));
     }
 }
 

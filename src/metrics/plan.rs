@@ -128,7 +128,7 @@ impl Plan {
                         plan.add_computed(row, metric);
                         Ok(())
                     }
-                    None => Err("no source gives it".to_owned()),
+                    None => Err("this exporter does not compute it".to_owned()),
                 },
             };
             if let Err(reason) = drawn {

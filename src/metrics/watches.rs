@@ -108,7 +108,7 @@ impl<'a> Watcher<'a> {
         let mut lost = 0;
         let group = Group::numbered(self.session, entities, numbering, |entity, error| {
             lost += 1;
-            log::warn!("{:?} {} cannot be watched: {error}", entity.group, entity.id);
+            log::warn!("{} {} cannot be watched: {error}", entity.group.name(), entity.id);
         });
         let group = match group {
             Ok(group) => Rc::new(group),

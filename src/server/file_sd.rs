@@ -32,14 +32,17 @@ impl Registration {
         let node = system::node_name();
         let Some(target) = given.map(str::to_owned).or_else(|| target(&node, sockets)) else {
             log::warn!(
-                fix = "give --file-sd-address HOST:PORT, or an --address that is not of this node alone";
-                "--file-sd-dir: no file is written, because other nodes reach none of the addresses that are served"
+                fix = "give --file-sd-address HOST:PORT, or an --address that other nodes can reach";
+                "--file-sd-dir: no file is written, because other nodes can reach none of the addresses that are served"
             );
             return None;
         };
         let Some(name) = file_name(&node) else {
             let node = node.escape_debug();
-            log::warn!("--file-sd-dir: no file is written, because the node's name '{node}' is no file name");
+            log::warn!(
+                fix = "give the node a name of letters, digits and dashes: hostnamectl hostname NAME";
+                "--file-sd-dir: no file is written, because the node's name '{node}' cannot be a file name"
+            );
             return None;
         };
         let registration = Registration { path: directory.join(name), text: text(&target, has_tls) };
@@ -47,12 +50,12 @@ impl Registration {
         let written = in_time(move || replace(&path, &text));
         let file = registration.path.display().to_string();
         match written {
-            Ok(()) => log::info!(file = file, target = target; "registered for Prometheus' file_sd"),
+            Ok(()) => log::info!(file = file, target = target; "wrote the file for Prometheus' file_sd"),
             Err(error) => {
                 log::warn!(
                     file = file, error = error.to_string(),
                     fix = "let the exporter's user write to the directory; under systemd also: ReadWritePaths=DIR";
-                    "--file-sd-dir: the file cannot be written; Prometheus is not told of this exporter"
+                    "--file-sd-dir: the file cannot be written, so Prometheus does not find this exporter"
                 );
                 // Late is not never.
                 return (error.kind() == io::ErrorKind::TimedOut).then_some(registration);

@@ -177,7 +177,7 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"))
         }
         Ok(_) if is_served(path)? => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves there")),
         Ok(_) => std::fs::remove_file(path),

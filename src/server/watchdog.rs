@@ -36,7 +36,7 @@ impl Watchdog {
         self.due = now + self.pause;
         if !watcher_is_alive && !std::mem::replace(&mut self.has_complained, true) {
             log::error!(
-                "the page's thread makes no progress, and no DCGM call is under way; systemd will restart the service"
+                "the collecting thread makes no progress, and no DCGM call is under way; systemd will restart the service"
             );
         }
         watcher_is_alive

@@ -385,7 +385,7 @@ impl Parser<'_> {
                     format!("the password of '{}' is not a bcrypt hash; make one with htpasswd -nBC 10 ''", key.name);
                 self.reader.problem(value.at, what);
             } else if key.name.contains(':') {
-                self.warn(key.at, format!("'{}' cannot log in: a user's name has no colon", key.name));
+                self.warn(key.at, format!("'{}' cannot log in: a user's name must not have a colon", key.name));
             } else {
                 users.insert(key.name.clone(), hash.to_owned());
             }

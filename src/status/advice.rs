@@ -3,15 +3,16 @@
 pub const LOST: &str = "see dmesg | grep -i xid; it may need a reset or a reboot";
 const RESET: &str = "drain the node, then: systemctl kill --signal=SIGUSR1 dcgm-exporter; nvidia-smi --gpu-reset -i \
                      <pci_bus_id>; systemctl kill --signal=SIGUSR2 dcgm-exporter";
-const REBOOT: &str = "drain and reboot the node; if it comes back: reseat or replace the GPU";
+const REBOOT: &str = "drain and reboot the node; if the error comes back, reseat or replace the GPU";
 const REPLACE: &str = "drain the node and open a case with the vendor, with nvidia-bug-report.sh";
 pub const HOT: &str = "look at fans, air flow or coolant; see nvidia-smi -q -d TEMPERATURE,PERFORMANCE";
 pub const POWER_BRAKE: &str = "look at the power supplies and power cables of the node";
 pub const ROW_REMAP_FAILED: &str = REPLACE;
 pub const ROW_REMAP_PENDING: &str = RESET;
-pub const LINK_DOWN: &str = "drain the node; see nvidia-smi nvlink -s; a link that is down stays so until a reset";
-pub const ANY: &str = "dcgm-exporter --check on this node names causes; see also journalctl -u dcgm-exporter";
-pub const JOB_MAP: &str = "see DCGM_JOB_MAP_GRES in the prolog, if gres.conf does not count as nvidia-smi";
+pub const LINK_DOWN: &str = "drain the node; see nvidia-smi nvlink -s; a link that is down stays down until a reset";
+pub const ANY: &str = "run dcgm-exporter --check on this node; see also journalctl -u dcgm-exporter";
+pub const JOB_MAP: &str = "if gres.conf lists GPUs in another order than nvidia-smi, set DCGM_JOB_MAP_GRES in \
+                            /etc/dcgm-exporter/environment";
 
 /// What NVIDIA's catalogue advises at once for a code; `None` for codes that only inform.
 pub fn of_xid(code: i64) -> Option<&'static str> {
@@ -41,7 +42,7 @@ pub fn of_xid(code: i64) -> Option<&'static str> {
         | 96..=105
         | 126..=135
         | 139 => Some(
-            "the program is to blame first: start the job again; look at the GPU if the code comes back with other jobs",
+            "most often the program is the cause: start the job again; look at the GPU if other jobs get the code, too",
         ),
         _ => Some("see dmesg | grep -i -e nvrm -e xid, and NVIDIA's catalogue of XIDs for this code"),
     }

@@ -138,7 +138,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = openat(&self.opened, name, flags, Mode::empty()).map_err(|error| match error {
             Errno::LOOP => "it is a link".to_owned(),
-            Errno::NOENT => "there is none".to_owned(),
+            Errno::NOENT => "no such file".to_owned(),
             error => error.to_string(),
         })?;
         let stat = fstat(&opened).map_err(|error| error.to_string())?;
@@ -265,7 +265,7 @@ mod tests {
         written.records[0].account.ended = Some(1);
         store.write(&written).unwrap();
         assert_eq!(store.unfinished(&mut Vec::new()), []);
-        assert_eq!(store.read("18"), Err("there is none".to_owned()));
+        assert_eq!(store.read("18"), Err("no such file".to_owned()));
         std::fs::remove_dir_all(&path).unwrap();
     }
 

@@ -21,7 +21,7 @@ pub enum Switch {
 /// Looks at a file, in at most four calls of the system, none of which waits.
 pub fn look(path: &Path) -> Switch {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Switch::Refused(format!("{} is no path of a file", path.display()));
+        return Switch::Refused(format!("{} is not the path of a file", path.display()));
     };
     let shown = directory.display();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -30,7 +30,9 @@ pub fn look(path: &Path) -> Switch {
         Ok(opened) => opened,
         Err(Errno::NOENT) => return Switch::Off,
         Err(Errno::NOTDIR | Errno::LOOP) => {
-            return Switch::Refused(format!("{shown} is a link or no directory; make it a directory of root's"));
+            return Switch::Refused(format!(
+                "{shown} is a link or not a directory; make it a directory that belongs to root"
+            ));
         }
         Err(error) => return Switch::Refused(format!("{shown} cannot be looked at: {error}")),
     };
@@ -53,7 +55,7 @@ pub fn look(path: &Path) -> Switch {
 fn fault(stat: &Stat, what: &str, expected: FileType) -> Option<String> {
     let mode = stat.st_mode & 0o7777;
     match FileType::from_raw_mode(stat.st_mode) {
-        found if found != expected => Some(format!("is no {what}")),
+        found if found != expected => Some(format!("is not a {what}")),
         _ if !is_roots_or_own(stat) => Some(format!("belongs to user {}", stat.st_uid)),
         _ if mode & 0o022 != 0 => Some(format!("has mode {mode:04o}, so others can write there")),
         _ => None,
@@ -98,14 +100,14 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         for target in ["/etc/passwd", "/nowhere"] {
             symlink(target, &path).unwrap();
-            refused("is no regular file");
+            refused("is not a regular file");
             std::fs::remove_file(&path).unwrap();
         }
         std::fs::create_dir(&path).unwrap();
-        refused("is no regular file");
+        refused("is not a regular file");
         std::fs::remove_dir(&path).unwrap();
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
-        refused("is no regular file");
+        refused("is not a regular file");
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "").unwrap();
         let link = directory.with_extension("link");

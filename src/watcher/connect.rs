@@ -22,7 +22,8 @@ impl Watcher {
         let begun = match self.engines.next(Instant::now()) {
             Next::AwaitReturn(address) => {
                 self.set_engine("remote", address.to_string());
-                let text = "the host engine is gone; if it does not return within 5 s, an embedded one takes its place";
+                let text =
+                    "the host engine is gone; if it does not return within 5 s, the exporter starts its own engine";
                 Err(Error::new("dcgmConnect_v2", abi::CONNECTION_NOT_VALID, text.to_owned()))
             }
             Next::Remote(address) => {

@@ -26,7 +26,7 @@ impl LostEntities {
     pub fn reasons(&self) -> impl Iterator<Item = String> {
         self.lost.iter().map(|entity| {
             let kind = if entity.gpu_instance.is_some() { "GPU instance" } else { "GPU" };
-            format!("{kind} {} ({}) is gone", entity.id.id, entity.uuid)
+            format!("{kind} {} ({}) is lost", entity.id.id, entity.uuid)
         })
     }
 }
@@ -70,7 +70,7 @@ mod tests {
         assert!(lost(&entities).is_empty());
         entities.update(&inventory(vec![gpu(0, "GPU-b")]));
         assert_eq!(lost(&entities), ["GPU-a"], "its number now means another");
-        assert_eq!(entities.reasons().next().unwrap(), "GPU 0 (GPU-a) is gone");
+        assert_eq!(entities.reasons().next().unwrap(), "GPU 0 (GPU-a) is lost");
         entities.update(&inventory(vec![]));
         assert_eq!(lost(&entities), ["GPU-b", "GPU-a"]);
         entities.update(&inventory(vec![gpu(1, "GPU-a"), gpu(0, "GPU-b")]));

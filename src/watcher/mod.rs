@@ -304,7 +304,7 @@ impl Watcher {
             {
                 let ActiveWatches { collector, inventory, .. } = watches;
                 if let Err(error) = collector.take_in_last_events(inventory, &mut self.memory, microseconds()) {
-                    log::debug!("the last events could not be read: {error}");
+                    log::debug!("the last XID errors and clock events could not be read: {error}");
                 }
             }
             self.back_off.session_lasted(run.started.elapsed());
@@ -481,7 +481,7 @@ impl Watcher {
             Err(error) if error.is_connection_lost() => Err(self.lost(Some(ErrorKind::Watch), &error)),
             Err(error) => {
                 self.report.count_error(ErrorKind::Watch);
-                log::warn!("some watches keep their interval: {error}");
+                log::warn!("DCGM still samples some fields at the old interval: {error}");
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -1,4 +1,6 @@
 //! The watcher's sentences in the log. Each takes plain values; what happened is decided elsewhere.
+//!
+//! Those that begin with a capital letter are NVIDIA's, word by word, because administrators search for them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,9 +19,12 @@ use crate::system::logging::Throttle;
 
 pub fn job_map(directory: &Path) {
     let shown = directory.display().to_string();
-    log::info!(directory = shown; "HPC job mapping is enabled");
+    log::info!(directory = shown; "using the job map");
     if !directory.is_dir() {
-        log::error!(directory = shown; "HPC job mapping directory not found; waiting for it");
+        log::error!(
+            directory = shown, fix = "create it: systemd-tmpfiles --create dcgm-exporter.conf";
+            "the job map directory does not exist; no sample has a job until it does"
+        );
     }
 }
 
@@ -58,13 +63,17 @@ pub fn stranger(address: &Address, owner: &Stranger) {
 pub fn refused(address: &Address, error: &Error) {
     log::warn!(
         error = error.to_string();
-        "{address} accepts connections but is not a usable DCGM host engine; using an embedded one"
+        "{address} accepts connections but is not a usable DCGM host engine; using an embedded engine"
     );
 }
 
 pub fn unreachable(address: &str, error: &Error) {
     match address {
-        "" => log::error!(error = error.to_string(); "Failed to start the embedded DCGM engine; trying again"),
+        "" => log::error!(
+            error = error.to_string(),
+            hint = "run dcgm-exporter --check on this node; see also nvidia-smi and dmesg";
+            "the embedded DCGM engine does not start; trying again"
+        ),
         address => log::error!(
             address = address,
             error = error.to_string(),
@@ -108,10 +117,10 @@ pub fn not_reloaded(error: &str, config: &Config) {
     }
     let file = config.counters_file().display().to_string();
     match &config.config_file {
-        None => log::error!(file = file; "the counters file cannot be used; the rows that were read before stay"),
+        None => log::error!(file = file; "the counters file cannot be used; the old rows stay in force"),
         Some(settings) => log::error!(
             file = settings.display().to_string();
-            "the configuration cannot be used; the settings and the rows that were read before stay"
+            "the configuration file cannot be used; the old settings and rows stay in force"
         ),
     }
 }
@@ -148,7 +157,7 @@ pub fn inventory(inventory: &Inventory, counts: &[(Kind, usize)], hostname: &str
         log::warn!("{warning}");
     }
     let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{}={count}", kind.name())).collect();
-    log::info!(entities = counts.join(","), hostname = hostname; "looked around");
+    log::info!(entities = counts.join(","), hostname = hostname; "entities found");
 }
 
 /// Profiling makes way for another profiler.
@@ -161,13 +170,13 @@ pub fn profiling_paused(gpus: &[u32], reason: &Reason, file: Option<&Path>) {
         }
         Reason::Job(job) => {
             log::info!(
-                "profiling fields are not watched on {gpus} until job {job} ends: its job.{job} has profiling=pause"
+                "profiling fields are not watched on {gpus} until job {job} ends: its file job.{job} has the line profiling=pause"
             );
         }
         Reason::JobElsewhere(job) => log::info!(
-            hint = "a GPU that does not tell its generation counts as older than Hopper";
-            "profiling fields are not watched on {gpus} until job {job} ends, which is on another GPU and has \
-             profiling=pause: before Hopper all GPUs of a node have one profiling lock"
+            hint = "a GPU whose generation cannot be read counts as older than Hopper";
+            "profiling fields are not watched on {gpus} until job {job} ends: its file has the line profiling=pause, and \
+             before Hopper a job that profiles on one GPU needs the profiling hardware of all"
         ),
         // The engine's reason is logged by itself.
         Reason::Refused => {}
@@ -194,9 +203,10 @@ pub fn gpus(gpus: &[u32]) -> String {
 /// A name in the job map that no reported GPU or instance has.
 pub fn unmatched(name: &str) {
     log::warn!(
-        gpu = name;
-        "the HPC job map names a GPU that is not reported, so no sample gets the job's label; a GPU that is divided into MIG \
-         instances needs names such as 0.7 or MIG-...; see also DCGM_JOB_MAP_GRES in the prolog"
+        gpu = name,
+        hint = "name a MIG instance as 0.7 or MIG-...; if gres.conf lists GPUs in another order than nvidia-smi, set \
+                DCGM_JOB_MAP_GRES in /etc/dcgm-exporter/environment";
+        "the job map names a GPU that is not reported, so no sample has that job"
     );
 }
 
@@ -204,7 +214,7 @@ pub fn unmatched(name: &str) {
 pub fn compute_instances(fields: &[u16], plan: &Plan) {
     if !fields.is_empty() {
         let names: Vec<&str> = fields.iter().flat_map(|field| plan.names_of(*field)).collect();
-        log::info!("{} of MIG instances: the values of their compute instances are shown", names.join(", "));
+        log::info!("MIG instances have no value of {}; those of their compute instances are shown", names.join(", "));
     }
 }
 

@@ -31,7 +31,7 @@ impl Watcher {
         let Collector { table, computed, .. } = &mut watches.collector;
         let left_out = watches.exposition.render(table, computed, &mut self.text);
         if left_out > 0 && self.throttle.allows("samples left out") {
-            log::warn!(samples = left_out; "the page is too long with all jobs of the job map; further copies are left out");
+            log::warn!(samples = left_out; "with all jobs of the job map the page would be too long; each sample is shown for one job only");
         }
         self.report.samples_left_out = left_out;
         if self.config.exporter_metrics {
@@ -136,7 +136,7 @@ impl Watcher {
         // What is sampled from now on belongs to the jobs that are read now.
         let now = microseconds();
         let scan = jobs::scan(directory, self.config.job_map_trust);
-        log::debug!("the HPC job map has been read: {}", scan.map.summary());
+        log::debug!("the job map has been read: {}", scan.map.summary());
         let before = std::mem::take(&mut self.job_map_problems);
         // A file stays as it is while others come and go; it is counted and told when that begins.
         let new: Vec<&String> = scan.problems.iter().filter(|problem| !before.told.contains(*problem)).collect();
@@ -145,7 +145,7 @@ impl Watcher {
         self.report.job_map_problems = scan.errors();
         for problem in new {
             if self.throttle.allows(problem) {
-                log::warn!(error = problem; "part of the HPC job map cannot be used");
+                log::warn!(error = problem; "part of the job map cannot be used");
             }
         }
         self.report.job_ids_left_out = Some(scan.map.left_out());

@@ -204,7 +204,7 @@ impl fmt::Display for Phase {
                 write!(f, "{}", FirstOf(reasons))
             }
             Phase::WaitingForGpus { had_some: false } => f.write_str(": no GPU is found; looking again"),
-            Phase::WaitingForGpus { had_some: true } => f.write_str(": all GPUs are gone; looking again"),
+            Phase::WaitingForGpus { had_some: true } => f.write_str(": all GPUs are lost; looking again"),
             Phase::Restarting { reason, .. } => write!(f, ": {reason}"),
             Phase::Releasing => f.write_str(": the GPUs are being released"),
             Phase::Released => f.write_str(": the GPUs were released by SIGUSR1; send SIGUSR2 to go on"),
@@ -356,7 +356,7 @@ mod tests {
             (running(&["GPU 1: x"], false), true, "degraded: GPU 1: x"),
             (running(&["GPU 0: x"], true), false, "degraded: no GPU answers; GPU 0: x"),
             (Phase::WaitingForGpus { had_some: false }, true, "waiting_for_gpus: no GPU is found; looking again"),
-            (Phase::WaitingForGpus { had_some: true }, false, "waiting_for_gpus: all GPUs are gone; looking again"),
+            (Phase::WaitingForGpus { had_some: true }, false, "waiting_for_gpus: all GPUs are lost; looking again"),
             (Phase::Lost { why: "gone".into() }, false, "lost: gone"),
             (Phase::Connecting { why: Some("refused".into()) }, false, "connecting: refused"),
         ] {

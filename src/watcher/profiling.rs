@@ -67,7 +67,7 @@ impl Watcher {
         if let Switch::Refused(why) = &found
             && self.throttle.allows(why)
         {
-            log::warn!(error = why; "profiling is not paused by hand");
+            log::warn!(error = why; "the file that pauses profiling is ignored");
         }
         let before = std::mem::replace(&mut self.pause_requests.file, found);
         (before == Switch::On) != (self.pause_requests.file == Switch::On)
@@ -177,7 +177,7 @@ impl Watcher {
                 Reason::ByHand => "by hand".to_owned(),
                 Reason::Job(job) | Reason::JobElsewhere(job) if shows_jobs => format!("for job {job}"),
                 Reason::Job(_) | Reason::JobElsewhere(_) => "for a job".to_owned(),
-                Reason::Refused => "the engine refuses to go on".to_owned(),
+                Reason::Refused => "the engine refuses to watch profiling fields again".to_owned(),
             };
             format!("paused on {} ({why})", notices::gpus(&gpus))
         });

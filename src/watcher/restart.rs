@@ -52,9 +52,11 @@ impl RestartReason {
 impl fmt::Display for RestartReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RestartReason::Modules => "the counters file needs other modules of the engine",
-            RestartReason::HostEngine => "the node's host engine answers; leaving the embedded one for it",
-            RestartReason::ClockStep => "the clock was set; the engine would sample nothing until it has caught up",
+            RestartReason::Modules => "the counters file needs other modules of the engine; starting the engine again",
+            RestartReason::HostEngine => "the node's host engine answers; switching to it",
+            RestartReason::ClockStep => {
+                "the clock was set, and DCGM may sample nothing until it has caught up; starting the engine again"
+            }
             RestartReason::GpusSilent => "no GPU has answered for a while; starting the engine again",
             RestartReason::GpusAppeared => {
                 "the driver has GPUs that the engine does not see; starting the engine again"

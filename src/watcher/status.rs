@@ -81,11 +81,11 @@ impl Watcher {
             self.counters.errors.iter().map(|(line, what)| (format!("line {line}"), what.clone())).collect();
         for entity in self.lost.entities() {
             let what = if entity.gpu_instance.is_some() { "GPU instance" } else { "GPU" };
-            let what = format!("{what} {} ({}) is gone", entity.id.id, entity.uuid);
+            let what = format!("{what} {} ({}) is lost", entity.id.id, entity.uuid);
             snapshot.problems.push(problem(what, advice::LOST));
         }
         for name in &self.unmatched {
-            let what = format!("the job map names a GPU '{name}', which is not here or not reported");
+            let what = format!("the job map names a GPU '{name}' that is not reported");
             snapshot.problems.push(problem(what, advice::JOB_MAP));
         }
         let Some((run, collected)) = run.and_then(|run| Some((run, self.collected?))) else { return snapshot };

@@ -6,6 +6,7 @@ mod any_page;
 #[allow(dead_code)]
 #[path = "../it/common.rs"]
 mod common;
+mod completion;
 mod containers;
 mod dashboards;
 mod job_rules;

@@ -252,7 +252,7 @@ fn profiling_that_is_paused() {
         Checked::run(command.arg("-f").arg(scratch.write("counters.csv", counters)))
     };
     let asked = checked("DCGM_FI_PROF_GR_ENGINE_ACTIVE, gauge, e\n");
-    asked.says("profiling", "warn", "paused by hand on all GPUs");
+    asked.says("profiling", "warn", "paused on all GPUs, because");
     asked.says("profiling", "ok", "until these jobs end: 17");
     assert!(!asked.report.to_string().contains("these jobs end: 17, "), "{:#}", asked.report);
     checked(GPU_TEMP).says("profiling", "ok", "not used");
@@ -377,8 +377,9 @@ fn the_port_and_the_exporter_behind_it() {
     checked.says("running exporter", "ok", "running");
     node["faults"]["frozen"] = json!([{ "entity": "GPU", "id": 1 }]);
     scratch.write("scenario.json", node.to_string());
-    exporter.until("it is degraded", |exporter| exporter.get("/health").body.contains("stopped moving").then_some(()));
-    ask(&scratch, exporter.port).says("running exporter", "warn", "its values have stopped moving");
+    exporter
+        .until("it is degraded", |exporter| exporter.get("/health").body.contains("no longer updated").then_some(()));
+    ask(&scratch, exporter.port).says("running exporter", "warn", "its values are no longer updated");
     node["faults"]["frozen"] = [0, 1, 2].map(|id| json!({ "entity": "GPU", "id": id })).to_vec().into();
     scratch.write("scenario.json", node.to_string());
     exporter.until("no GPU answers", |exporter| (exporter.get("/health").status == 503).then_some(()));
@@ -396,7 +397,7 @@ fn a_job_map_that_is_missing_open_to_all_or_full_of_rubbish() {
     let scratch = Scratch::new();
     let jobs = scratch.path("jobs");
     let ask = |path: &Path| Checked::run(check(&scratch, &node()).arg("--hpc-job-mapping-dir").arg(path));
-    ask(&jobs).says("job map", "warn", "No such file");
+    ask(&jobs).says("job map", "warn", "does not exist");
     ask(&scratch.write("file", "")).says("job map", "fail", "is not a directory");
     std::fs::create_dir(&jobs).unwrap();
     std::fs::write(jobs.join("0"), "17\n18\n").unwrap();
@@ -649,7 +650,7 @@ fn tls_files_that_end_soon_and_job_files_that_others_read() {
     mode(&jobs.join("0"), 0o666);
     mode(&key, 0o600);
     let checked = ask();
-    checked.says("job map permissions", "warn", "others than root can write in");
+    checked.says("job map permissions", "warn", "users other than root can write in");
     checked.says("TLS files", "ok", "has mode 0600");
     mode(&jobs.join("0"), 0o644);
     ask().says("job map permissions", "ok", "has mode 0755");

@@ -205,7 +205,7 @@ fn a_runtime_that_hangs_or_lies_costs_the_label_alone() {
     for (play, why) in [
         (Play::Silence, "it does not answer in time"),
         (Play::Endless("HTTP/1.0 200 OK\r\n\r\n[ "), "its answer has more than 8388608 bytes"),
-        (Play::Endless("x"), "its answer is no HTTP"),
+        (Play::Endless("x"), "its answer is not HTTP"),
         (Play::Bytes(LIST), "its list is malformed at byte"),
         (Play::Bytes("HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n[]"), "before its answer was complete"),
         (Play::Bytes("HTTP/1.0 500 Internal Server Error\r\n\r\n"), "with status 500"),
@@ -257,7 +257,7 @@ fn one_container_that_cannot_be_looked_at() {
     let mut exporter = Exporter::start(node.exporter(GPU_TEMP).args(runtime.flags()));
     exporter.page_with("one is labelled", |page| labels(page) == pairs(&[("GPU-0", "train"), ("GPU-1", "")]));
     let log = exporter.log();
-    assert!(log.contains("container broken is on no sample: what it says of it is malformed at byte"), "{log}");
+    assert!(log.contains("no sample names container broken: the answer about it is malformed at byte"), "{log}");
 }
 
 /// A node has at most 32 GPUs of 7 instances, and a page no more than 16 containers on each.
@@ -282,7 +282,7 @@ fn a_runtime_that_lies_about_how_much_there_is_costs_little_memory() {
     assert_eq!(labels(&page), pairs(&[("GPU-0", "train")]));
     assert!(exporter.resident_kib() < 32 * 1024, "{} KiB", exporter.resident_kib());
     let log = exporter.log();
-    assert_eq!(log.matches(" is on no sample: the containers before it have up to 4096 GPUs").count(), 1, "{log}");
+    assert_eq!(log.matches(": the containers before it have up to 4096 GPUs").count(), 1, "{log}");
     assert_eq!(runtime.asked("/containers/b599/json"), 1, "it is not asked for at every look");
     *runtime.play.lock().unwrap() = Play::Containers(vec![late]).into();
     exporter.page_with("there is room now", |page| labels(page) == pairs(&[("GPU-0", "late")]));

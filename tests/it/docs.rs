@@ -140,6 +140,31 @@ fn the_readme_is_in_the_order_in_which_it_is_needed() {
     assert!(before <= 150, "{before} lines before Settings");
 }
 
+/// Each row of the README's table of settings: a flag stands in one row, beside its own variable.
+#[test]
+fn the_readme_has_each_setting_once_with_its_variable() {
+    let text = read("README.md");
+    let settings = text.split("## Settings").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = settings.lines().filter(|line| line.starts_with("| `-")).map(|line| line.split(" | ").collect());
+    let rows: Vec<Vec<&str>> = rows.collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    let mut seen = BTreeSet::new();
+    for row in rows {
+        let named: Vec<&flag::Flag> = spans(row[0])
+            .iter()
+            .map(|span| {
+                let name = span.trim_start_matches('-');
+                flag::all().find(|flag| flag.is_called(name)).unwrap_or_else(|| panic!("{span}"))
+            })
+            .collect();
+        let variables: BTreeSet<String> = named.iter().map(|flag| flag.variable.to_owned()).collect();
+        assert_eq!(BTreeSet::from_iter(spans(row[1])), variables, "{}", row[0]);
+        for variable in variables {
+            assert!(seen.insert(variable.clone()), "{variable} has two rows");
+        }
+    }
+}
+
 /// As GitHub makes the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase().replace(' ', "-");

@@ -139,7 +139,7 @@ fn slicing_a_gpu_while_running() {
     let page = exporter.page_with("the other is", |page| page.contains("7g.141gb"));
     assert!(series(&page, "DCGM_FI_DEV_GPU_TEMP") == 2 && !page.contains("1g.18gb"), "{page}");
     // Links that come up are found by the same look.
-    assert!(exporter.log().matches("looked around").count() == 3, "{}", exporter.log());
+    assert!(exporter.log().matches("entities found").count() == 3, "{}", exporter.log());
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_library_that_does_not_know_a_module() {
     plan["unknown_module"] = 10.into();
     let mut exporter = start(&scratch, &plan, GPU_TEMP, &[]);
     assert!(exporter.page().contains("DCGM_FI_DEV_GPU_TEMP{"));
-    assert!(exporter.log().contains("starting without it"), "{}", exporter.log());
+    assert!(exporter.log().contains("libdcgm cannot leave out modules"), "{}", exporter.log());
 }
 
 #[test]
@@ -333,6 +333,6 @@ fn an_instance_without_a_value_shows_that_of_its_only_compute_instance() {
     let used = |page: &str, id: u32| value(page, &["DCGM_FI_DEV_FB_USED{", &format!("GPU_I_ID=\"{id}\"")]);
     let page = exporter.page_with("both have a value", |page| used(page, 7).is_some() && used(page, 8).is_some());
     assert_eq!([7, 8, 9].map(|id| used(&page, id)), [Some(100.0), Some(201.0), None], "{page}");
-    let said = "DCGM_FI_DEV_FB_USED of MIG instances: the values of their compute instances are shown";
+    let said = "MIG instances have no value of DCGM_FI_DEV_FB_USED; those of their compute instances are shown";
     assert_eq!(exporter.log().matches(said).count(), 1, "{}", exporter.log());
 }

@@ -22,7 +22,8 @@ fn name() -> String {
 }
 
 fn registered(scratch: &Scratch, exporter: &mut Exporter) -> serde_json::Value {
-    exporter.until("it is registered", |exporter| exporter.log().contains("registered for Prometheus").then_some(()));
+    exporter
+        .until("it is registered", |exporter| exporter.log().contains("wrote the file for Prometheus").then_some(()));
     assert_eq!(files(scratch), [name()], "and nothing is left beside it");
     serde_json::from_str(&std::fs::read_to_string(scratch.path("sd").join(name())).unwrap()).unwrap()
 }
@@ -68,7 +69,7 @@ fn the_address_is_one_that_others_reach() {
     exporter.stop();
     // The standard flags of tests serve on loopback.
     let mut exporter = start(&scratch, &[]);
-    exporter.until("it says so", |exporter| exporter.log().contains("other nodes reach none").then_some(()));
+    exporter.until("it says so", |exporter| exporter.log().contains("other nodes can reach none").then_some(()));
     assert!(files(&scratch).is_empty());
 }
 

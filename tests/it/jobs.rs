@@ -144,7 +144,7 @@ fn without_inotify_the_job_map_is_read_only_when_it_changes() {
         .page_with("it has collected for two seconds", |page| value(page, "dcgm_exporter_collections_total") >= 20);
     // Once at the start, and once more where the first look finds what came between.
     let log = exporter.log();
-    let readings = log.matches("the HPC job map has been read").count();
+    let readings = log.matches("the job map has been read").count();
     assert!((1..=2).contains(&readings), "read {readings} times, {page}");
     assert_eq!(log.matches("inotify is not available").count(), 2, "once for each directory:\n{log}");
     assert!(log.contains("sysctl fs.inotify.max_user_instances="), "{log}");
@@ -482,5 +482,5 @@ fn a_job_map_full_of_old_jobs_does_not_fill_the_memory() {
         page.len(),
         exporter.resident_kib()
     );
-    assert!(exporter.log().contains("the page is too long with all jobs"), "{}", exporter.log());
+    assert!(exporter.log().contains("with all jobs of the job map the page would be too long"), "{}", exporter.log());
 }

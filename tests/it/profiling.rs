@@ -132,7 +132,8 @@ fn a_job_pauses_its_gpu_and_no_other() {
         is_well(&mut exporter, &page);
     }
     let log = exporter.log();
-    let sentence = "profiling fields are not watched on GPU 1 until job 17 ends: its job.17 has profiling=pause";
+    let sentence = "profiling fields are not watched on GPU 1 until job 17 ends: its file job.17 has the line \
+                    profiling=pause";
     assert_eq!(log.matches(sentence).count(), 2, "{log}");
     assert_eq!(log.matches("profiling fields are watched again on GPU 1").count(), 2, "{log}");
     assert_eq!(exporter.stop().0.code(), Some(0));
@@ -204,7 +205,7 @@ fn before_hopper_a_job_pauses_all_gpus() {
     assert_eq!(states(&page), [0.0, 0.0], "{page}");
     let log = exporter.log();
     assert!(
-        log.contains("profiling fields are not watched on GPU 0 until job 17 ends, which is on another GPU"),
+        log.contains("profiling fields are not watched on GPU 0 until job 17 ends: its file has the line profiling=pause, and before Hopper"),
         "{log}"
     );
 }
@@ -425,11 +426,11 @@ fn what_is_no_file_of_roots_pauses_nothing() {
     let chmod = |path: &PathBuf, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     let mut refuses = |what: &str, count: usize| {
         exporter.until(what, |exporter| {
-            (exporter.log().matches("profiling is not paused by hand").count() == count).then_some(())
+            (exporter.log().matches("the file that pauses profiling is ignored").count() == count).then_some(())
         });
         let page = after_collections(&mut exporter, 15);
         assert_eq!((states(&page), active(&page)), (vec![0.0], vec!["0".to_owned()]), "{what}: {page}");
-        assert_eq!(exporter.log().matches("profiling is not paused by hand").count(), count, "said once");
+        assert_eq!(exporter.log().matches("the file that pauses profiling is ignored").count(), count, "said once");
     };
     std::fs::create_dir(&file).unwrap();
     refuses("a directory", 1);

@@ -39,7 +39,11 @@ fn a_call_that_hangs_and_returns() {
     scratch.write("scenario.json", plan.to_string());
     exporter.page_with("the page is fresh", |page| page.contains("} 55\n"));
     health_with(&mut exporter, "all is well", |health| health.status == 200);
-    assert!(exporter.log().contains("state: stale") && exporter.log().contains("fresh again"), "{}", exporter.log());
+    assert!(
+        exporter.log().contains("state: stale") && exporter.log().contains("state: /metrics has new samples again"),
+        "{}",
+        exporter.log()
+    );
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn a_gpu_that_falls_off_the_bus() {
     plan["faults"] = json!({});
     let gpu = plan["system"]["gpus"].as_array_mut().unwrap().pop().unwrap();
     scratch.write("scenario.json", plan.to_string());
-    let health = health_with(&mut exporter, "it is gone", |health| health.body.contains("GPU 1 (GPU-1) is gone"));
+    let health = health_with(&mut exporter, "it is gone", |health| health.body.contains("GPU 1 (GPU-1) is lost"));
     assert_eq!(health.status, 200);
     assert!(lost(&exporter.page()), "its last known identity stays");
     plan["system"]["gpus"].as_array_mut().unwrap().push(gpu);
@@ -178,7 +182,7 @@ fn values_that_stop_moving_are_not_shown() {
             "{page}"
         );
     }
-    assert!(exporter.get("/health").body.contains("GPU 1: its values have stopped moving"));
+    assert!(exporter.get("/health").body.contains("GPU 1: its values are no longer updated"));
     plan["faults"] = json!({});
     scratch.write("scenario.json", plan.to_string());
     exporter.page_with("it moves again", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));

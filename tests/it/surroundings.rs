@@ -68,7 +68,7 @@ fn an_engine_of_another_line() {
         let said = log.lines().filter(|line| line.contains("level=ERROR") || line.contains("level=WARN"));
         let said: Vec<&str> = said.filter(|line| !line.contains("state: connecting")).collect();
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(!log.contains("GPUs are gone") && !log.contains("profiling"), "{log}");
+        assert!(!log.contains("GPUs are lost") && !log.contains("profiling"), "{log}");
 
         // With auto an embedded engine takes its place.
         let mut command = node.exporter(GPU_TEMP);

@@ -137,7 +137,7 @@ fn a_switch_whose_values_stand_still_keeps_them_and_is_marked() {
     assert!(stale.len() == 1 && stale[0].contains("nvswitch=\"nvswitch1\"") && stale[0].ends_with("} 1"), "{stale:?}");
     assert_eq!(lines(&page, TEMPERATURE).len(), 2, "its last value stays");
     let health = exporter.get("/health");
-    assert!(health.status == 200 && health.body.contains("NVSwitch 1: its values have stopped moving"), "{health:?}");
+    assert!(health.status == 200 && health.body.contains("NVSwitch 1: its values are no longer updated"), "{health:?}");
     plan["faults"]["frozen"] = json!([]);
     scratch.write("scenario.json", plan.to_string());
     exporter.page_with("it goes on", |page| !page.contains("dcgm_exporter_entity_stale"));

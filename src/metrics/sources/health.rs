@@ -59,7 +59,7 @@ pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
     }
     let gpus: Vec<EntityId> = reported.into_iter().map(|(_, gpu)| EntityId::new(EntityGroup::Gpu, gpu)).collect();
     let group = Rc::new(Group::new(setup.session, &gpus, |entity, error| {
-        log::warn!("GPU {} has no health checks: {error}", entity.id);
+        log::warn!("DCGM's health checks are not available for GPU {}: {error}", entity.id);
     })?);
     let interval = setup.interval.max(SHORTEST);
     Ok(Some(Box::new(HealthChecks {
