@@ -264,6 +264,40 @@ fn a_summary_is_written_while_the_job_runs_and_finished_at_its_end() {
     assert!(!success && text.contains("there is none"), "{text}");
 }
 
+/// The next collection is an hour away, and the epilog reads the summary at once.
+#[test]
+fn a_summary_that_is_finished_has_the_xid_errors_of_the_job() {
+    let mut node = Node::new(plan());
+    std::fs::create_dir_all(node.scratch.path("jobs")).unwrap();
+    let mut command = node.exporter(&format!("{GPU_TEMP}DCGM_EXP_XID_ERRORS_TOTAL, counter, t\n"));
+    command.args(["-c", "1h"]).arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
+    let mut exporter = Exporter::start(command.arg("--job-summary-dir").arg(node.scratch.path("summaries")));
+    exporter.page_with("it runs", |page| collections(page) == 2.0);
+    jobs(&node, "0", "17\n");
+    exporter.until("it is written", |_| (state(&node, "17") == "running").then_some(()));
+    // An error is stamped when it is fetched, at whole seconds.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    node.plan["events"] = json!([events("GPU", 0, 230, 31, 1, 1)]);
+    node.play();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    jobs(&node, "0", "18\n");
+    let ended = exporter.until("it is finished", |_| summary(&node, "17").filter(|found| found["state"] == "ended"));
+    assert_eq!(ended["gpus"][0]["xids"], json!({ "31": 1 }), "{ended}");
+    assert_eq!(summary(&node, "18").unwrap()["gpus"][0]["xids"], json!({}));
+    let page = exporter.page();
+    assert_eq!(collections(&page), 2.0);
+    // A metric has the samples of its collection, each once.
+    let series = page
+        .lines()
+        .filter(|line| line.starts_with("DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"0\"") && line.contains("xid=\"31\""));
+    assert_eq!(series.count(), 1, "{page}");
+    // Read again with the rest of the hour, it is still one.
+    jobs(&node, "0", "19\n");
+    exporter.until("the next one is over", |_| (state(&node, "18") == "ended").then_some(()));
+    assert_eq!(summary(&node, "17").unwrap()["gpus"][0]["xids"], json!({ "31": 1 }));
+    assert_eq!(summary(&node, "18").unwrap()["gpus"][0]["xids"], json!({}));
+}
+
 /// As a TaskEpilog does, while the job runs; nobody else can.
 #[test]
 fn the_jobs_own_user_can_read_its_summary() {
