@@ -298,6 +298,34 @@ fn a_summary_that_is_finished_has_the_xid_errors_of_the_job() {
     assert_eq!(summary(&node, "18").unwrap()["gpus"][0]["xids"], json!({}));
 }
 
+/// GPUs are released, or no engine can be had: jobs come and go all the same.
+#[test]
+fn a_summary_is_finished_without_a_session() {
+    let node = Node::new(plan());
+    jobs(&node, "0", "17\n");
+    jobs(&node, "1", "18\n");
+    let mut exporter = start_with_summaries(&node);
+    exporter.until("they are written", |_| {
+        (state(&node, "17") == "running" && state(&node, "18") == "running").then_some(())
+    });
+    exporter.signal(Signal::USR1);
+    exporter.page_with("it has released the GPUs", |page| is_in_state(page, "released"));
+    jobs(&node, "0", "");
+    exporter.until("it is finished", |_| (state(&node, "17") == "ended").then_some(()));
+    assert_eq!(state(&node, "18"), "running");
+    exporter.stop();
+    // The next exporter finds no engine.
+    let hostname = summary(&node, "18").unwrap()["hostname"].clone();
+    let mut command = node.exporter(GPU_TEMP);
+    command.arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
+    command.arg("--job-summary-dir").arg(node.scratch.path("summaries"));
+    let nowhere = format!("unix://{}", node.scratch.path("nowhere.sock").display());
+    let mut exporter = Exporter::start(command.args(["-r", &nowhere]));
+    jobs(&node, "1", "");
+    exporter.until("it is finished", |_| (state(&node, "18") == "ended").then_some(()));
+    assert_eq!(summary(&node, "18").unwrap()["hostname"], hostname);
+}
+
 /// As a TaskEpilog does, while the job runs; nobody else can.
 #[test]
 fn the_jobs_own_user_can_read_its_summary() {
