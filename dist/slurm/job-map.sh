@@ -369,7 +369,7 @@ fact() {
                 whole_characters "$2"
                 set -- "$1" "$whole"
             fi
-            printf '%s=%s\n' "$1" "$2"
+            printf '%s=%s\n' "$1" "$2" || are_whole=no
             ;;
     esac
 }
@@ -405,7 +405,9 @@ pauses() {
     [ "$asked" = yes ]
 }
 
+# facts: what is known of the job. Returns 1 if a line of it could not be written.
 facts() {
+    are_whole=yes
     fact user "${SLURM_JOB_USER:-}"
     fact uid "${SLURM_JOB_UID:-}"
     fact account "${SLURM_JOB_ACCOUNT:-}"
@@ -417,6 +419,7 @@ facts() {
     fact job_name "${SLURM_JOB_NAME:-}"
     fact start_time "$(date +%s)"
     ! pauses || fact profiling pause
+    [ "$are_whole" = yes ]
 }
 
 # Writes everything aside first and puts it in place at once: what cannot be written whole changes nothing.
