@@ -93,6 +93,15 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the path still leads here: the directory may have been moved or removed, and another one made.
+    pub fn is_in_place(&self) -> bool {
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        let opened = fstat(&self.opened);
+        named
+            .and_then(|named| Ok((named, opened?)))
+            .is_ok_and(|(named, opened)| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino))
+    }
+
     /// Writes a job's file: aside, and then in its place.
     pub fn write(&self, summary: &Summary) -> std::io::Result<()> {
         let name = file_name(&summary.job);

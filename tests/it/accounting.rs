@@ -414,15 +414,55 @@ fn a_job_that_nobody_saw_end_is_finished_at_the_next_start() {
     exporter.until("it is finished", |_| (state(&node, "17") == "ended").then_some(()));
 }
 
+/// Metrics are not to end with a directory of summaries.
 #[test]
-fn a_directory_that_cannot_be_used_is_told_at_the_start() {
+fn a_directory_that_cannot_be_used_costs_the_summaries_alone() {
     let node = Node::new(plan());
-    std::fs::create_dir_all(node.scratch.path("jobs")).unwrap();
-    std::fs::create_dir_all(node.scratch.path("summaries")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(node.scratch.path("summaries"), mode).unwrap();
-    let mut command = node.exporter(GPU_TEMP);
-    command.arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
-    let (status, log) = refused(command.arg("--job-summary-dir").arg(node.scratch.path("summaries")));
-    assert!(!status.success() && log.contains("has mode 0777, others can write there, and is refused"), "{log}");
+    jobs(&node, "0", "17\n");
+    let directory = node.scratch.path("summaries");
+    std::fs::create_dir_all(&directory).unwrap();
+    let chmod =
+        |mode| std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    chmod(0o775);
+    let mut exporter = start_with_summaries(&node);
+    exporter.page_with("it runs", |page| seconds(page, "17") > 0.5);
+    assert_eq!(state(&node, "17"), "");
+    let log = exporter.log();
+    let told = "has mode 0775, others can write there, and is refused; chmod go-w";
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+    jobs(&node, "0", "");
+    let page = exporter.page_with("it is over", |page| !page.contains("dcgm_exporter_gpu_job{"));
+    let held = seconds(&page, "17");
+    jobs(&node, "1", "18\n");
+    exporter.page_with("the next one is there", |page| page.contains("hpc_job=\"18\""));
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    // What could not be written is not lost.
+    chmod(0o755);
+    exporter.until("both are written", |_| {
+        (state(&node, "17") == "ended" && state(&node, "18") == "running").then_some(())
+    });
+    assert!((summary(&node, "17").unwrap()["gpus"][0]["held_seconds"].as_f64().unwrap() - held).abs() < 0.1);
+    // While it runs, too.
+    chmod(0o777);
+    exporter.until("it is told", |exporter| exporter.log().contains("has mode 0777").then_some(()));
+}
+
+#[test]
+fn summaries_do_not_follow_a_directory_that_was_moved() {
+    let node = Node::new(plan());
+    jobs(&node, "0", "17\n");
+    let mut exporter = start_with_summaries(&node);
+    exporter.until("it is written", |_| (state(&node, "17") == "running").then_some(()));
+    let [path, old] = ["summaries", "summaries.old"].map(|name| node.scratch.path(name));
+    std::fs::rename(&path, &old).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    exporter.until("it is written again", |_| (state(&node, "17") == "running").then_some(()));
+    let left = std::fs::read(old.join("17.json")).unwrap();
+    jobs(&node, "0", "");
+    exporter.until("it is finished", |_| (state(&node, "17") == "ended").then_some(()));
+    assert_eq!(std::fs::read(old.join("17.json")).unwrap(), left);
+    // It makes one where there is none.
+    std::fs::remove_dir_all(&path).unwrap();
+    jobs(&node, "0", "18\n");
+    exporter.until("the next one is written", |_| (state(&node, "18") == "running").then_some(()));
 }
