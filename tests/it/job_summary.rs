@@ -243,6 +243,24 @@ fn a_place_that_others_can_change_is_refused() {
     }
 }
 
+/// A place that is made for root, and not below /var/log: there Debian's Slurm has a directory of its own, and Ubuntu's
+/// rsyslog makes /var/log its group's.
+#[test]
+fn the_place_that_is_suggested_is_made_for_it() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist");
+    let text = |file: &str| std::fs::read_to_string(dist.join(file)).unwrap();
+    let settings = text("systemd/environment");
+    let file = settings.lines().find_map(|line| line.strip_prefix("#DCGM_JOB_SUMMARY_TO=")).unwrap();
+    let (directory, _) = file.rsplit_once('/').unwrap();
+    assert!(!directory.starts_with("/var/log"), "{directory}");
+    let made = format!("d {directory} 0755 root root -");
+    assert!(text("tmpfiles/dcgm-exporter.conf").lines().any(|line| line == made), "{made}");
+    assert!(text("slurm/README.md").contains(&format!("a path, `{file}`")), "{file}");
+    for script in ["uninstall.sh", "package/dcgm-exporter.spec", "package/deb/postrm"] {
+        assert!(text(script).contains(directory), "{script} leaves {directory}");
+    }
+}
+
 #[test]
 fn half_a_line_is_ended_first() {
     let site = Site::new();
