@@ -93,8 +93,10 @@ finished() {
     while :; do
         if ! ask --job-summary-short || [ -z "$text" ]; then
             why=${text:-"$program did not answer"}
-            case $why in
-                *"no summary of job $id in "*': there is none') why='' ;;
+            is_there=yes
+            if [ -d "$summaries" ] && [ ! -e "$summaries/$id.json" ] && [ ! -L "$summaries/$id.json" ]; then is_there=no; fi
+            case $is_there,$why in
+                no,*"no summary of job $id in "*) why='' ;;
             esac
             return 1
         fi
