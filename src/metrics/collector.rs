@@ -321,9 +321,6 @@ impl Collector {
         for source in self.sources.iter_mut().filter(|it| it.reads_between_collections() || it.is_of_events()) {
             outcome.note(source.collect(&mut context, &mut no_samples))?;
         }
-        if !failed.is_empty() {
-            self.events.read_now();
-        }
         Ok(())
     }
 
