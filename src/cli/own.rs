@@ -648,8 +648,7 @@ const JOBS: &[Flag] = &[
         default: "",
         help: "Directory for one JSON file per job, with what it used of its GPUs",
         details: "Written at every collection while the job runs, and at its end. After a restart the exporter \
-                  continues them. Root and the job's user can read them. A directory that others can write is refused, \
-                  with a warning, until it is closed. Needs --hpc-job-mapping-dir.",
+                  continues them. Root and the job's user can read them. Needs --hpc-job-mapping-dir.",
         example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: path!(job_summaries),
         check: |config| {

@@ -283,7 +283,9 @@ fn a_summary_that_is_finished_has_the_xid_errors_of_the_job() {
     jobs(&node, "0", "18\n");
     let ended = exporter.until("it is finished", |_| summary(&node, "17").filter(|found| found["state"] == "ended"));
     assert_eq!(ended["gpus"][0]["xids"], json!({ "31": 1 }), "{ended}");
-    assert_eq!(summary(&node, "18").unwrap()["gpus"][0]["xids"], json!({}));
+    // Files are written one after the other.
+    let next = exporter.until("the next one is written", |_| summary(&node, "18"));
+    assert_eq!(next["gpus"][0]["xids"], json!({}));
     let page = exporter.page();
     assert_eq!(collections(&page), 2.0);
     // A metric has the samples of its collection, each once.
@@ -294,6 +296,10 @@ fn a_summary_that_is_finished_has_the_xid_errors_of_the_job() {
     // Read again with the rest of the hour, it is still one.
     jobs(&node, "0", "19\n");
     exporter.until("the next one is over", |_| (state(&node, "18") == "ended").then_some(()));
+    node.scratch.write("counters.csv", "DCGM_EXP_XID_ERRORS_TOTAL, counter, t\n");
+    let page = exporter.page_with("it has collected again", |page| temperatures(page) == 0 && page.contains("_TOTAL{"));
+    let total = |job: &str| value(&page, &["DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"0\"", "xid=\"31\"", job]);
+    assert_eq!((total("hpc_job=\"17\""), total("hpc_job=\"18\"")), (Some(1.0), None), "{page}");
     assert_eq!(summary(&node, "17").unwrap()["gpus"][0]["xids"], json!({ "31": 1 }));
     assert_eq!(summary(&node, "18").unwrap()["gpus"][0]["xids"], json!({}));
 }
