@@ -78,19 +78,10 @@ impl Store {
     pub fn check_owner(&self) -> Result<(), String> {
         let shown = self.path.display();
         let stat = fstat(&self.opened).map_err(|error| format!("{shown}: {error}"))?;
-        if !files::is_roots_or_own(&stat) {
-            return Err(format!(
-                "--job-summary-dir {shown} belongs to user {} and is refused; chown root it",
-                stat.st_uid
-            ));
+        match files::refusal(&stat, "go-w") {
+            Some((found, fix)) => Err(format!("--job-summary-dir {shown} {found}; {fix} {shown}")),
+            None => Ok(()),
         }
-        if stat.st_mode & 0o022 != 0 {
-            let mode = stat.st_mode & 0o7777;
-            return Err(format!(
-                "--job-summary-dir {shown} has mode {mode:04o}, others can write there, and is refused; chmod go-w it"
-            ));
-        }
-        Ok(())
     }
 
     /// Whether the path still leads here: the directory may have been moved or removed, and another one made.
