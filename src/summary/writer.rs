@@ -90,12 +90,14 @@ impl Writer {
 struct Place {
     path: PathBuf,
     store: Option<Store>,
+    /// Why it could not be used when that was last looked at.
+    told: Option<String>,
     throttle: Throttle,
 }
 
 impl Place {
     fn new(path: &Path) -> Place {
-        Place { path: path.to_owned(), store: None, throttle: Throttle::default() }
+        Place { path: path.to_owned(), store: None, told: None, throttle: Throttle::default() }
     }
 
     /// The directory that the path names now. `None`, and a line in the log, if it cannot be used.
@@ -103,9 +105,15 @@ impl Place {
         let usable = |store: Store| store.check_owner().map(|()| store);
         let known = self.store.take().filter(Store::is_in_place);
         match known.map_or_else(|| Store::open(&self.path), Ok).and_then(usable) {
-            Ok(store) => self.store = Some(store),
-            Err(why) if self.throttle.allows(&why) => {
-                log::warn!("no summaries of jobs are written until this is fixed: {why}")
+            Ok(store) => {
+                if self.told.take().is_some() {
+                    log::info!(directory = self.path.display().to_string(); "summaries of jobs are written again");
+                }
+                self.store = Some(store);
+            }
+            Err(why) if self.told.as_ref() != Some(&why) => {
+                log::warn!("no summaries of jobs are written until this is fixed: {why}");
+                self.told = Some(why);
             }
             Err(_) => {}
         }

@@ -448,6 +448,8 @@ fn a_directory_that_cannot_be_used_costs_the_summaries_alone() {
         (state(&node, "17") == "ended" && state(&node, "18") == "running").then_some(())
     });
     assert!((summary(&node, "17").unwrap()["gpus"][0]["held_seconds"].as_f64().unwrap() - held).abs() < 0.1);
+    let log = exporter.log();
+    assert!(log.matches(told).count() == 1 && log.contains("summaries of jobs are written again"), "{log}");
     // While it runs, too.
     chmod(0o777);
     exporter.until("it is told", |exporter| exporter.log().contains("has mode 0777").then_some(()));
