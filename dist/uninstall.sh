@@ -41,10 +41,12 @@ rmdir "$DESTDIR$settings" 2>/dev/null || true
 rm -rf "$DESTDIR${DATADIR:?}" "$DESTDIR${DOCDIR:?}"
 if [ -z "$DESTDIR" ] && [ $is_shared = no ]; then
     rm -rf /run/dcgm-job-map /run/dcgm-exporter
-    rmdir /var/lib/dcgm-exporter 2>/dev/null || true
-    if [ -e /var/lib/dcgm-exporter ]; then
-        echo "/var/lib/dcgm-exporter, which has summaries of jobs, is kept; remove it if nobody needs it"
-    fi
+    for directory in /var/lib/dcgm-exporter /var/spool/dcgm-exporter; do
+        rmdir "$directory" 2>/dev/null || true
+        if [ -e "$directory" ]; then
+            echo "$directory, which has summaries of jobs, is kept; remove it if nobody needs it"
+        fi
+    done
 fi
 if [ $is_live = yes ]; then systemctl daemon-reload || true; fi
 if [ $is_shared = yes ]; then

@@ -36,6 +36,7 @@ names=''
 unused=''
 full=''
 notes=''
+start=''
 # Ids of jobs that are over, each between blanks.
 gone=' '
 nl='
@@ -369,7 +370,7 @@ fact() {
                 whole_characters "$2"
                 set -- "$1" "$whole"
             fi
-            printf '%s=%s\n' "$1" "$2"
+            printf '%s=%s\n' "$1" "$2" || are_whole=no
             ;;
     esac
 }
@@ -405,7 +406,9 @@ pauses() {
     [ "$asked" = yes ]
 }
 
+# facts: what is known of the job. Returns 1 if a line of it could not be written.
 facts() {
+    are_whole=yes
     fact user "${SLURM_JOB_USER:-}"
     fact uid "${SLURM_JOB_UID:-}"
     fact account "${SLURM_JOB_ACCOUNT:-}"
@@ -417,6 +420,7 @@ facts() {
     fact job_name "${SLURM_JOB_NAME:-}"
     fact start_time "$(date +%s)"
     ! pauses || fact profiling pause
+    [ "$are_whole" = yes ]
 }
 
 # Writes everything aside first and puts it in place at once: what cannot be written whole changes nothing.
@@ -496,6 +500,14 @@ missed() {
     set -f
 }
 
+# job_start: when the job's prolog ran, in 'start', before job.<id> goes.
+job_start() {
+    if [ ! -f "job.$id" ] || [ ! -r "job.$id" ] || [ -L "job.$id" ]; then return; fi
+    while IFS='=' read -r key value; do
+        [ "$key" != start_time ] || start=$value
+    done <"job.$id"
+}
+
 main() {
     settings
     case $id in
@@ -526,6 +538,7 @@ main() {
         say "job $id: $why; nothing is changed"
         return
     fi
+    [ "$role" = prolog ] || job_start
     # Who comes next does what this one does not come to.
     [ "$role" = prolog ] || { true >".over.$id"; } 2>/dev/null
     if ! lock; then
@@ -560,5 +573,7 @@ main
 # The lock has been given back: the exporter needs a moment to finish the summary.
 if [ "$role" = epilog ] && [ -n "$summary_to" ]; then
     real=$(readlink -f "$0")
-    if [ -x "${real%/*}/job-summary.sh" ]; then "${real%/*}/job-summary.sh" epilog; fi
+    # The prolog's time, by the clock of this node, before the controller's.
+    start=${start:-${SLURM_JOB_START_TIME:-}}
+    if [ -x "${real%/*}/job-summary.sh" ]; then SLURM_JOB_START_TIME=$start "${real%/*}/job-summary.sh" epilog; fi
 fi

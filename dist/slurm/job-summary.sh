@@ -1,8 +1,8 @@
 #!/bin/sh
 # What a job used of its GPUs, told at its end: a line in a file or in the job's record, or a few lines in its own output.
 #
-# As a step of the epilog, which epilog.sh runs by itself where DCGM_JOB_SUMMARY_TO says whither, it waits until the
-# exporter has finished the summary, at most 5 s, and writes one line. As TaskEpilog, under the name task-epilog.sh, it is
+# As a step of the epilog, which epilog.sh runs by itself where DCGM_JOB_SUMMARY_TO is set, it waits until the exporter has
+# finished the summary, at most 5 s, and writes one line. As TaskEpilog, under the name task-epilog.sh, it is
 # the job's user and prints the summary of the job that still runs.
 #
 # Settings are read from /etc/dcgm-exporter/environment, which the exporter reads, too; README.md explains them:
@@ -73,23 +73,45 @@ ask() {
     } 2>/dev/null
 }
 
+# is_of_this_run: whether the summary was written after the job's start. A requeued job keeps its id, and the summary of an
+# earlier run stays as it was if no exporter has run since.
+is_of_this_run() {
+    case ${SLURM_JOB_START_TIME:-} in
+        '' | *[!0-9]* | ?????????????*) return 0 ;;
+    esac
+    # Whole seconds, from the line that also has texts of others: a quotation mark in them has a backslash before it.
+    updated=$(sed -n '1s/^{"format":1,.*"updated":\([0-9]\{1,12\}\)\.[0-9]*,"about":.*/\1/p;1q' \
+        "$summaries/$id.json" 2>/dev/null </dev/null)
+    [ -z "$updated" ] || [ "$updated" -ge "$SLURM_JOB_START_TIME" ]
+}
+
 # finished: waits until the summary has the job's end. The exporter sees the job map change at once, and needs some
-# milliseconds; one that has died would never. Returns 1, with the reason in 'why', if there is none.
+# milliseconds; one that has died would never. Returns 1 if there is none, with the reason in 'why', which is empty for a
+# job without GPUs.
 finished() {
     looks=0
     while :; do
         if ! ask --job-summary-short || [ -z "$text" ]; then
             why=${text:-"$program did not answer"}
+            is_there=yes
+            if [ -d "$summaries" ] && [ ! -e "$summaries/$id.json" ] && [ ! -L "$summaries/$id.json" ]; then is_there=no; fi
+            case $is_there,$why in
+                no,*"no summary of job $id in "*) why='' ;;
+            esac
             return 1
         fi
-        case $text in
-            'still running: '*) ;;
+        is_old=no
+        is_of_this_run || is_old=yes
+        case $is_old,$text in
+            yes,* | no,'still running: '*) ;;
             *) return 0 ;;
         esac
         looks=$((looks + 1))
         if [ "$looks" -ge 20 ]; then
             text="until the last collection: ${text#still running: }"
-            return 0
+            why="nothing was recorded since its start; its summary is of an earlier run (is dcgm-exporter running?)"
+            [ "$is_old" = no ]
+            return
         fi
         sleep 0.25
     done
@@ -225,7 +247,7 @@ in_output() {
         *,BATCH) return ;;
         *) [ "${SLURM_LOCALID:-0}" = 0 ] || return ;;
     esac
-    if ask && [ -n "$text" ]; then printf '%s\n' "$text" >&2; fi
+    if ask && [ -n "$text" ] && is_of_this_run; then printf '%s\n' "$text" >&2; fi
 }
 
 main() {
@@ -258,6 +280,7 @@ main() {
             ;;
     esac
     if ! finished; then
+        [ -n "$why" ] || return
         plain "$why"
         say "job $id: $text"
         return

@@ -96,7 +96,7 @@ fn summaries(path: &Path, unit: Option<&Unit>, answers: &mut Answers) {
     match checked {
         Ok(()) => writable(path, SUMMARIES, answers),
         Err(why) => {
-            answers.fail(SUMMARIES, why, "the exporter does not start until then; it makes a missing one itself")
+            answers.fail(SUMMARIES, why, "no summaries are written until then; the exporter makes a missing one itself")
         }
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use crate::config::JobMapTrust;
-use crate::system::files::is_roots_or_own;
+use crate::system::files::{is_roots_or_own, refusal};
 
 /// Bytes that are read of a file.
 const LONGEST_FILE: u64 = 64 * 1024;
@@ -98,14 +98,9 @@ impl Directory {
             Ok(stat) => stat,
             Err(error) => return refused(format!("{shown} cannot be read: {error}"), "try again".to_owned()),
         };
-        let mode = stat.st_mode & 0o7777;
-        if trust == JobMapTrust::RootOnly && !is_roots_or_own(&stat) {
-            let fix = format!("chown root {shown}; then remove what is not root's in it");
-            return refused(format!("{shown} belongs to user {} and is refused", stat.st_uid), fix);
-        }
-        if trust == JobMapTrust::RootOnly && mode & 0o022 != 0 {
-            let fix = format!("chmod 0755 {shown}; then remove what is not root's in it");
-            return refused(format!("{shown} has mode {mode:04o}, others can write there, and is refused"), fix);
+        if let (JobMapTrust::RootOnly, Some((found, fix))) = (trust, refusal(&stat, "0755")) {
+            let fix = format!("{fix} {shown}; then remove what is not root's in it");
+            return refused(format!("{shown} {found}"), fix);
         }
         Ok(Some(Directory { opened, path: path.to_owned(), trust }))
     }

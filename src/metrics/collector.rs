@@ -298,7 +298,8 @@ impl Collector {
         Ok(outcome)
     }
 
-    /// Lets sources that read between two collections do so: a job has come or gone.
+    /// Lets sources that read between two collections do so: a job has come or gone. Events are read, too: an XID error
+    /// that ended the job is to be in its summary.
     ///
     /// Errors: only a lost connection; what could not be read is read at the next collection.
     pub fn read_between(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<()> {
@@ -307,9 +308,22 @@ impl Collector {
         }
         let mut outcome = Outcome::default();
         outcome.note(self.session.update_all_fields())?;
+        self.events.read_now();
+        let mut failed = Vec::new();
+        // The table's time stamps are those of the last collection, so the next one reads what else has come.
+        let stamps = self.table.stamps(self.events.fields());
+        let set_back = self.events.collect(now, stamps, &mut memory.next_event, &mut failed)?;
+        if let Some(last_read) = set_back {
+            memory.parts.started = memory.parts.started.min(last_read);
+            memory.jobs.set_back(last_read);
+        }
         let mut context = Context::new(inventory, &self.keys, &self.table, now, memory);
-        for source in self.sources.iter_mut().filter(|source| source.reads_between_collections()) {
-            outcome.note(source.collect(&mut context, &mut self.computed))?;
+        (context.events, context.set_back, context.events_failed) = (&self.events.read, set_back, failed.first());
+        // The page has each sample of the last collection once.
+        let mut no_samples = Samples::default();
+        // All sources of events: reading goes on from here, and would bring them no more.
+        for source in self.sources.iter_mut().filter(|it| it.reads_between_collections() || it.is_of_events()) {
+            outcome.note(source.collect(&mut context, &mut no_samples))?;
         }
         Ok(())
     }

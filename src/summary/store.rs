@@ -78,19 +78,19 @@ impl Store {
     pub fn check_owner(&self) -> Result<(), String> {
         let shown = self.path.display();
         let stat = fstat(&self.opened).map_err(|error| format!("{shown}: {error}"))?;
-        if !files::is_roots_or_own(&stat) {
-            return Err(format!(
-                "--job-summary-dir {shown} belongs to user {} and is refused; chown root it",
-                stat.st_uid
-            ));
+        match files::refusal(&stat, "go-w") {
+            Some((found, fix)) => Err(format!("--job-summary-dir {shown} {found}; {fix} {shown}")),
+            None => Ok(()),
         }
-        if stat.st_mode & 0o022 != 0 {
-            let mode = stat.st_mode & 0o7777;
-            return Err(format!(
-                "--job-summary-dir {shown} has mode {mode:04o}, others can write there, and is refused; chmod go-w it"
-            ));
-        }
-        Ok(())
+    }
+
+    /// Whether the path still leads here: the directory may have been moved or removed, and another one made.
+    pub fn is_in_place(&self) -> bool {
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        let opened = fstat(&self.opened);
+        named
+            .and_then(|named| Ok((named, opened?)))
+            .is_ok_and(|(named, opened)| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino))
     }
 
     /// Writes a job's file: aside, and then in its place.

@@ -1,7 +1,9 @@
 //! The thread that writes summaries. It always has the latest state of each job, and nobody waits for it.
+//!
+//! A directory that cannot be used costs the summaries and nothing else: what could not be written is tried again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,10 @@ use crate::system::threads::Supervisor;
 const STACK: usize = 256 * 1024;
 /// How often old files are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// How often what could not be written is tried again, if nothing new comes.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// Jobs whose summaries wait for a directory that can be written: 700 bytes per GPU of a job.
+const MOST_UNWRITTEN: usize = 1000;
 
 /// What waits to be written, by job.
 #[derive(Default)]
@@ -39,20 +45,18 @@ pub struct Writer(Arc<Shared>);
 
 impl Writer {
     /// Reads what was running when the exporter ended, and starts the thread. Files that have not changed for so many
-    /// days are removed; 0 is never.
+    /// days are removed; 0 is never. A directory that cannot be used is logged, and looked at again with every summary.
     ///
-    /// Errors: the directory cannot be used, or the system cannot start a thread.
+    /// Errors: the system cannot start a thread.
     pub fn start(directory: &Path, days: u32, supervisor: &Supervisor) -> Result<(Writer, Vec<Summary>), String> {
-        let store = Store::open(directory)?;
-        store.check_owner()?;
+        let mut place = Place::new(directory);
         let mut problems = Vec::new();
-        let unfinished = store.unfinished(&mut problems);
+        let unfinished = place.store().map_or(Vec::new(), |store| store.unfinished(&mut problems));
         problems.iter().for_each(|problem| log::warn!("{problem}"));
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        let path = directory.to_owned();
         supervisor
-            .spawn("summaries", STACK, move || work(&of_thread, store, &path, days))
+            .spawn("summaries", STACK, move || work(&of_thread, place, days))
             .map_err(|error| format!("cannot write summaries of jobs: {error}"))?;
         Ok((Writer(shared), unfinished))
     }
@@ -82,42 +86,83 @@ impl Writer {
     }
 }
 
+/// The directory, as long as it can be used.
+struct Place {
+    path: PathBuf,
+    store: Option<Store>,
+    /// Why it could not be used when that was last looked at.
+    told: Option<String>,
+    throttle: Throttle,
+}
+
+impl Place {
+    fn new(path: &Path) -> Place {
+        Place { path: path.to_owned(), store: None, told: None, throttle: Throttle::default() }
+    }
+
+    /// The directory that the path names now. `None`, and a line in the log, if it cannot be used.
+    fn store(&mut self) -> Option<&Store> {
+        let usable = |store: Store| store.check_owner().map(|()| store);
+        let known = self.store.take().filter(Store::is_in_place);
+        match known.map_or_else(|| Store::open(&self.path), Ok).and_then(usable) {
+            Ok(store) => {
+                if self.told.take().is_some() {
+                    log::info!(directory = self.path.display().to_string(); "summaries of jobs are written again");
+                }
+                self.store = Some(store);
+            }
+            Err(why) if self.told.as_ref() != Some(&why) => {
+                log::warn!("no summaries of jobs are written until this is fixed: {why}");
+                self.told = Some(why);
+            }
+            Err(_) => {}
+        }
+        self.store.as_ref()
+    }
+
+    /// Writes summaries, and keeps those that could not be written.
+    fn write(&mut self, summaries: &mut BTreeMap<Arc<str>, Summary>) {
+        if summaries.is_empty() || self.store().is_none() {
+            return;
+        }
+        let Place { store: Some(store), throttle, .. } = self else { return };
+        summaries.retain(|job, summary| {
+            let Err(error) = store.write(summary) else { return false };
+            if throttle.allows(&error.to_string()) {
+                log::warn!(job = &**job, error = error.to_string(); "the summary of a job cannot be written");
+            }
+            true
+        });
+    }
+}
+
 /// Never ends by itself.
-fn work(shared: &Shared, mut store: Store, directory: &Path, days: u32) -> Result<(), String> {
-    let mut throttle = Throttle::default();
+fn work(shared: &Shared, mut place: Place, days: u32) -> Result<(), String> {
     let mut pruned: Option<Instant> = None;
+    let mut unwritten: BTreeMap<Arc<str>, Summary> = BTreeMap::new();
     loop {
         if days > 0 && pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY) {
-            store.prune(Duration::from_secs(u64::from(days) * 86_400));
+            if let Some(store) = place.store() {
+                store.prune(Duration::from_secs(u64::from(days) * 86_400));
+            }
             pruned = Some(Instant::now());
         }
+        let longest = if unwritten.is_empty() { PRUNE_EVERY } else { TRY_AGAIN };
         let taken = {
             let mut pending = shared.pending();
             pending.is_writing = false;
             shared.changed.notify_all();
             if pending.summaries.is_empty() {
-                let waited = shared.changed.wait_timeout(pending, PRUNE_EVERY);
+                let waited = shared.changed.wait_timeout(pending, longest);
                 pending = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             }
             pending.is_writing = !pending.summaries.is_empty();
             std::mem::take(&mut pending.summaries)
         };
-        for summary in taken.values() {
-            let written = store.write(summary).or_else(|error| {
-                // The directory may have been removed and made anew.
-                if let Ok(again) = Store::open(directory)
-                    && again.check_owner().is_ok()
-                {
-                    store = again;
-                    return store.write(summary);
-                }
-                Err(error)
-            });
-            if let Err(error) = written
-                && throttle.allows(&error.to_string())
-            {
-                log::warn!(job = &*summary.job, error = error.to_string(); "the summary of a job cannot be written");
-            }
+        unwritten.extend(taken);
+        place.write(&mut unwritten);
+        while unwritten.len() > MOST_UNWRITTEN {
+            unwritten.pop_first();
         }
     }
 }

@@ -57,6 +57,17 @@ pub fn is_roots_or_own(stat: &Stat) -> bool {
     stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
+/// Why something is refused: others than root and this process's own user could change it. With the command that closes it,
+/// which its path follows; `mode` is what `chmod` is to be told. `None` if nobody else can.
+pub fn refusal(stat: &Stat, mode: &str) -> Option<(String, String)> {
+    if !is_roots_or_own(stat) {
+        return Some((format!("belongs to user {} and is refused", stat.st_uid), "chown root".to_owned()));
+    }
+    let found = stat.st_mode & 0o7777;
+    let is_open = found & 0o022 != 0;
+    is_open.then(|| (format!("has mode {found:04o}, others can write there, and is refused"), format!("chmod {mode}")))
+}
+
 /// Gives a file this mode, whatever the umask is.
 ///
 /// Errors: the system's.

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::files::is_roots_or_own;
+use super::files::refusal;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Switch {
@@ -53,12 +53,9 @@ pub fn look(path: &Path) -> Switch {
 
 /// Why something of this type is not to be trusted.
 fn fault(stat: &Stat, what: &str, expected: FileType) -> Option<String> {
-    let mode = stat.st_mode & 0o7777;
     match FileType::from_raw_mode(stat.st_mode) {
         found if found != expected => Some(format!("is not a {what}")),
-        _ if !is_roots_or_own(stat) => Some(format!("belongs to user {}", stat.st_uid)),
-        _ if mode & 0o022 != 0 => Some(format!("has mode {mode:04o}, so others can write there")),
-        _ => None,
+        _ => refusal(stat, "0755").map(|(found, _)| found),
     }
 }
 
@@ -90,7 +87,7 @@ mod tests {
         chmod(&path, 0o644);
         for mode in [0o777, 0o1777, 0o775] {
             chmod(&directory, mode);
-            refused("others can write there; chown root");
+            refused("others can write there, and is refused; chown root");
         }
         chmod(&directory, 0o755);
         if rustix::process::geteuid().is_root() {

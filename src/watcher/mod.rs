@@ -238,8 +238,7 @@ impl Watcher {
 
     /// Runs until told to stop; then the watches are released and the engine is stopped.
     pub fn run(mut self) {
-        self.read_jobs();
-        self.end_restored_accounts();
+        self.take_in_jobs_without_session();
         // Not a member: it holds what may not be sent to another thread.
         let mut run: Option<SessionRun> = None;
         let mut event = Event::Begin;
@@ -724,7 +723,7 @@ impl Watcher {
             match self.wait(until.min(now + PROBE)) {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
-                Wake::JobsChanged => drop(self.read_jobs()),
+                Wake::JobsChanged => self.take_in_jobs_without_session(),
                 Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(Command::Release) => return Event::Release,
@@ -738,7 +737,7 @@ impl Watcher {
         loop {
             match self.wait(Instant::now() + REPUBLISH) {
                 Wake::Due => self.publish_without_samples(),
-                Wake::JobsChanged => drop(self.read_jobs()),
+                Wake::JobsChanged => self.take_in_jobs_without_session(),
                 Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
                 Wake::Command(Command::Release) => {}
                 Wake::Command(Command::Resume) => return Event::Resume,

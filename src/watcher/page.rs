@@ -9,7 +9,7 @@ use super::session_run::SessionRun;
 use super::{Watcher, microseconds, notices};
 use crate::config::JobLabels;
 use crate::exposition::OwnMetrics;
-use crate::inventory::Kind;
+use crate::inventory::{Kind, hostname};
 use crate::jobs;
 use crate::metrics::Collector;
 use crate::metrics::accounts::Accounts;
@@ -72,10 +72,15 @@ impl Watcher {
         writer.put(self.summaries.new_ones(accounts.records(), &self.hostname));
     }
 
-    /// Ends accounts that were read back of jobs that are over by now.
-    pub(super) fn end_restored_accounts(&mut self) {
-        let Some(jobs) = &self.jobs else { return };
-        self.memory.parts.of::<Accounts>().end_restored(|job| jobs.has(job));
+    /// Takes in the job map where nothing is sampled. Jobs end all the same, also those that were read back.
+    pub(super) fn take_in_jobs_without_session(&mut self) {
+        self.read_jobs();
+        if let Some(jobs) = &self.jobs {
+            self.memory.parts.of::<Accounts>().end_restored(|job| jobs.has(job));
+        }
+        // There may have been no session yet.
+        self.hostname = hostname::of(&self.config);
+        self.write_summaries();
     }
 
     /// Publishes a page without samples: those that were collected no longer hold. Only after a release it does not age,

@@ -217,7 +217,8 @@ fn remove_cgroups(cgroup: &Path) {
 fn works(node: &Node) {
     assert_eq!(node.until("it runs", "systemctl is-active dcgm-exporter"), "active");
     assert_eq!(node.run("systemctl is-enabled dcgm-exporter"), "enabled");
-    assert_eq!(node.run("stat -c '%a %U' /run/dcgm-job-map /run/dcgm-exporter"), "755 root\n755 root");
+    let made = "stat -c '%a %U' /run/dcgm-job-map /run/dcgm-exporter /var/spool/dcgm-exporter";
+    assert_eq!(node.run(made), "755 root\n755 root\n755 root");
     // Profiling values come with the second collection.
     let page = node.page_with("DCGM_FI_PROF_GR_ENGINE_ACTIVE{");
     assert!(page.contains("hostname=\"gpu-node-1\"") && page.contains("engine_info{mode=\"embedded\""), "{page}");

@@ -104,7 +104,7 @@ fn the_deb_keeps_what_an_administrator_decided() {
     assert_eq!(node.run("readlink /etc/systemd/system/dcgm-exporter.service"), "/dev/null");
     assert!(!is(&node, "active"));
     node.run("systemctl unmask dcgm-exporter; dpkg -P dcgm-exporter");
-    node.run("test ! -e /run/dcgm-job-map && test ! -e /run/dcgm-exporter");
+    node.run("test ! -e /run/dcgm-job-map && test ! -e /run/dcgm-exporter && test ! -e /var/spool/dcgm-exporter");
     install();
     assert_is(&node, true, true);
 }

@@ -264,6 +264,74 @@ fn a_summary_is_written_while_the_job_runs_and_finished_at_its_end() {
     assert!(!success && text.contains("no such file"), "{text}");
 }
 
+/// The next collection is an hour away, and the epilog reads the summary at once.
+#[test]
+fn a_summary_that_is_finished_has_the_xid_errors_of_the_job() {
+    let mut node = Node::new(plan());
+    std::fs::create_dir_all(node.scratch.path("jobs")).unwrap();
+    let mut command = node.exporter(&format!("{GPU_TEMP}DCGM_EXP_XID_ERRORS_TOTAL, counter, t\n"));
+    command.args(["-c", "1h"]).arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
+    let mut exporter = Exporter::start(command.arg("--job-summary-dir").arg(node.scratch.path("summaries")));
+    exporter.page_with("it runs", |page| collections(page) == 2.0);
+    jobs(&node, "0", "17\n");
+    exporter.until("it is written", |_| (state(&node, "17") == "running").then_some(()));
+    // An error is stamped when it is fetched, at whole seconds.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    node.plan["events"] = json!([events("GPU", 0, 230, 31, 1, 1)]);
+    node.play();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    jobs(&node, "0", "18\n");
+    let ended = exporter.until("it is finished", |_| summary(&node, "17").filter(|found| found["state"] == "ended"));
+    assert_eq!(ended["gpus"][0]["xids"], json!({ "31": 1 }), "{ended}");
+    // Files are written one after the other.
+    let next = exporter.until("the next one is written", |_| summary(&node, "18"));
+    assert_eq!(next["gpus"][0]["xids"], json!({}));
+    let page = exporter.page();
+    assert_eq!(collections(&page), 2.0);
+    // A metric has the samples of its collection, each once.
+    let series = page
+        .lines()
+        .filter(|line| line.starts_with("DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"0\"") && line.contains("xid=\"31\""));
+    assert_eq!(series.count(), 1, "{page}");
+    // Read again with the rest of the hour, it is still one.
+    jobs(&node, "0", "19\n");
+    exporter.until("the next one is over", |_| (state(&node, "18") == "ended").then_some(()));
+    node.scratch.write("counters.csv", "DCGM_EXP_XID_ERRORS_TOTAL, counter, t\n");
+    let page = exporter.page_with("it has collected again", |page| temperatures(page) == 0 && page.contains("_TOTAL{"));
+    let total = |job: &str| value(&page, &["DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"0\"", "xid=\"31\"", job]);
+    assert_eq!((total("hpc_job=\"17\""), total("hpc_job=\"18\"")), (Some(1.0), None), "{page}");
+    assert_eq!(summary(&node, "17").unwrap()["gpus"][0]["xids"], json!({ "31": 1 }));
+    assert_eq!(summary(&node, "18").unwrap()["gpus"][0]["xids"], json!({}));
+}
+
+/// GPUs are released, or no engine can be had: jobs come and go all the same.
+#[test]
+fn a_summary_is_finished_without_a_session() {
+    let node = Node::new(plan());
+    jobs(&node, "0", "17\n");
+    jobs(&node, "1", "18\n");
+    let mut exporter = start_with_summaries(&node);
+    exporter.until("they are written", |_| {
+        (state(&node, "17") == "running" && state(&node, "18") == "running").then_some(())
+    });
+    exporter.signal(Signal::USR1);
+    exporter.page_with("it has released the GPUs", |page| is_in_state(page, "released"));
+    jobs(&node, "0", "");
+    exporter.until("it is finished", |_| (state(&node, "17") == "ended").then_some(()));
+    assert_eq!(state(&node, "18"), "running");
+    exporter.stop();
+    // The next exporter finds no engine.
+    let hostname = summary(&node, "18").unwrap()["hostname"].clone();
+    let mut command = node.exporter(GPU_TEMP);
+    command.arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
+    command.arg("--job-summary-dir").arg(node.scratch.path("summaries"));
+    let nowhere = format!("unix://{}", node.scratch.path("nowhere.sock").display());
+    let mut exporter = Exporter::start(command.args(["-r", &nowhere]));
+    jobs(&node, "1", "");
+    exporter.until("it is finished", |_| (state(&node, "18") == "ended").then_some(()));
+    assert_eq!(summary(&node, "18").unwrap()["hostname"], hostname);
+}
+
 /// As a TaskEpilog does, while the job runs; nobody else can.
 #[test]
 fn the_jobs_own_user_can_read_its_summary() {
@@ -352,15 +420,57 @@ fn a_job_that_nobody_saw_end_is_finished_at_the_next_start() {
     exporter.until("it is finished", |_| (state(&node, "17") == "ended").then_some(()));
 }
 
+/// Metrics are not to end with a directory of summaries.
 #[test]
-fn a_directory_that_cannot_be_used_is_told_at_the_start() {
+fn a_directory_that_cannot_be_used_costs_the_summaries_alone() {
     let node = Node::new(plan());
-    std::fs::create_dir_all(node.scratch.path("jobs")).unwrap();
-    std::fs::create_dir_all(node.scratch.path("summaries")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(node.scratch.path("summaries"), mode).unwrap();
-    let mut command = node.exporter(GPU_TEMP);
-    command.arg("--hpc-job-mapping-dir").arg(node.scratch.path("jobs"));
-    let (status, log) = refused(command.arg("--job-summary-dir").arg(node.scratch.path("summaries")));
-    assert!(!status.success() && log.contains("has mode 0777, others can write there, and is refused"), "{log}");
+    jobs(&node, "0", "17\n");
+    let directory = node.scratch.path("summaries");
+    std::fs::create_dir_all(&directory).unwrap();
+    let chmod =
+        |mode| std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    chmod(0o775);
+    let mut exporter = start_with_summaries(&node);
+    exporter.page_with("it runs", |page| seconds(page, "17") > 0.5);
+    assert_eq!(state(&node, "17"), "");
+    let log = exporter.log();
+    let told = "has mode 0775, others can write there, and is refused; chmod go-w";
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+    jobs(&node, "0", "");
+    let page = exporter.page_with("it is over", |page| !page.contains("dcgm_exporter_gpu_job{"));
+    let held = seconds(&page, "17");
+    jobs(&node, "1", "18\n");
+    exporter.page_with("the next one is there", |page| page.contains("hpc_job=\"18\""));
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    // What could not be written is not lost.
+    chmod(0o755);
+    exporter.until("both are written", |_| {
+        (state(&node, "17") == "ended" && state(&node, "18") == "running").then_some(())
+    });
+    assert!((summary(&node, "17").unwrap()["gpus"][0]["held_seconds"].as_f64().unwrap() - held).abs() < 0.1);
+    let log = exporter.log();
+    assert!(log.matches(told).count() == 1 && log.contains("summaries of jobs are written again"), "{log}");
+    // While it runs, too.
+    chmod(0o777);
+    exporter.until("it is told", |exporter| exporter.log().contains("has mode 0777").then_some(()));
+}
+
+#[test]
+fn summaries_do_not_follow_a_directory_that_was_moved() {
+    let node = Node::new(plan());
+    jobs(&node, "0", "17\n");
+    let mut exporter = start_with_summaries(&node);
+    exporter.until("it is written", |_| (state(&node, "17") == "running").then_some(()));
+    let [path, old] = ["summaries", "summaries.old"].map(|name| node.scratch.path(name));
+    std::fs::rename(&path, &old).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    exporter.until("it is written again", |_| (state(&node, "17") == "running").then_some(()));
+    let left = std::fs::read(old.join("17.json")).unwrap();
+    jobs(&node, "0", "");
+    exporter.until("it is finished", |_| (state(&node, "17") == "ended").then_some(()));
+    assert_eq!(std::fs::read(old.join("17.json")).unwrap(), left);
+    // It makes one where there is none.
+    std::fs::remove_dir_all(&path).unwrap();
+    jobs(&node, "0", "18\n");
+    exporter.until("the next one is written", |_| (state(&node, "18") == "running").then_some(()));
 }

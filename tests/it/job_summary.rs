@@ -124,6 +124,47 @@ fn it_waits_until_the_exporter_has_finished_but_not_for_ever() {
     assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
+/// A requeued job keeps its id, and no exporter may have run since.
+#[test]
+fn a_summary_of_an_earlier_run_is_not_written_again() {
+    let site = Site::new();
+    site.exporter_that_prints(LINE);
+    std::fs::create_dir(site.scratch.path("summaries")).unwrap();
+    let updated = |seconds: &str| {
+        let about = r#"{"user":"\"updated\":9999999999.000000","updated":"9999999999.5"}"#;
+        let file = format!(
+            "{{\"format\":1,\"job\":\"17\",\"state\":\"ended\",\"hostname\":\"n\",\"began\":1000.000000,\
+             \"updated\":{seconds},\"about\":{about},\"gpus\":[\n{{\"gpu\":\"0\",\"updated\":9999999999.000000}}\n]}}\n"
+        );
+        site.scratch.write("summaries/17.json", file);
+    };
+    let to = site.file().display().to_string();
+    let since = |start: &str| run(&mut site.script(SUMMARY, &to, &[("SLURM_JOB_START_TIME", start)]));
+    updated("1500.999999");
+    let said = since("1501");
+    assert!(said.contains("job 17: nothing was recorded since its start"), "{said}");
+    assert_eq!(site.written(), [""; 0]);
+    let in_output = |start: &str| {
+        let mut script = site.script(TASK_EPILOG, "", &[("SLURM_JOB_START_TIME", start)]);
+        words(&script.output().unwrap()).1
+    };
+    assert_eq!((in_output("1501").as_str(), in_output("1500").trim_end()), ("", LINE));
+    // It is written while this looks.
+    let mut child =
+        site.script(SUMMARY, &to, &[("SLURM_JOB_START_TIME", "1501")]).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    updated("1501.000000");
+    child.wait().unwrap();
+    assert_eq!(site.written().len(), 1);
+    // Without a start that can be compared, or a file of this kind, it is written as it is.
+    for start in ["1501", "1500", "", "0", "x", "1501 -o 1", "99999999999999999999"] {
+        since(start);
+    }
+    std::fs::write(site.scratch.path("summaries/17.json"), "{").unwrap();
+    since("1501");
+    assert_eq!(site.written().len(), 9);
+}
+
 #[test]
 fn whatever_is_printed_is_one_line_and_no_other_field() {
     let site = Site::new();
@@ -202,6 +243,24 @@ fn a_place_that_others_can_change_is_refused() {
     }
 }
 
+/// A place that is made for root, and not below /var/log: there Debian's Slurm has a directory of its own, and Ubuntu's
+/// rsyslog makes /var/log its group's.
+#[test]
+fn the_place_that_is_suggested_is_made_for_it() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist");
+    let text = |file: &str| std::fs::read_to_string(dist.join(file)).unwrap();
+    let settings = text("systemd/environment");
+    let file = settings.lines().find_map(|line| line.strip_prefix("#DCGM_JOB_SUMMARY_TO=")).unwrap();
+    let (directory, _) = file.rsplit_once('/').unwrap();
+    assert!(!directory.starts_with("/var/log"), "{directory}");
+    let made = format!("d {directory} 0755 root root -");
+    assert!(text("tmpfiles/dcgm-exporter.conf").lines().any(|line| line == made), "{made}");
+    assert!(text("slurm/README.md").contains(&format!("a path, `{file}`")), "{file}");
+    for script in ["uninstall.sh", "package/dcgm-exporter.spec", "package/deb/postrm"] {
+        assert!(text(script).contains(directory), "{script} leaves {directory}");
+    }
+}
+
 #[test]
 fn half_a_line_is_ended_first() {
     let site = Site::new();
@@ -243,8 +302,12 @@ fn what_is_missing_or_hangs_fails_no_job() {
     let said = site.tell(&site.file());
     assert!(said.contains("job 17: ") && said.contains("cannot be opened"), "{said}");
     std::fs::create_dir(site.scratch.path("summaries")).unwrap();
+    // A job without GPUs has none: nothing to tell.
+    let output = site.script(SUMMARY, &to, &[]).output().unwrap();
+    assert_eq!(words(&output), (String::new(), String::new()));
+    site.scratch.write("summaries/17.json", "{");
     let said = site.tell(&site.file());
-    assert!(said.contains("no summary of job 17 in ") && said.contains("there is none"), "{said}");
+    assert!(said.contains("no summary of job 17 in ") && said.contains("it is no JSON"), "{said}");
     let said = run(&mut site.script(SUMMARY, &to, &[("DCGM_EXPORTER_JOB_SUMMARY_DIR", "")]));
     assert!(said.contains("DCGM_EXPORTER_JOB_SUMMARY_DIR is not set"), "{said}");
     for id in ["", "x", "1/2", "../1", "$(id)"] {
@@ -364,6 +427,15 @@ fn the_epilog_does_it_by_itself_where_it_is_set() {
     let (said, complained) = of(site.scratch.path("10-epilog"));
     assert_eq!((said.lines().count(), complained.as_str()), (2, ""), "{said}");
     assert_eq!(site.written(), [line(LINE)]);
+    // The job map knows when the prolog ran, by the clock of the node. There is no exporter, and the summary is an old one.
+    let old = "{\"format\":1,\"job\":\"17\",\"began\":1000.0,\"updated\":1500.0,\"about\":{}}\n";
+    std::fs::create_dir(site.scratch.path("summaries")).unwrap();
+    site.scratch.write("summaries/17.json", old);
+    of(directory().join(PROLOG));
+    let (said, _) = of(site.scratch.path("10-epilog"));
+    assert!(said.contains("job 17: nothing was recorded since its start"), "{said}");
+    assert_eq!(site.written().len(), 1);
+    std::fs::remove_file(site.scratch.path("summaries/17.json")).unwrap();
     // A map that cannot be used keeps nobody from it.
     std::fs::remove_dir_all(&map).unwrap();
     of(site.scratch.path("10-epilog"));

@@ -448,7 +448,7 @@ fn what_is_no_file_of_roots_pauses_nothing() {
     let mut exporter = node.start();
     let page = profiles(&mut exporter, "it is profiled", &["0"]);
     assert_eq!(states(&page), [0.0], "{page}");
-    assert!(exporter.log().contains("has mode 0777, so others can write there"), "{}", exporter.log());
+    assert!(exporter.log().contains("has mode 0777, others can write there"), "{}", exporter.log());
     chmod(&run, 0o755);
     profiles(&mut exporter, "now it counts", &[]);
 }

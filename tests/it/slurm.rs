@@ -220,6 +220,29 @@ fn what_a_prolog_knows_of_a_job() {
     assert!(now - start < 60 && known.len() == 6, "{text}");
 }
 
+/// As on a disk that fills up at its last page: files have 512 bytes, or 1024, and what is known of the job needs more.
+#[test]
+fn what_is_known_of_a_job_is_there_whole_or_nothing_is() {
+    let scratch = Scratch::new();
+    let map = scratch.path("map");
+    let long = "x".repeat(256);
+    let mut variables = job("17", "0").to_vec();
+    for name in ["SLURM_JOB_USER", "SLURM_JOB_ACCOUNT", "SLURM_JOB_PARTITION", "SLURM_CLUSTER_NAME", "SLURM_JOB_NAME"] {
+        variables.push((name, &long));
+    }
+    for (constraint, limit) in [("", "1"), ("nsight", "1"), ("nsight", "unlimited"), ("", "unlimited")] {
+        let script = script(PROLOG, &map, &variables);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\"")]).arg(script.get_program());
+        limited.env_clear().envs(script.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.env("DCGM_JOB_MAP_PAUSE_PROFILING", "nsight").env("SLURM_JOB_CONSTRAINTS", constraint);
+        let said = run(&mut limited);
+        let expected: &[&str] = if limit == "1" { &[] } else { &["0", "job.17"] };
+        assert_eq!(names(&map), expected, "{said}");
+        assert_eq!(said.contains("cannot be written; nothing is changed"), limit == "1", "{said}");
+    }
+}
+
 #[test]
 fn settings_come_from_the_exporters_file() {
     let scratch = Scratch::new();
