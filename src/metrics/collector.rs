@@ -461,14 +461,18 @@ impl Collector {
                 watch_fields_where(watcher, plan, inventory, kind, ids, |entity| entity.gpu.is_some_and(returns))
             })?);
         }
-        let is_profiled = |gpu: u32| {
-            let of_profiling =
-                self.watches.iter().filter(|it| it.watch.fields().ids().iter().any(|field| PROFILING.contains(field)));
-            of_profiling.flat_map(|it| it.watch.entities()).any(|entity| gpus.get(entity) == Some(&gpu))
-        };
         let Some((_, error)) = refused.first() else { return Ok(Vec::new()) };
-        let lacking = before.gpus().filter(|gpu| returns(*gpu) && plan.profiles(*gpu) && !is_profiled(*gpu));
+        let lacking =
+            before.gpus().filter(|gpu| returns(*gpu) && plan.profiles(*gpu) && !self.is_profiled(inventory, *gpu));
         Ok(lacking.map(|gpu| (gpu, error.clone())).collect())
+    }
+
+    /// Whether a profiling field of this GPU, or of an instance of it, is watched.
+    pub fn is_profiled(&self, inventory: &Inventory, gpu: u32) -> bool {
+        let profiling =
+            self.watches.iter().filter(|it| it.watch.fields().ids().iter().any(|field| PROFILING.contains(field)));
+        let mut watched = profiling.flat_map(|it| it.watch.entities());
+        watched.any(|id| inventory.entities.iter().any(|entity| entity.id == *id && entity.gpu == Some(gpu)))
     }
 
     /// Ends the sampling of a watch's profiling fields for the entities that `leave`, which are all but those that `stay`.

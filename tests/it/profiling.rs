@@ -564,3 +564,59 @@ fn a_change_of_the_interval_watches_nothing_that_is_paused() {
     let page = after_collections(&mut exporter, 2);
     assert_eq!((states(&page), node.profiled()), (vec![1.0, 0.0], json!([1])), "{page}");
 }
+
+/// The first watch after a pause may be a fresh one. What it is refused is tried again at every collection, too.
+#[test]
+fn a_refusal_after_a_release() {
+    let mut node = Pausing::new(plan(&[0, 1], AMPERE));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    std::fs::write(node.file(), "").unwrap();
+    profiles(&mut exporter, "both are paused", &[]);
+    exporter.signal(Signal::USR1);
+    exporter.page_with("it is released", |page| is_in_state(page, "released"));
+    std::fs::remove_file(node.file()).unwrap();
+    node.node.plan["faults"]["profiler"] = json!(true);
+    node.node.play();
+    exporter.signal(Signal::USR2);
+    exporter.page_with("it is back", |page| temperatures(page) == 2);
+    let page = after_collections(&mut exporter, 3);
+    assert_eq!((states(&page), temperatures(&page)), (vec![1.0, 1.0], 2), "{page}");
+    // It is no field that the engine does not have.
+    assert!(page.contains("dcgm_exporter_counters_skipped 0\n"), "{page}");
+    let log = exporter.log();
+    assert!(log.contains("profiling fields cannot be watched again on GPU"), "{log}");
+    assert!(!log.contains("profiling fields are watched again") && !log.contains("Skipping"), "{log}");
+    node.node.plan["faults"]["profiler"] = json!(false);
+    node.node.play();
+    let page = profiles(&mut exporter, "both are profiled again", &["0", "1"]);
+    never_false(&page);
+    assert_eq!(states(&page), [0.0, 0.0], "{page}");
+    assert!(exporter.log().contains("profiling fields are watched again on GPUs 0, 1"), "{}", exporter.log());
+}
+
+/// The engine says what it supports only long after the pause.
+#[test]
+fn support_that_is_not_known_after_the_pause_either() {
+    for (code, is_tried_again) in [(-37, true), (-36, false), (-33, false)] {
+        let mut plan = plan(&[0, 1], AMPERE);
+        plan["faults"]["fail"] = json!([{ "call": "dcgmProfGetSupportedMetricGroups", "code": code }]);
+        let mut node = Pausing::new(plan);
+        std::fs::write(node.file(), "").unwrap();
+        let mut exporter = node.start();
+        exporter.page_with("it runs", |page| temperatures(page) == 2);
+        std::fs::remove_file(node.file()).unwrap();
+        let page = after_collections(&mut exporter, 15);
+        is_well(&mut exporter, &page);
+        let log = exporter.log();
+        assert!(!log.contains("profiling fields are watched again"), "{code}: {log}");
+        assert_eq!(log.contains("profiling fields cannot be watched again"), is_tried_again, "{code}: {log}");
+        if is_tried_again {
+            node.node.plan["faults"]["fail"] = json!([]);
+            node.node.play();
+            let page = profiles(&mut exporter, "both are profiled", &["0", "1"]);
+            assert_eq!(states(&page), [0.0, 0.0], "{page}");
+            assert!(exporter.log().contains("profiling fields are watched again on GPUs 0, 1"), "{}", exporter.log());
+        }
+    }
+}
