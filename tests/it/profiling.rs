@@ -620,3 +620,73 @@ fn support_that_is_not_known_after_the_pause_either() {
         }
     }
 }
+
+/// Groups, watched pairs, and reads per collection.
+fn effort(node: &Pausing, exporter: &mut Exporter) -> (u64, u64, f64) {
+    let counts = |stats: &Value| {
+        let calls = |name: &str| stats["calls"][name].as_u64().unwrap();
+        (calls("dcgmUpdateAllFields"), calls("dcgmGetLatestValues_v2"))
+    };
+    after_collections(exporter, 4);
+    let (updates, reads) = counts(&node.node.stats());
+    after_collections(exporter, 5);
+    let stats = node.node.stats();
+    let later = counts(&stats);
+    let per_collection = (later.1 - reads) as f64 / (later.0 - updates) as f64;
+    (stats["groups"].as_u64().unwrap(), stats["watches"].as_u64().unwrap(), per_collection)
+}
+
+#[test]
+fn after_pauses_everything_is_watched_as_before() {
+    let gpus = [0, 1, 2, 3, 4, 5, 6, 7];
+    let names = gpus.map(|gpu| gpu.to_string());
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let node = Pausing::new(plan(&gpus, HOPPER));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "all are profiled", &all);
+    let before = effort(&node, &mut exporter);
+    for gpu in &all {
+        node.job(gpu, "17\n", "17");
+        let others: Vec<&str> = all.iter().copied().filter(|other| other != gpu).collect();
+        profiles(&mut exporter, "one is paused", &others);
+        node.end(gpu);
+        profiles(&mut exporter, "it is back", &all);
+    }
+    assert_eq!(effort(&node, &mut exporter), before);
+    // All at once, and back in two steps.
+    gpus.iter().for_each(|gpu| node.job(&gpu.to_string(), "17\n", "17"));
+    profiles(&mut exporter, "all are paused", &[]);
+    all[..4].iter().for_each(|gpu| node.end(gpu));
+    profiles(&mut exporter, "half are back", &all[..4]);
+    all[4..].iter().for_each(|gpu| node.end(gpu));
+    profiles(&mut exporter, "all are back", &all);
+    assert_eq!(effort(&node, &mut exporter), before);
+    let page = exporter.page();
+    is_well(&mut exporter, &page);
+    assert_eq!(node.node.stats()["violations"], json!([]));
+}
+
+/// The GPU next to the one that is paused is watched anew, and the engine refuses it.
+#[test]
+fn a_refusal_beside_the_pause() {
+    let mut node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    let of_one =
+        |field: u16| json!({ "call": "dcgmWatchFields", "code": -37, "entity": "GPU", "id": 1, "field": field });
+    node.node.plan["faults"]["fail"] = json!([of_one(1001), of_one(1005)]);
+    node.node.play();
+    after_collections(&mut exporter, 1);
+    node.job("0", "17\n", "17");
+    let page = exporter.page_with("both are paused", |page| states(page) == [1.0, 1.0]);
+    assert!(active(&page).is_empty() && temperatures(&page) == 2, "{page}");
+    assert!(exporter.log().contains("profiling fields cannot be watched again on GPU 1"), "{}", exporter.log());
+    let page = after_collections(&mut exporter, 12);
+    assert!(page.contains("dcgm_exporter_profiling_rewatches_total 0\n"), "{page}");
+    node.node.plan["faults"]["fail"] = json!([]);
+    node.node.play();
+    let page = profiles(&mut exporter, "the other is back", &["1"]);
+    assert_eq!(states(&page), [1.0, 0.0], "{page}");
+    node.end("0");
+    profiles(&mut exporter, "both are back", &["0", "1"]);
+}
