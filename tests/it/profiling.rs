@@ -690,3 +690,48 @@ fn a_refusal_beside_the_pause() {
     node.end("0");
     profiles(&mut exporter, "both are back", &["0", "1"]);
 }
+
+/// The engine still keeps each XID error, although the field is a metric of its own and is watched once more as such.
+#[test]
+fn no_xid_is_lost_to_a_pause() {
+    let mut node = Pausing::new(plan(&[0, 1], HOPPER));
+    let more = "DCGM_FI_DEV_XID_ERRORS, gauge, x\nDCGM_EXP_XID_ERRORS_TOTAL, counter, t\n";
+    let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}{more}")));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    after_collections(&mut exporter, 3);
+    for (gpu, others, xid) in [("0", ["1"], 31), ("1", ["0"], 43)] {
+        node.job(gpu, "17\n", "17");
+        profiles(&mut exporter, "one is paused", &others);
+        node.node.plan["events"] = json!([events("GPU", 1, 230, xid, 5, 1)]);
+        node.node.play();
+        let label = format!("xid=\"{xid}\"");
+        let total = |page: &str| value(page, &["DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"1\"", &label]);
+        exporter.page_with("all are counted", |page| total(page) == Some(5.0));
+        node.end(gpu);
+        profiles(&mut exporter, "it is back", &["0", "1"]);
+    }
+}
+
+/// A GPU is away when its pause ends, and another profiler has its hardware when it is back.
+#[test]
+fn a_gpu_that_is_away_at_the_end_of_its_pause() {
+    let mut node = Pausing::new(plan(&[0, 1], AMPERE));
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["--enable-gpu-bind-unbind-watch"]));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    std::fs::write(node.file(), "").unwrap();
+    profiles(&mut exporter, "both are paused", &[]);
+    node.node.plan["faults"]["unbound_gpus"] = json!([1]);
+    node.node.play();
+    exporter.page_with("one is away", |page| states(page).len() == 1);
+    std::fs::remove_file(node.file()).unwrap();
+    profiles(&mut exporter, "the other is profiled", &["0"]);
+    let of_one =
+        |field: u16| json!({ "call": "dcgmWatchFields", "code": -37, "entity": "GPU", "id": 1, "field": field });
+    node.node.plan["faults"] = json!({ "unbound_gpus": [], "fail": [of_one(1001), of_one(1005)] });
+    node.node.play();
+    exporter.page_with("it is back and still paused", |page| states(page) == [0.0, 1.0]);
+    node.node.plan["faults"] = json!({});
+    node.node.play();
+    let page = profiles(&mut exporter, "both are profiled again", &["0", "1"]);
+    assert_eq!(states(&page), [0.0, 0.0], "{page}");
+}
