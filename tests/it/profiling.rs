@@ -691,24 +691,33 @@ fn a_refusal_beside_the_pause() {
     profiles(&mut exporter, "both are back", &["0", "1"]);
 }
 
-/// The engine still keeps each XID error, although the field is a metric of its own and is watched once more as such.
+/// The engine still keeps every sample of a field that is read as a sequence, although it is a metric of its own and is
+/// watched once more as such; also where it has no room for old and new watches at the same time.
 #[test]
-fn no_xid_is_lost_to_a_pause() {
-    let mut node = Pausing::new(plan(&[0, 1], HOPPER));
-    let more = "DCGM_FI_DEV_XID_ERRORS, gauge, x\nDCGM_EXP_XID_ERRORS_TOTAL, counter, t\n";
-    let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}{more}")));
-    profiles(&mut exporter, "both are profiled", &["0", "1"]);
-    after_collections(&mut exporter, 3);
-    for (gpu, others, xid) in [("0", ["1"], 31), ("1", ["0"], 43)] {
-        node.job(gpu, "17\n", "17");
-        profiles(&mut exporter, "one is paused", &others);
-        node.node.plan["events"] = json!([events("GPU", 1, 230, xid, 5, 1)]);
-        node.node.play();
-        let label = format!("xid=\"{xid}\"");
-        let total = |page: &str| value(page, &["DCGM_EXP_XID_ERRORS_TOTAL{gpu=\"1\"", &label]);
-        exporter.page_with("all are counted", |page| total(page) == Some(5.0));
-        node.end(gpu);
-        profiles(&mut exporter, "it is back", &["0", "1"]);
+fn sequences_of_samples_go_on() {
+    for free in [None, Some(1)] {
+        let mut plan = plan(&[0, 1], HOPPER);
+        for gpu in 0..2 {
+            plan["latest_values"][gpu]["fields"]["112"] = json!({ "type": "int64", "value": "64" });
+        }
+        let mut node = Pausing::new(plan);
+        let more = "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS, gauge, r\nDCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL, counter, s\n";
+        let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}{more}")));
+        profiles(&mut exporter, "both are profiled", &["0", "1"]);
+        after_collections(&mut exporter, 3);
+        if let Some(free) = free {
+            let used = node.node.stats()["groups"].as_u64().unwrap();
+            node.node.plan["taken_groups"] = json!(62 - used - free);
+            node.node.play();
+        }
+        node.job("0", "17\n", "17");
+        profiles(&mut exporter, "one is paused", &["1"]);
+        // Of the GPU without a job: it has one series.
+        let seconds =
+            |page: &str| value(page, &["DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL{", "gpu=\"1\"", "hw_thermal"]).unwrap();
+        let before = seconds(&after_collections(&mut exporter, 2));
+        let after = seconds(&after_collections(&mut exporter, 6));
+        assert!(after > before + 0.2, "room for {free:?}: {before} s, then {after} s");
     }
 }
 
