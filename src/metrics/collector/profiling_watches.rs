@@ -47,15 +47,19 @@ impl Collector {
                 to_arrange.push((it.kind, it.interval));
             }
         }
-        let mut errors = Vec::new();
+        let (mut errors, mut is_anew) = (Vec::new(), false);
         for (kind, interval) in to_arrange {
-            errors.extend(self.arrange(plan, inventory, kind, interval)?);
+            if let Some(more) = self.arrange(plan, inventory, kind, interval)? {
+                is_anew = true;
+                errors.extend(more);
+            }
         }
         // A plain watch of the same field ends how long the engine keeps its samples.
-        match self.set_intervals_of_sources() {
-            Err(error) if error.is_connection_lost() => return Err(error),
-            Err(error) => log::debug!("a source keeps its interval: {error}"),
-            Ok(()) => {}
+        if is_anew && let Err(error) = self.set_intervals_of_sources() {
+            if error.is_connection_lost() {
+                return Err(error);
+            }
+            log::warn!("some samples that sources read may be missing: {error}");
         }
         let is_lacking =
             |gpu: &u32| !plan.pause.is_paused(*gpu) && plan.profiles(*gpu) && !self.is_profiled(inventory, *gpu);
@@ -96,7 +100,8 @@ impl Collector {
 
     /// Watches in as few groups as possible what is watched of a kind at an interval, without what is paused.
     ///
-    /// Returns what the engine had no room for, or refused, of what was watched and is to stay.
+    /// Returns what the engine had no room for, or refused, of what was watched and is to stay; `None` where all watches
+    /// are as they were.
     ///
     /// Errors: only a lost connection.
     fn arrange(
@@ -105,7 +110,7 @@ impl Collector {
         inventory: &Inventory,
         kind: Kind,
         interval: Option<Duration>,
-    ) -> Result<Vec<Error>> {
+    ) -> Result<Option<Vec<Error>>> {
         // Not those of compute instances, which have no profiling fields.
         let is_reported = |id: &EntityId| inventory.entities.iter().any(|entity| entity.id == *id);
         let is_old =
@@ -126,13 +131,13 @@ impl Collector {
         }
         if leave.is_empty() && stay.len() >= old.len() {
             self.watches.extend(old);
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let made = self.watch_some(kind, interval, &stay)?;
         if leave.is_empty() && !made.is_whole() {
             made.watches.into_iter().for_each(|it| it.watch.replaced());
             self.watches.extend(old);
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         // A watch on what leaves alone ends its sampling when it is dropped.
         let ending = self.watch_some(kind, interval, &leave)?;
@@ -140,7 +145,7 @@ impl Collector {
             drop(ending);
             old.into_iter().for_each(|it| it.watch.replaced());
             self.watches.extend(made.watches);
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         // There is no room for old and new ones at the same time, or something is refused by now. The pause comes all the
         // same: the old ones go first, which may cost what stays a sample of profiling fields.
@@ -148,7 +153,7 @@ impl Collector {
         let mut made = self.watch_some(kind, interval, &stay)?;
         self.watches.append(&mut made.watches);
         self.no_room.extend(made.no_room.iter().cloned());
-        Ok(made.errors().collect())
+        Ok(Some(made.errors().collect()))
     }
 
     /// Watches fields of entities, as far as the engine lets.
