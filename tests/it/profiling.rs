@@ -387,6 +387,7 @@ fn an_instances_job_pauses_its_gpu() {
     let node = Pausing::new(plan);
     let mut exporter = node.start();
     profiles(&mut exporter, "all are profiled", &["0", "0", "1"]);
+    let before = effort(&node, &mut exporter);
     node.job("0.8", "17\n", "17");
     let page = profiles(&mut exporter, "both instances are paused", &["1"]);
     assert_eq!(states(&page), [1.0, 1.0, 0.0], "{page}");
@@ -396,6 +397,7 @@ fn an_instances_job_pauses_its_gpu() {
     assert_eq!((temperatures(&page), node.profiled()), (3, json!([1])), "{page}");
     node.end("0.8");
     never_false(&profiles(&mut exporter, "all are profiled", &["0", "0", "1"]));
+    assert_eq!(effort(&node, &mut exporter), before);
 }
 
 #[test]
@@ -672,6 +674,7 @@ fn a_refusal_beside_the_pause() {
     let mut node = Pausing::new(plan(&[0, 1], HOPPER));
     let mut exporter = node.start();
     profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    let before = effort(&node, &mut exporter);
     let of_one =
         |field: u16| json!({ "call": "dcgmWatchFields", "code": -37, "entity": "GPU", "id": 1, "field": field });
     node.node.plan["faults"]["fail"] = json!([of_one(1001), of_one(1005)]);
@@ -689,6 +692,7 @@ fn a_refusal_beside_the_pause() {
     assert_eq!(states(&page), [1.0, 0.0], "{page}");
     node.end("0");
     profiles(&mut exporter, "both are back", &["0", "1"]);
+    assert_eq!(effort(&node, &mut exporter), before);
 }
 
 /// The engine still keeps every sample of a field that is read as a sequence, although it is a metric of its own and is
