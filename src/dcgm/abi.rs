@@ -14,6 +14,7 @@ pub const MAX_LIMIT: c_int = -24;
 pub const CONNECTION_NOT_VALID: c_int = -21;
 pub const NO_DATA: c_int = -14;
 pub const MODULE_NOT_LOADED: c_int = -33;
+pub const PROFILING_NOT_SUPPORTED: c_int = -36;
 
 /// What a function fails with here when the loaded library does not have it at all (`DCGM_ST_FUNCTION_NOT_FOUND`).
 pub const FUNCTION_NOT_FOUND: c_int = -20;

@@ -22,7 +22,7 @@ pub enum ErrorKind {
     ConnectionLost,
     /// The engine has no room for another group or field group; other clients may hold them (-24).
     NoRoom,
-    /// The library, engine or hardware does not have this: absence, not failure (-6, -20, -33).
+    /// The library, engine or hardware does not have this: absence, not failure (-6, -20, -33, -36).
     Absent,
     /// A wrong argument, or an entity or field that does not exist (-1).
     BadParameter,
@@ -36,7 +36,9 @@ impl Error {
         let kind = match code {
             abi::CONNECTION_NOT_VALID => ErrorKind::ConnectionLost,
             abi::MAX_LIMIT => ErrorKind::NoRoom,
-            abi::NOT_SUPPORTED | abi::MODULE_NOT_LOADED | abi::FUNCTION_NOT_FOUND => ErrorKind::Absent,
+            abi::NOT_SUPPORTED | abi::MODULE_NOT_LOADED | abi::FUNCTION_NOT_FOUND | abi::PROFILING_NOT_SUPPORTED => {
+                ErrorKind::Absent
+            }
             abi::BADPARAM => ErrorKind::BadParameter,
             abi::VER_MISMATCH => ErrorKind::VersionMismatch,
             other => ErrorKind::Other(other),

@@ -177,7 +177,7 @@ impl Watch {
         self.set_interval(interval)
     }
 
-    /// How many entities are watched together.
+    /// The entities that are watched together.
     pub fn entities(&self) -> &[EntityId] {
         &self.group.entities
     }

@@ -1,13 +1,14 @@
 //! Everything watched for one inventory, and one collection of it: update, read into the table, ask each source.
 //!
 //! A [`Collector`] lives as long as its inventory: when entities come or go, a new one takes its place. Counts that are
-//! to survive that are in the [`Memory`].
+//! to survive that are in the [`Memory`]. [`profiling_watches`] changes what is watched of profiling fields meanwhile.
 
-use std::collections::{BTreeMap, HashMap};
+mod profiling_watches;
+
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::accounts::Accounts;
 use super::compute_instances;
 use super::events::{Events, Wanted};
 use super::exporter::SourceRun;
@@ -15,7 +16,6 @@ use super::fatal_xid::FatalXid;
 use super::identity::Key;
 use super::memory::Memory;
 use super::plan::Plan;
-use super::profiling_pause::ProfilingPause;
 use super::sample::Samples;
 use super::schedule::Schedule;
 use super::source::{Context, Setup, Source};
@@ -23,11 +23,13 @@ use super::sources::{SOURCES, xid};
 use super::switch_fields::{self, Change, SwitchFields};
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
-use crate::counters::PROFILING;
 use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Value, Watch};
 use crate::inventory::{self, Entity, Inventory, Kind};
+
+use profiling_watches::is_of_gpus;
+pub use profiling_watches::profiling_support;
 
 pub struct Collector {
     pub table: Table,
@@ -96,11 +98,6 @@ impl Made {
         self.watches.extend(watcher.watches.into_iter().map(|watch| Watched { kind, interval, watch }));
         self.refused.extend(watcher.refused);
         self.no_room.extend(watcher.no_room);
-    }
-
-    /// Whether the engine has refused nothing.
-    fn is_whole(&self) -> bool {
-        self.refused.is_empty() && self.no_room.is_empty()
     }
 }
 
@@ -224,7 +221,12 @@ impl Collector {
         for Watched { interval, watch, .. } in &self.watches {
             watches::set_interval([watch], schedule.of(*interval))?;
         }
-        let rest = schedule.of(None);
+        self.set_intervals_of_sources()
+    }
+
+    /// Makes the watches of sources and events what they are to be, which plain watches of the same fields may have changed.
+    fn set_intervals_of_sources(&mut self) -> Result<()> {
+        let rest = self.schedule.of(None);
         self.sources.iter_mut().try_for_each(|source| source.set_interval(rest.time()))?;
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
         self.events.set_interval(rest)?;
@@ -265,9 +267,9 @@ impl Collector {
     }
 
     /// Polls what is due and reads it into the table, then asks the sources. What could not be read is blank, never old.
+    /// `now` is in microseconds since 1970.
     ///
     /// Errors: only a lost connection; others are in the outcome.
-    /// `now` is in microseconds since 1970.
     pub fn collect(&mut self, inventory: &Inventory, memory: &mut Memory, now: i64) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         outcome.note(self.session.update_all_fields())?;
@@ -436,99 +438,6 @@ impl Collector {
         Ok(found)
     }
 
-    /// Ends and makes watches of profiling fields after `plan.pause` has changed; `before` is what it was. All other fields,
-    /// and those of all other GPUs, are sampled on, and lose no sample. Their values are taken back where they are
-    /// paused.
-    ///
-    /// Returns why a GPU that is no longer paused cannot be watched: another profiler may still have the hardware.
-    ///
-    /// Errors: only a lost connection.
-    pub fn pause_profiling(
-        &mut self,
-        plan: &Plan,
-        inventory: &Inventory,
-        before: &ProfilingPause,
-        memory: &mut Memory,
-    ) -> Result<Vec<(u32, Error)>> {
-        let of_gpus = || inventory.entities.iter().filter(|entity| is_of_gpus(entity.kind));
-        let gpus: HashMap<EntityId, u32> = of_gpus().filter_map(|entity| Some((entity.id, entity.gpu?))).collect();
-        let is_paused = |entity: &EntityId| gpus.get(entity).is_some_and(|gpu| plan.pause.is_paused(*gpu));
-        for at in (0..self.watches.len()).rev() {
-            let Watched { kind, watch, .. } = &self.watches[at];
-            if is_of_gpus(*kind) && watch.fields().ids().iter().any(|field| PROFILING.contains(field)) {
-                let (leave, stay): (Vec<_>, Vec<_>) = watch.entities().iter().copied().partition(is_paused);
-                if !leave.is_empty() {
-                    let watched = self.watches.remove(at);
-                    self.end_profiling(watched, &leave, &stay)?;
-                }
-            }
-        }
-        for (index, entity) in inventory.entities.iter().enumerate() {
-            let is_new = is_paused(&entity.id) && entity.gpu.is_some_and(|gpu| !before.is_paused(gpu));
-            if let (true, Some(key)) = (is_new, self.keys[index]) {
-                memory.parts.of::<Accounts>().pause_profiling(key);
-            }
-        }
-        self.table.pause(&plan.pause, inventory);
-        let returns = |gpu: u32| before.is_paused(gpu) && !plan.pause.is_paused(gpu);
-        let mut refused = Vec::new();
-        for fields in plan.fields.iter().filter(|fields| is_of_gpus(fields.kind)) {
-            let ids: Vec<u16> = fields.ids.iter().copied().filter(|field| PROFILING.contains(field)).collect();
-            let kind = fields.kind;
-            refused.extend(self.watch_more(plan, kind, &ids, |watcher, ids| {
-                watch_fields_where(watcher, plan, inventory, kind, ids, |entity| entity.gpu.is_some_and(returns))
-            })?);
-        }
-        let is_profiled = |gpu: u32| {
-            let of_profiling =
-                self.watches.iter().filter(|it| it.watch.fields().ids().iter().any(|field| PROFILING.contains(field)));
-            of_profiling.flat_map(|it| it.watch.entities()).any(|entity| gpus.get(entity) == Some(&gpu))
-        };
-        let Some((_, error)) = refused.first() else { return Ok(Vec::new()) };
-        let lacking = before.gpus().filter(|gpu| returns(*gpu) && plan.profiles(*gpu) && !is_profiled(*gpu));
-        Ok(lacking.map(|gpu| (gpu, error.clone())).collect())
-    }
-
-    /// Ends the sampling of a watch's profiling fields for the entities that `leave`, which are all but those that `stay`.
-    ///
-    /// Errors: only a lost connection.
-    fn end_profiling(&mut self, watched: Watched, leave: &[EntityId], stay: &[EntityId]) -> Result<()> {
-        let Watched { kind, interval, watch } = watched;
-        let (profiling, others): (Vec<u16>, Vec<u16>) =
-            watch.fields().ids().iter().copied().partition(|field| PROFILING.contains(field));
-        let all = watch.entities().to_vec();
-        let kept = [(all.as_slice(), others.as_slice()), (stay, profiling.as_slice())];
-        if !stay.is_empty() {
-            // A second watch of a pair takes the place of the first: what stays loses no sample.
-            let made = self.watch_some(kind, interval, &kept)?;
-            let ending = self.watch_some(kind, interval, &[(leave, &profiling)])?;
-            if made.is_whole() && ending.is_whole() {
-                drop(ending);
-                watch.replaced();
-                self.watches.extend(made.watches);
-                return Ok(());
-            }
-        }
-        // Ended as it was made. The engine keeps the samples of what is watched again, and goes on with them.
-        drop(watch);
-        let made = self.watch_some(kind, interval, &kept)?;
-        self.watches.extend(made.watches);
-        self.no_room.extend(made.no_room);
-        Ok(())
-    }
-
-    /// Watches fields of entities, as far as the engine lets.
-    fn watch_some(&mut self, kind: Kind, interval: Option<Duration>, wanted: &[(&[EntityId], &[u16])]) -> Result<Made> {
-        let every = self.schedule.of(interval);
-        let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
-        for (entities, fields) in wanted.iter().filter(|(entities, _)| !entities.is_empty()) {
-            watcher.watch(entities, fields)?;
-        }
-        let mut made = Made::default();
-        made.take_in(watcher, kind, interval);
-        Ok(made)
-    }
-
     /// Watches fields beside what is watched already. Returns those that are refused.
     ///
     /// Errors: only a lost connection.
@@ -609,12 +518,6 @@ fn by_interval(plan: &Plan, fields: &[u16]) -> BTreeMap<Option<Duration>, Vec<u1
     by_interval
 }
 
-/// Whether profiling fields are asked of this kind. Links of GPUs have two of their own (1532, 1533), but only from Hopper
-/// on, where several may profile: they are never paused.
-fn is_of_gpus(kind: Kind) -> bool {
-    matches!(kind, Kind::Gpu | Kind::WholeGpu)
-}
-
 /// Watches these fields of all entities of a kind.
 fn watch_fields(
     watcher: &mut Watcher<'_>,
@@ -642,29 +545,16 @@ fn watch_fields_where(
             (kind, Some(gpu)) if is_of_gpus(kind) => plan.supported_by(gpu, fields),
             _ => fields.to_vec(),
         };
-        match by_fields.iter_mut().find(|(ids, _)| *ids == asked) {
-            Some((_, entities)) => entities.push(entity.id),
-            None => by_fields.push((asked, vec![entity.id])),
-        }
+        gather(&mut by_fields, asked, entity.id);
     }
     by_fields.into_iter().try_for_each(|(ids, entities)| watcher.watch(&entities, &ids))
 }
 
-/// Profiling fields by GPU. A GPU without profiling has none, for the reason handed to `refused`.
-pub fn profiling_support(
-    session: &Session,
-    gpus: &[u32],
-    mut refused: impl FnMut(u32, Error),
-) -> Result<HashMap<u32, Vec<u16>>> {
-    let mut supported = HashMap::new();
-    for &gpu in gpus {
-        match session.profiling_fields(gpu) {
-            Ok(fields) => {
-                supported.insert(gpu, fields);
-            }
-            Err(error) if error.is_connection_lost() => return Err(error),
-            Err(error) => refused(gpu, error),
-        }
+/// Adds an entity to those of which the same fields are asked, if any are.
+fn gather(by_fields: &mut Vec<(Vec<u16>, Vec<EntityId>)>, fields: Vec<u16>, entity: EntityId) {
+    match by_fields.iter_mut().find(|(ids, _)| *ids == fields) {
+        _ if fields.is_empty() => {}
+        Some((_, entities)) => entities.push(entity),
+        None => by_fields.push((fields, vec![entity])),
     }
-    Ok(supported)
 }

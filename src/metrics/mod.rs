@@ -1,6 +1,6 @@
 //! From readings to samples: what is asked of which entity, and the table that the answers go into.
 //!
-//! - [`collector`]: everything watched for one inventory, and one collection of it.
+//! - [`collector`]: everything watched for one inventory, and one collection of it; what a pause changes of that.
 //! - [`plan`]: which metrics the rows of the counters file come to with this library, and which fields that takes.
 //! - [`table`]: the latest value of every field of every entity. Text and HTTP are not known here.
 //! - [`sources`]: metrics that the exporter makes itself, one file per source, and the one table that lists them.

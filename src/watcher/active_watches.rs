@@ -1,5 +1,6 @@
 //! What is being watched now: the entities that are here, the watches on them, and the text of their samples.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::config::Config;
@@ -23,6 +24,9 @@ pub struct ActiveWatches {
     pub judgement: Judgement,
     /// Why profiling is not available, if it is not.
     pub profiling_refusal: Option<Error>,
+    /// GPUs of which the engine has not said what profiling they support, with the reason: one that may pass, such as
+    /// another profiler.
+    pub untold: BTreeMap<u32, Error>,
 }
 
 impl ActiveWatches {
@@ -37,13 +41,32 @@ impl ActiveWatches {
         schedule: Schedule,
         pause: &ProfilingPause,
     ) -> Result<ActiveWatches> {
-        let mut profiling_refusal = None;
-        let profiling = profiling_support(session, &inventory.gpus, |_, error| profiling_refusal = Some(error))?;
+        let (mut profiling_refusal, mut untold) = (None, BTreeMap::new());
+        let profiling = profiling_support(session, &inventory.gpus, |gpu, error| {
+            if !error.is_absence() {
+                untold.insert(gpu, error.clone());
+            }
+            profiling_refusal = Some(error);
+        })?;
         let mut plan = Plan::new(counters, session.library(), profiling);
         plan.pause = pause.clone();
         let collector = Collector::new(session, &plan, &inventory, schedule, memory)?;
         let exposition = Exposition::new(&plan, &inventory);
-        Ok(ActiveWatches { inventory, plan, collector, exposition, judgement: Judgement::default(), profiling_refusal })
+        let judgement = Judgement::default();
+        Ok(ActiveWatches { inventory, plan, collector, exposition, judgement, profiling_refusal, untold })
+    }
+
+    /// Asks again what profiling is supported by the GPUs that are `wanted` and untold. Returns whether one has told it:
+    /// then everything is to be planned anew.
+    ///
+    /// Errors: only a lost connection.
+    pub fn ask_for_support(&mut self, session: &Session, wanted: impl Fn(u32) -> bool) -> Result<bool> {
+        let gpus: Vec<u32> = self.untold.keys().copied().filter(|gpu| wanted(*gpu)).collect();
+        let told = profiling_support(session, &gpus, |gpu, error| match error.is_absence() {
+            true => _ = self.untold.remove(&gpu),
+            false => _ = self.untold.insert(gpu, error),
+        })?;
+        Ok(!told.is_empty())
     }
 
     /// Pauses profiling and ends pauses as `pause` says now. GPUs that the engine refuses to watch again stay paused, and

@@ -512,11 +512,12 @@ impl Watcher {
         self.report.entities = counts.filter(|(_, count)| *count > 0).collect();
         notices::inventory(&inventory, &self.report.entities, &self.hostname);
         let first = Schedule::first(self.period(run).min(FIRST_PERIOD));
-        self.pause_before_watching(run, &inventory);
+        let reasons = self.pause_before_watching(run, &inventory);
         let watched = run.watch(&self.counters, inventory, &mut self.memory, first, &self.pause);
         let watches = watched.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
         self.report_plan(watches);
         watches.exposition.set_containers(&self.container_map);
+        self.set_pause(run, reasons)?;
         self.relabel(run);
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::phase::Phase;
 use super::profiling::Reason;
 use crate::config::Config;
 use crate::config::engine::Address;
-use crate::dcgm::{Error, Library};
+use crate::dcgm::{Error, ErrorKind, Library};
 use crate::inventory::architecture::Architecture;
 use crate::inventory::{Inventory, Kind};
 use crate::metrics::plan::Plan;
@@ -188,8 +188,12 @@ pub fn profiling_goes_on(gpus: &[u32]) {
 }
 
 pub fn profiling_refused(gpus: &[u32], error: &Error) {
+    let fix = match error.kind {
+        ErrorKind::NoRoom => "end other clients of the engine that hold groups",
+        _ => "end the other profiler",
+    };
     log::warn!(
-        error = error.to_string(), fix = "end the other profiler";
+        error = error.to_string(), fix = fix;
         "profiling fields cannot be watched again on {}; trying again at every collection", self::gpus(gpus)
     );
 }

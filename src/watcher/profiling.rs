@@ -73,38 +73,53 @@ impl Watcher {
         (before == Switch::On) != (self.pause_requests.file == Switch::On)
     }
 
-    /// Decides where profiling is paused among these GPUs, before they are watched.
-    pub(super) fn pause_before_watching(&mut self, run: &SessionRun, inventory: &Inventory) {
+    /// Decides where profiling is paused among these GPUs, before they are watched. Returns who asks for it.
+    ///
+    /// Pauses that are over are ended by [`Watcher::set_pause`] when all else is watched: what is refused then is tried
+    /// again.
+    pub(super) fn pause_before_watching(&mut self, run: &SessionRun, inventory: &Inventory) -> BTreeMap<u32, Reason> {
         self.look_for_pause_file();
-        let mut reasons = self.pause_reasons(&run.session, inventory);
-        // Those are tried again after the next collection, by themselves.
-        let before = self.pause_requests.reasons.iter().filter(|(_, reason)| **reason == Reason::Refused);
-        for (gpu, _) in before.filter(|(gpu, _)| inventory.gpus.contains(gpu)) {
-            reasons.entry(*gpu).or_insert(Reason::Refused);
-        }
-        self.pause.set(&reasons.keys().copied().collect(), now_of(run));
-        self.note_pause(reasons);
+        let reasons = self.pause_reasons(&run.session, inventory);
+        self.pause.set(&self.pause.gpus().chain(reasons.keys().copied()).collect(), now_of(run));
+        reasons
     }
 
-    /// Pauses profiling and ends pauses, because a job or the file has come or gone.
+    /// Pauses profiling and ends pauses, because a job or the file has come or gone, or the engine has refused to end one.
     pub(super) fn pause_profiling(&mut self, run: &mut SessionRun) -> Result<(), Event> {
-        let now = now_of(run);
         let Some(watches) = &mut run.watches else { return Ok(()) };
-        let mut reasons = self.pause_reasons(&run.session, &watches.inventory);
-        let wanted: BTreeSet<u32> = reasons.keys().copied().collect();
-        if self.pause.gpus().eq(wanted.iter().copied()) {
-            self.note_pause(reasons);
-            return Ok(());
-        }
-        // What a GPU supports may not have been told beside another profiler.
-        let is_unknown = |gpu: u32| !wanted.contains(&gpu) && !watches.plan.profiles(gpu);
-        if watches.profiling_refusal.is_some() && self.pause.gpus().any(is_unknown) {
+        let reasons = self.pause_reasons(&run.session, &watches.inventory);
+        let ends = |gpu: u32| self.pause.is_paused(gpu) && !reasons.contains_key(&gpu);
+        let told = watches.ask_for_support(&run.session, ends);
+        if told.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))? {
+            // The plan has no rows for what nobody was known to support.
             let inventory = watches.inventory.clone();
             return self.watch(run, inventory);
         }
-        self.pause.set(&wanted, now);
-        let refused = watches.pause_profiling(&mut self.pause, &mut self.memory, now);
-        let refused = refused.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
+        self.set_pause(run, reasons)
+    }
+
+    /// Pauses profiling where these reasons are, and ends it elsewhere. A GPU that the engine refuses to watch again, or
+    /// whose support it has not told, stays paused.
+    pub(super) fn set_pause(&mut self, run: &mut SessionRun, mut reasons: BTreeMap<u32, Reason>) -> Result<(), Event> {
+        let now = now_of(run);
+        let Some(watches) = &mut run.watches else { return Ok(()) };
+        let here = |gpu: &u32| watches.inventory.gpus.contains(gpu);
+        let before: BTreeSet<u32> = self.pause.gpus().collect();
+        if before.iter().filter(|gpu| here(gpu)).eq(reasons.keys()) {
+            self.note_pause(reasons, &[]);
+            return Ok(());
+        }
+        let mut refused = Vec::new();
+        if self.counters.asks_for_profiling() {
+            let ended = before.iter().filter(|gpu| here(gpu) && !reasons.contains_key(gpu));
+            refused.extend(ended.filter_map(|gpu| Some((*gpu, watches.untold.get(gpu)?.clone()))));
+        }
+        // One that is not here is tried when it is back.
+        let absent = before.iter().copied().filter(|gpu| !here(gpu));
+        let paused = reasons.keys().copied().chain(refused.iter().map(|(gpu, _)| *gpu)).chain(absent).collect();
+        self.pause.set(&paused, now);
+        let more = watches.pause_profiling(&mut self.pause, &mut self.memory, now);
+        refused.extend(more.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?);
         if let Some((_, error)) = refused.first() {
             self.report.count_error(ErrorKind::Watch);
             if self.throttle.allows(&format!("profiling {error}")) {
@@ -112,8 +127,11 @@ impl Watcher {
                 notices::profiling_refused(&gpus, error);
             }
         }
+        let is_watched =
+            |gpu: &u32| !self.pause.is_paused(*gpu) && watches.collector.is_profiled(&watches.inventory, *gpu);
+        let ended: Vec<u32> = before.iter().copied().filter(is_watched).collect();
         reasons.extend(refused.into_iter().map(|(gpu, _)| (gpu, Reason::Refused)));
-        self.note_pause(reasons);
+        self.note_pause(reasons, &ended);
         Ok(())
     }
 
@@ -153,8 +171,8 @@ impl Watcher {
         reasons
     }
 
-    /// Logs what is new.
-    fn note_pause(&mut self, reasons: BTreeMap<u32, Reason>) {
+    /// Logs what is new. These GPUs are watched again.
+    fn note_pause(&mut self, reasons: BTreeMap<u32, Reason>, ended: &[u32]) {
         let before = std::mem::replace(&mut self.pause_requests.reasons, reasons);
         let after = &self.pause_requests.reasons;
         let is_new = |(gpu, reason): &(&u32, &Reason)| before.get(gpu) != Some(reason);
@@ -162,9 +180,8 @@ impl Watcher {
         for (reason, gpus) in Requests::by_reason(&new) {
             notices::profiling_paused(&gpus, reason, self.config.pause_profiling.as_deref());
         }
-        let ended: Vec<u32> = before.keys().copied().filter(|gpu| !after.contains_key(gpu)).collect();
         if !ended.is_empty() {
-            notices::profiling_goes_on(&ended);
+            notices::profiling_goes_on(ended);
         }
     }
 

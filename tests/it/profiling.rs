@@ -388,6 +388,7 @@ fn an_instances_job_pauses_its_gpu() {
     let node = Pausing::new(plan);
     let mut exporter = node.start();
     profiles(&mut exporter, "all are profiled", &["0", "0", "1"]);
+    let before = effort(&node, &mut exporter);
     node.job("0.8", "17\n", "17");
     let page = profiles(&mut exporter, "both instances are paused", &["1"]);
     assert_eq!(states(&page), [1.0, 1.0, 0.0], "{page}");
@@ -397,6 +398,7 @@ fn an_instances_job_pauses_its_gpu() {
     assert_eq!((temperatures(&page), node.profiled()), (3, json!([1])), "{page}");
     node.end("0.8");
     never_false(&profiles(&mut exporter, "all are profiled", &["0", "0", "1"]));
+    assert_eq!(effort(&node, &mut exporter), before);
 }
 
 #[test]
@@ -564,4 +566,186 @@ fn a_change_of_the_interval_watches_nothing_that_is_paused() {
     }
     let page = after_collections(&mut exporter, 2);
     assert_eq!((states(&page), node.profiled()), (vec![1.0, 0.0], json!([1])), "{page}");
+}
+
+/// The first watch after a pause may be a fresh one. What it is refused is tried again at every collection, too.
+#[test]
+fn a_refusal_after_a_release() {
+    let mut node = Pausing::new(plan(&[0, 1], AMPERE));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    std::fs::write(node.file(), "").unwrap();
+    profiles(&mut exporter, "both are paused", &[]);
+    exporter.signal(Signal::USR1);
+    exporter.page_with("it is released", |page| is_in_state(page, "released"));
+    std::fs::remove_file(node.file()).unwrap();
+    node.node.plan["faults"]["profiler"] = json!(true);
+    node.node.play();
+    exporter.signal(Signal::USR2);
+    exporter.page_with("it is back", |page| temperatures(page) == 2);
+    let page = after_collections(&mut exporter, 3);
+    assert_eq!((states(&page), temperatures(&page)), (vec![1.0, 1.0], 2), "{page}");
+    // It is no field that the engine does not have.
+    assert!(page.contains("dcgm_exporter_counters_skipped 0\n"), "{page}");
+    let log = exporter.log();
+    assert!(log.contains("profiling fields cannot be watched again on GPU"), "{log}");
+    assert!(!log.contains("profiling fields are watched again") && !log.contains("Skipping"), "{log}");
+    node.node.plan["faults"]["profiler"] = json!(false);
+    node.node.play();
+    let page = profiles(&mut exporter, "both are profiled again", &["0", "1"]);
+    never_false(&page);
+    assert_eq!(states(&page), [0.0, 0.0], "{page}");
+    assert!(exporter.log().contains("profiling fields are watched again on GPUs 0, 1"), "{}", exporter.log());
+}
+
+/// The engine says what it supports only long after the pause.
+#[test]
+fn support_that_is_not_known_after_the_pause_either() {
+    for (code, is_tried_again) in [(-37, true), (-36, false), (-33, false)] {
+        let mut plan = plan(&[0, 1], AMPERE);
+        plan["faults"]["fail"] = json!([{ "call": "dcgmProfGetSupportedMetricGroups", "code": code }]);
+        let mut node = Pausing::new(plan);
+        std::fs::write(node.file(), "").unwrap();
+        let mut exporter = node.start();
+        exporter.page_with("it runs", |page| temperatures(page) == 2);
+        std::fs::remove_file(node.file()).unwrap();
+        let page = after_collections(&mut exporter, 15);
+        is_well(&mut exporter, &page);
+        let log = exporter.log();
+        assert!(!log.contains("profiling fields are watched again"), "{code}: {log}");
+        assert_eq!(log.contains("profiling fields cannot be watched again"), is_tried_again, "{code}: {log}");
+        if is_tried_again {
+            node.node.plan["faults"]["fail"] = json!([]);
+            node.node.play();
+            let page = profiles(&mut exporter, "both are profiled", &["0", "1"]);
+            assert_eq!(states(&page), [0.0, 0.0], "{page}");
+            assert!(exporter.log().contains("profiling fields are watched again on GPUs 0, 1"), "{}", exporter.log());
+        }
+    }
+}
+
+/// Groups, watched pairs, and reads per collection.
+fn effort(node: &Pausing, exporter: &mut Exporter) -> (u64, u64, f64) {
+    let counts = |stats: &Value| {
+        let calls = |name: &str| stats["calls"][name].as_u64().unwrap();
+        (calls("dcgmUpdateAllFields"), calls("dcgmGetLatestValues_v2"))
+    };
+    after_collections(exporter, 4);
+    let (updates, reads) = counts(&node.node.stats());
+    after_collections(exporter, 5);
+    let stats = node.node.stats();
+    let later = counts(&stats);
+    let per_collection = (later.1 - reads) as f64 / (later.0 - updates) as f64;
+    (stats["groups"].as_u64().unwrap(), stats["watches"].as_u64().unwrap(), per_collection)
+}
+
+#[test]
+fn after_pauses_everything_is_watched_as_before() {
+    let gpus = [0, 1, 2, 3, 4, 5, 6, 7];
+    let names = gpus.map(|gpu| gpu.to_string());
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let node = Pausing::new(plan(&gpus, HOPPER));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "all are profiled", &all);
+    let before = effort(&node, &mut exporter);
+    for gpu in &all {
+        node.job(gpu, "17\n", "17");
+        let others: Vec<&str> = all.iter().copied().filter(|other| other != gpu).collect();
+        profiles(&mut exporter, "one is paused", &others);
+        node.end(gpu);
+        profiles(&mut exporter, "it is back", &all);
+    }
+    assert_eq!(effort(&node, &mut exporter), before);
+    // All at once, and back in two steps.
+    gpus.iter().for_each(|gpu| node.job(&gpu.to_string(), "17\n", "17"));
+    profiles(&mut exporter, "all are paused", &[]);
+    all[..4].iter().for_each(|gpu| node.end(gpu));
+    profiles(&mut exporter, "half are back", &all[..4]);
+    all[4..].iter().for_each(|gpu| node.end(gpu));
+    profiles(&mut exporter, "all are back", &all);
+    assert_eq!(effort(&node, &mut exporter), before);
+    let page = exporter.page();
+    is_well(&mut exporter, &page);
+    assert_eq!(node.node.stats()["violations"], json!([]));
+}
+
+/// The GPU next to the one that is paused is watched anew, and the engine refuses it.
+#[test]
+fn a_refusal_beside_the_pause() {
+    let mut node = Pausing::new(plan(&[0, 1], HOPPER));
+    let mut exporter = node.start();
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    let before = effort(&node, &mut exporter);
+    let of_one =
+        |field: u16| json!({ "call": "dcgmWatchFields", "code": -37, "entity": "GPU", "id": 1, "field": field });
+    node.node.plan["faults"]["fail"] = json!([of_one(1001), of_one(1005)]);
+    node.node.play();
+    after_collections(&mut exporter, 1);
+    node.job("0", "17\n", "17");
+    let page = exporter.page_with("both are paused", |page| states(page) == [1.0, 1.0]);
+    assert!(active(&page).is_empty() && temperatures(&page) == 2, "{page}");
+    assert!(exporter.log().contains("profiling fields cannot be watched again on GPU 1"), "{}", exporter.log());
+    let page = after_collections(&mut exporter, 12);
+    assert!(page.contains("dcgm_exporter_profiling_rewatches_total 0\n"), "{page}");
+    node.node.plan["faults"]["fail"] = json!([]);
+    node.node.play();
+    let page = profiles(&mut exporter, "the other is back", &["1"]);
+    assert_eq!(states(&page), [1.0, 0.0], "{page}");
+    node.end("0");
+    profiles(&mut exporter, "both are back", &["0", "1"]);
+    assert_eq!(effort(&node, &mut exporter), before);
+}
+
+/// The engine still keeps every sample of a field that is read as a sequence, although it is a metric of its own and is
+/// watched once more as such; also where it has no room for old and new watches at the same time.
+#[test]
+fn sequences_of_samples_go_on() {
+    for free in [None, Some(1)] {
+        let mut plan = plan(&[0, 1], HOPPER);
+        for gpu in 0..2 {
+            plan["latest_values"][gpu]["fields"]["112"] = json!({ "type": "int64", "value": "64" });
+        }
+        let mut node = Pausing::new(plan);
+        let more = "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS, gauge, r\nDCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL, counter, s\n";
+        let mut exporter = Exporter::start(&mut node.command(&format!("{COUNTERS}{more}")));
+        profiles(&mut exporter, "both are profiled", &["0", "1"]);
+        after_collections(&mut exporter, 3);
+        if let Some(free) = free {
+            let used = node.node.stats()["groups"].as_u64().unwrap();
+            node.node.plan["taken_groups"] = json!(62 - used - free);
+            node.node.play();
+        }
+        node.job("0", "17\n", "17");
+        profiles(&mut exporter, "one is paused", &["1"]);
+        // Of the GPU without a job: it has one series.
+        let seconds =
+            |page: &str| value(page, &["DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL{", "gpu=\"1\"", "hw_thermal"]).unwrap();
+        let before = seconds(&after_collections(&mut exporter, 2));
+        let after = seconds(&after_collections(&mut exporter, 6));
+        assert!(after > before + 0.2, "room for {free:?}: {before} s, then {after} s");
+    }
+}
+
+/// A GPU is away when its pause ends, and another profiler has its hardware when it is back.
+#[test]
+fn a_gpu_that_is_away_at_the_end_of_its_pause() {
+    let mut node = Pausing::new(plan(&[0, 1], AMPERE));
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["--enable-gpu-bind-unbind-watch"]));
+    profiles(&mut exporter, "both are profiled", &["0", "1"]);
+    std::fs::write(node.file(), "").unwrap();
+    profiles(&mut exporter, "both are paused", &[]);
+    node.node.plan["faults"]["unbound_gpus"] = json!([1]);
+    node.node.play();
+    exporter.page_with("one is away", |page| states(page).len() == 1);
+    std::fs::remove_file(node.file()).unwrap();
+    profiles(&mut exporter, "the other is profiled", &["0"]);
+    let of_one =
+        |field: u16| json!({ "call": "dcgmWatchFields", "code": -37, "entity": "GPU", "id": 1, "field": field });
+    node.node.plan["faults"] = json!({ "unbound_gpus": [], "fail": [of_one(1001), of_one(1005)] });
+    node.node.play();
+    exporter.page_with("it is back and still paused", |page| states(page) == [0.0, 1.0]);
+    node.node.plan["faults"] = json!({});
+    node.node.play();
+    let page = profiles(&mut exporter, "both are profiled again", &["0", "1"]);
+    assert_eq!(states(&page), [0.0, 0.0], "{page}");
 }
