@@ -194,7 +194,7 @@ fn configure(scratch: &Scratch, nodes: u32) {
         "MpiDefault=none\nProctrackType=proctrack/linuxproc\nTaskPlugin=task/none".to_owned(),
         "JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none".to_owned(),
         "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSlurmdParameters=config_overrides".to_owned(),
-        "SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1".to_owned(),
+        "SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1,sched_interval=1".to_owned(),
         "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE".to_owned(),
         "ReturnToService=2\nKillWait=2".to_owned(),
         format!("StateSaveLocation={}\nSlurmdSpoolDir={}.%n", at("state"), at("spool")),
