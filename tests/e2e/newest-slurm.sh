@@ -35,12 +35,13 @@ exec unshare --mount --net --uts --ipc --pid --fork --kill-child sh -euc '
     # With 127.0.0.1 alone, slurmctld finds no kind of address to listen on (AI_ADDRCONFIG). This one is for documentation.
     ip address add 192.0.2.1/32 dev lo
     hostname newest-slurm
-    mkdir -p "$root$project"
     mount -t tmpfs tmpfs "$root/tmp"
     mount -t tmpfs tmpfs "$root/run"
     mount -t proc proc "$root/proc"
     mount -t sysfs sysfs "$root/sys"
     mount --bind /dev "$root/dev"
+    # After /tmp, where the project may be.
+    mkdir -p "$root$project"
     mount --bind "$project" "$root$project"
     mount -o remount,bind,ro "$root$project"
     chmod 1777 "$root/tmp"
