@@ -13,6 +13,8 @@ use crate::scripts::{EPILOG, PROLOG, SUMMARY, TASK_EPILOG, directory, files, hos
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const GPUS: u32 = 8;
+/// As a user who is not root. Every Debian has this one, with the number 34; Slurm 26.05 refuses `nobody`.
+const AS_USER: &str = "--uid=backup";
 /// From a prolog's or epilog's last write until the page shows it.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -129,6 +131,15 @@ impl Slurm {
     }
 }
 
+/// Year and month of the Slurm that is installed: (22, 5).
+fn version() -> (u32, u32) {
+    let output = Command::new("slurmd").arg("-V").output().expect("slurmd is installed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let numbers: Vec<u32> = text.split(['.', ' ']).filter_map(|part| part.parse().ok()).collect();
+    assert!(numbers.len() >= 2, "{text}");
+    (numbers[0], numbers[1])
+}
+
 fn with_conf<'a>(command: &'a mut Command, scratch: &Scratch) -> &'a mut Command {
     command.env("SLURM_CONF", scratch.path("etc/slurm.conf"))
 }
@@ -211,6 +222,10 @@ fn configure(scratch: &Scratch, nodes: u32) {
              CoresPerSocket=16 ThreadsPerCore=1 RealMemory=1000 Gres=gpu:{GPUS}{shards}",
             free_port()
         ));
+    }
+    if version() > (22, 5) {
+        // Newer ones start no slurmd without control groups unless they are told to.
+        scratch.write("etc/cgroup.conf", "CgroupPlugin=disabled\n");
     }
     let names = if nodes == 2 { "node1,node2" } else { "node1" };
     conf.push(format!("PartitionName=batch Nodes={names} Default=YES MaxTime=INFINITE State=UP PriorityTier=1"));
@@ -302,18 +317,14 @@ fn jobs_of_a_real_slurm() {
     let exporter = start_exporter(&slurm.scratch, &slurm.map());
 
     for gpus in [1, 2, GPUS as usize] {
-        let job = slurm.submit(&[&format!("--gres=gpu:{gpus}"), "--uid=nobody"], "sleep 600");
+        let job = slurm.submit(&[&format!("--gres=gpu:{gpus}"), AS_USER], "sleep 600");
         page_follows(&slurm, &exporter, &format!("a job with {gpus} GPUs runs"), |held| count(held, &job) == gpus);
         let page = exporter.get("/metrics").body;
         let info =
             page.lines().find(|line| line.starts_with("dcgm_exporter_job_info{")).expect("it has an info metric");
-        for part in [
-            &*format!("hpc_job=\"{job}\""),
-            "user=\"nobody\"",
-            "uid=\"65534\"",
-            "partition=\"batch\"",
-            "cluster=\"fake\"",
-        ] {
+        for part in
+            [&*format!("hpc_job=\"{job}\""), "user=\"backup\"", "uid=\"34\"", "partition=\"batch\"", "cluster=\"fake\""]
+        {
             assert!(info.contains(part), "{info}");
         }
         let allocated = |line: &&str| line.starts_with("dcgm_exporter_gpu_allocated{") && line.ends_with(" 1");
@@ -574,7 +585,7 @@ fn a_job_is_told_what_it_used() {
     let exporter = start_accounting(scratch, &map);
 
     let output = |name: &str| format!("--output={}", scratch.path("out").join(name).display());
-    let job = slurm.submit(&["--gres=gpu:2", "--uid=nobody", &output("own")], "srun sleep 10; sleep 10; echo done");
+    let job = slurm.submit(&["--gres=gpu:2", AS_USER, &output("own")], "srun sleep 10; sleep 10; echo done");
     page_follows(&slurm, &exporter, "it runs", |held| count(held, &job) == 2);
     let line = |job: &str| {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -586,7 +597,7 @@ fn a_job_is_told_what_it_used() {
     println!("{own}");
     let lines: Vec<&str> = own.lines().collect();
     assert_eq!((lines[0], lines.len()), ("done", 7), "once, and not for each step: {own}");
-    let head = format!("Job {job} (user nobody, partition batch) on ");
+    let head = format!("Job {job} (user backup, partition batch) on ");
     assert!(lines[1].starts_with(&head) && lines[1].contains(": still running, GPUs held for "), "{own}");
     let cells: Vec<&str> = lines[3].split_whitespace().collect();
     assert_eq!((cells[0], &cells[2..6]), ("0", &["40", "%", "1.0", "GiB"][..]), "{own}");
@@ -601,7 +612,7 @@ fn a_job_is_told_what_it_used() {
     let line = line(&job).unwrap();
     println!("{line}");
     let node = " node=node1 ";
-    assert!(line.contains(node) && line.contains(" user=nobody summary=\"1 of 2 GPUs never used; 2 GPUs, "), "{line}");
+    assert!(line.contains(node) && line.contains(" user=backup summary=\"1 of 2 GPUs never used; 2 GPUs, "), "{line}");
     let json = std::fs::read(scratch.path("summaries").join(format!("{job}.json"))).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     let number = |name: &str| json["gpus"][0][name].as_f64().unwrap();
@@ -620,7 +631,7 @@ fn a_job_is_told_what_it_used() {
     let srun = with_conf(srun.args(["60", "srun", "--gres=gpu:1", "sleep", "3"]), scratch);
     let shown = String::from_utf8(srun.stdin(Stdio::null()).output().unwrap().stderr).unwrap();
     assert!(shown.contains(": still running, GPUs held for ") && shown.contains("1 GPU, "), "{shown}");
-    let job = slurm.submit(&["--uid=nobody", &output("none")], "echo done");
+    let job = slurm.submit(&[AS_USER, &output("none")], "echo done");
     slurm.until("it is over", |slurm| slurm.ask(&["squeue", "--noheader"]).is_empty());
     assert_eq!(std::fs::read_to_string(scratch.path("out/none")).unwrap(), "done\n");
     assert!(!std::fs::read_to_string(&log).unwrap().contains(&format!(" job={job} ")));
