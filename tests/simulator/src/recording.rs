@@ -39,7 +39,10 @@ pub fn read() -> HashMap<u16, Recorded> {
 
 /// 0 is idle, 1 is busy: a minute's wave, out of step from GPU to GPU.
 pub fn load(gpu: u32, seconds: f64) -> f64 {
-    0.5 - 0.5 * (std::f64::consts::TAU * (seconds / 60.0 + f64::from(gpu) / 8.0)).cos()
+    // Like a cosine, but without libm: its 0.6 MB would count as the exporter's, which has no use for it.
+    let turns = seconds / 60.0 + f64::from(gpu) / 8.0;
+    let rise = 1.0 - (2.0 * (turns - turns as i64 as f64) - 1.0).abs();
+    rise * rise * (3.0 - 2.0 * rise)
 }
 
 pub fn replayed(recorded: &Recorded, field: u16, kind: u8, gpu: u32, seconds: f64) -> Answer {
