@@ -114,7 +114,8 @@ fn a_gpu_that_falls_off_the_bus() {
     scratch.write("scenario.json", plan.to_string());
     let health = health_with(&mut exporter, "it is gone", |health| health.body.contains("GPU 1 (GPU-1) is lost"));
     assert_eq!(health.status, 200);
-    assert!(lost(&exporter.page()), "its last known identity stays");
+    // The state is told a moment before the page.
+    exporter.page_with("its last known identity stays", lost);
     plan["system"]["gpus"].as_array_mut().unwrap().push(gpu);
     scratch.write("scenario.json", plan.to_string());
     let page = exporter.page_with("it is back", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"1\""));
