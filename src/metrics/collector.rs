@@ -313,12 +313,7 @@ impl Collector {
         self.events.read_now();
         let mut failed = Vec::new();
         // The table's time stamps are those of the last collection, so the next one reads what else has come.
-        let stamps = self.table.stamps(self.events.fields());
-        let set_back = self.events.collect(now, stamps, &mut memory.next_event, &mut failed)?;
-        if let Some(last_read) = set_back {
-            memory.parts.started = memory.parts.started.min(last_read);
-            memory.jobs.set_back(last_read);
-        }
+        let set_back = self.read_events(memory, now, &mut failed)?;
         let mut context = Context::new(inventory, &self.keys, &self.table, now, memory);
         (context.events, context.set_back, context.events_failed) = (&self.events.read, set_back, failed.first());
         // The page has each sample of the last collection once.
@@ -467,6 +462,20 @@ impl Collector {
         self.switch_fields.skipped(&plan.fields)
     }
 
+    /// Reads what is new of the events. Returns the time of the last read on the clock of today, if the engine's clock was
+    /// set back since; the memory's times are set back with it.
+    ///
+    /// Errors: only a lost connection; others go to `failed`.
+    fn read_events(&mut self, memory: &mut Memory, now: i64, failed: &mut Vec<Error>) -> Result<Option<i64>> {
+        let stamps = self.table.stamps(self.events.fields());
+        let set_back = self.events.collect(now, stamps, &mut memory.next_event, failed)?;
+        if let Some(last_read) = set_back {
+            memory.parts.started = memory.parts.started.min(last_read);
+            memory.jobs.set_back(last_read);
+        }
+        Ok(set_back)
+    }
+
     fn ask_sources(
         &mut self,
         inventory: &Inventory,
@@ -476,12 +485,7 @@ impl Collector {
     ) -> Result<()> {
         self.computed.clear();
         let mut failed = Vec::new();
-        let stamps = self.table.stamps(self.events.fields());
-        let set_back = self.events.collect(now, stamps, &mut memory.next_event, &mut failed)?;
-        if let Some(last_read) = set_back {
-            memory.parts.started = memory.parts.started.min(last_read);
-            memory.jobs.set_back(last_read);
-        }
+        let set_back = self.read_events(memory, now, &mut failed)?;
         let mut context = Context::new(inventory, &self.keys, &self.table, now, memory);
         (context.events, context.set_back, context.events_failed) = (&self.events.read, set_back, failed.first());
         for source in &mut self.sources {

@@ -13,7 +13,8 @@ pub struct ProfilingPause {
     from: BTreeMap<u32, i64>,
 }
 
-const PAUSED: i64 = i64::MAX;
+/// Later than any sample.
+pub(super) const PAUSED: i64 = i64::MAX;
 
 impl ProfilingPause {
     pub fn is_paused(&self, gpu: u32) -> bool {

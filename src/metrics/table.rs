@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::number::Number;
 use super::plan::{Asked, LabelRow, Plan, Scale};
-use super::profiling_pause::ProfilingPause;
+use super::profiling_pause::{PAUSED, ProfilingPause};
 use super::sample::FieldValue;
 use crate::counters::PROFILING;
 use crate::dcgm::{EntityGroup, EntityId, Reading, Value};
@@ -105,7 +105,7 @@ impl Table {
 
     /// Whether the profiling fields of an entity are paused.
     pub fn is_paused(&self, index: usize) -> bool {
-        self.entries[index].profiling_from == i64::MAX
+        self.entries[index].profiling_from == PAUSED
     }
 
     /// GPUs with these fields, of which some are in a collection with this interval.
