@@ -8,6 +8,7 @@ use super::answers::Answers;
 use crate::config::{Config, JobMapTrust};
 use crate::jobs;
 use crate::jobs::directory::Directory;
+use crate::system::files::is_roots_or_own;
 
 const QUESTION: &str = "job map";
 
@@ -56,7 +57,6 @@ fn permissions(directory: &Path, answers: &mut Answers) {
     const MOST_FILES: usize = 8192;
     const FIX: &str = "systemd-tmpfiles --create dcgm-exporter.conf gives them the modes that prolog and epilog use";
     let Ok(of_directory) = fs::metadata(directory) else { return };
-    let own = rustix::process::geteuid().as_raw();
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_FILES);
     let files = entries.filter_map(|entry| {
         // Of a link the link itself.
@@ -66,7 +66,7 @@ fn permissions(directory: &Path, answers: &mut Answers) {
     let (mut open, mut readable, mut count) = (Vec::new(), Vec::new(), 0);
     for (name, mode, user) in files {
         count += 1;
-        if mode & 0o022 != 0 || (user != 0 && user != own) {
+        if mode & 0o022 != 0 || !is_roots_or_own(user) {
             open.push(format!("{name} (mode {mode:04o}, uid {user})"));
         } else if mode & 0o004 != 0 && name.starts_with("job.") {
             readable.push(name);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt::socket_peercred;
 
+use crate::system::files::is_roots_or_own;
 use crate::system::listeners::{self, Listener};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,16 +101,14 @@ fn holders(root: &Path, inodes: &BTreeSet<u64>) -> Vec<u32> {
 }
 
 fn of_process(root: &Path, pid: Option<u32>, socket_user: u32, service: Option<u32>) -> Owner {
-    let own_user = rustix::process::geteuid().as_raw();
-    let is_trusted = |user: u32| user == 0 || user == own_user;
-    let hidden = Owner::Hidden { user: socket_user, is_trusted: is_trusted(socket_user) };
-    let Some(pid) = pid else { return if own_user == 0 { Owner::Nobody } else { hidden } };
+    let hidden = Owner::Hidden { user: socket_user, is_trusted: is_roots_or_own(socket_user) };
+    let Some(pid) = pid else { return if rustix::process::geteuid().is_root() { Owner::Nobody } else { hidden } };
     let directory = root.join(format!("proc/{pid}"));
     let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     let own = PathBuf::from("/proc/self/exe");
     let (Ok(its), Ok(ours)) = (file(&directory.join("exe")), file(&own)) else { return hidden };
     let Ok(user) = fs::metadata(&directory).map(|process| process.uid()) else { return Owner::Nobody };
-    let is_ours = is_trusted(user) || service == Some(pid);
+    let is_ours = is_roots_or_own(user) || service == Some(pid);
     if its == ours {
         return if is_ours { Owner::ThisProgram { pid } } else { Owner::OtherUser { pid, user } };
     }

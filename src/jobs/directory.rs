@@ -135,7 +135,7 @@ impl Directory {
             _ => return Err(Unusable::Because("not a regular file".to_owned())),
         }
         if self.trust == JobMapTrust::RootOnly {
-            if !is_roots_or_own(&stat) {
+            if !is_roots_or_own(stat.st_uid) {
                 return Err(Unusable::Because(format!("belongs to user {}; only root's files are read", stat.st_uid)));
             }
             if stat.st_mode & 0o002 != 0 {

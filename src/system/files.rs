@@ -52,15 +52,15 @@ pub fn replace(
     })
 }
 
-/// Whether something is root's or this process's own user's.
-pub fn is_roots_or_own(stat: &Stat) -> bool {
-    stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
+/// Whether what belongs to this user is root's or this process's own.
+pub fn is_roots_or_own(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
 }
 
 /// Why something is refused: others than root and this process's own user could change it. With the command that closes it,
 /// which its path follows; `mode` is what `chmod` is to be told. `None` if nobody else can.
 pub fn refusal(stat: &Stat, mode: &str) -> Option<(String, String)> {
-    if !is_roots_or_own(stat) {
+    if !is_roots_or_own(stat.st_uid) {
         return Some((format!("belongs to user {} and is refused", stat.st_uid), "chown root".to_owned()));
     }
     let found = stat.st_mode & 0o7777;

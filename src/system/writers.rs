@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::files::is_roots_or_own;
+
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
 
@@ -121,8 +123,7 @@ fn follow(path: &Path, rest: &mut VecDeque<OsString>) {
 }
 
 fn owner(path: &Path, metadata: &std::fs::Metadata) -> Option<Writable> {
-    let is_trusted = metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw();
-    (!is_trusted).then(|| Writable { path: path.to_owned(), by: By::Owner(metadata.uid()) })
+    (!is_roots_or_own(metadata.uid())).then(|| Writable { path: path.to_owned(), by: By::Owner(metadata.uid()) })
 }
 
 fn judge(path: &Path, metadata: &std::fs::Metadata) -> Option<Writable> {
