@@ -156,7 +156,8 @@ impl Watcher {
         counters: Counters,
         publisher: Publisher,
     ) -> std::io::Result<(Watcher, WatcherHandle)> {
-        let (wait, handle) = Wait::new(&monitored(&config), config.job_map.as_deref())?;
+        let (wait, handle) =
+            Wait::new(&monitored(&config), config.job_map.as_deref(), config.pause_profiling.as_deref())?;
         if let Some(directory) = &config.job_map {
             notices::job_map(directory);
         }
@@ -337,10 +338,6 @@ impl Watcher {
             if Instant::now() >= self.looks_again(run) {
                 self.look_again(run)?;
             }
-            if self.look_for_pause_file() {
-                self.pause_profiling(run)?;
-                self.publish(run);
-            }
             self.follow_scrapes(run)?;
             if Instant::now() >= run.due {
                 if let Some(reason) = self.collect(run)? {
@@ -361,6 +358,12 @@ impl Watcher {
                     self.pause_profiling(run)?;
                     self.relabel(run);
                     self.publish(run);
+                }
+                Wake::PauseFileChanged => {
+                    if self.look_for_pause_file() {
+                        self.pause_profiling(run)?;
+                        self.publish(run);
+                    }
                 }
                 Wake::FilesChanged | Wake::Command(Command::Reload) => {
                     match self.reload() {
@@ -725,6 +728,8 @@ impl Watcher {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => {}
                 Wake::JobsChanged => self.take_in_jobs_without_session(),
+                // It is looked at before anything is watched.
+                Wake::PauseFileChanged => {}
                 Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
                 Wake::Command(Command::Resume) => {}
                 Wake::Command(Command::Release) => return Event::Release,
@@ -739,6 +744,8 @@ impl Watcher {
             match self.wait(Instant::now() + REPUBLISH) {
                 Wake::Due => self.publish_without_samples(),
                 Wake::JobsChanged => self.take_in_jobs_without_session(),
+                // It is looked at before anything is watched.
+                Wake::PauseFileChanged => {}
                 Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
                 Wake::Command(Command::Release) => {}
                 Wake::Command(Command::Resume) => return Event::Resume,

@@ -51,6 +51,8 @@ pub enum Wake {
     Due,
     JobsChanged,
     FilesChanged,
+    /// The file that pauses profiling may have come or gone.
+    PauseFileChanged,
     Command(Command),
 }
 
@@ -61,13 +63,19 @@ pub struct Wait {
     jobs: Option<DirectoryMonitor>,
     jobs_reported: Instant,
     files: Vec<FileMonitor>,
+    /// The directory of the file that pauses profiling.
+    pause: Option<DirectoryMonitor>,
 }
 
 impl Wait {
-    /// Monitors these files and the job map's directory.
+    /// Monitors these files, the job map's directory, and that of the file that pauses profiling.
     ///
     /// Errors: no event descriptor is to be had.
-    pub fn new(files: &[&Path], jobs: Option<&Path>) -> std::io::Result<(Wait, WatcherHandle)> {
+    pub fn new(
+        files: &[&Path],
+        jobs: Option<&Path>,
+        pause_file: Option<&Path>,
+    ) -> std::io::Result<(Wait, WatcherHandle)> {
         let (sender, commands) = channel();
         // It stays readable until it has been read once for each command.
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
@@ -79,6 +87,7 @@ impl Wait {
             jobs: jobs.map(DirectoryMonitor::new),
             jobs_reported: Instant::now(),
             files: Vec::new(),
+            pause: pause_file.map(|file| DirectoryMonitor::new(directory_of(file))),
         };
         wait.monitor(files);
         Ok((wait, handle))
@@ -123,6 +132,9 @@ impl Wait {
                 self.jobs_reported = now;
                 return Wake::JobsChanged;
             }
+            if self.pause.as_mut().is_some_and(|pause| pause.changed(has_event)) {
+                return Wake::PauseFileChanged;
+            }
             if now >= until {
                 return Wake::Due;
             }
@@ -133,7 +145,8 @@ impl Wait {
     fn sleep(&self, rest: Duration, without_jobs: bool) -> bool {
         let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryMonitor::descriptor);
         let files = self.files.iter().map(|file| file.directory.descriptor());
-        let descriptors = [Some(&*self.wake_up), jobs].into_iter().chain(files);
+        let pause = self.pause.as_ref().and_then(DirectoryMonitor::descriptor);
+        let descriptors = [Some(&*self.wake_up), jobs, pause].into_iter().chain(files);
         let mut descriptors: Vec<PollFd<'_>> =
             descriptors.flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
@@ -144,6 +157,11 @@ impl Wait {
         let _ = rustix::io::read(&*self.wake_up, &mut [0u8; 8]);
         true
     }
+}
+
+/// A file without a directory is in the one that the process runs in.
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// One file, monitored through its directory, so that it may be replaced.
@@ -157,10 +175,9 @@ struct FileMonitor {
 
 impl FileMonitor {
     fn new(file: &Path) -> FileMonitor {
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         FileMonitor {
             file: file.to_owned(),
-            directory: DirectoryMonitor::new(directory),
+            directory: DirectoryMonitor::new(directory_of(file)),
             stamp: stamp(file),
             pending: None,
         }
@@ -193,7 +210,7 @@ mod tests {
     /// A command that was not noticed would wait for the next look, a second each.
     #[test]
     fn commands_that_come_together_wait_for_nothing() {
-        let (mut wait, handle) = Wait::new(&[], None).unwrap();
+        let (mut wait, handle) = Wait::new(&[], None, None).unwrap();
         let start = Instant::now();
         for _ in 0..20 {
             let commands = [Command::Release, Command::Resume, Command::Stop];

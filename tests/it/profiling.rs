@@ -418,6 +418,23 @@ fn the_file_pauses_all_gpus() {
     assert!(log.contains(&sentence) && log.contains("profiling fields are watched again on GPUs 0, 1"), "{log}");
 }
 
+/// The directory comes later, whole, and goes again: the collection that would show it is an hour away.
+#[test]
+fn a_directory_that_comes_with_the_file_in_it() {
+    let node = Pausing::new(plan(&[0], HOPPER));
+    let [run, aside] = ["run", "aside"].map(|name| node.node.scratch.path(name));
+    std::fs::write(node.file(), "").unwrap();
+    std::fs::rename(&run, &aside).unwrap();
+    let mut exporter = Exporter::start(node.command(COUNTERS).args(["-c", "1h"]));
+    profiles(&mut exporter, "there is no directory", &["0"]);
+    for round in 0..3 {
+        std::fs::rename(&aside, &run).unwrap();
+        exporter.page_with(&format!("the file has come, round {round}"), |page| states(page) == [1.0]);
+        std::fs::rename(&run, &aside).unwrap();
+        exporter.page_with(&format!("it is gone, round {round}"), |page| states(page) == [0.0]);
+    }
+}
+
 #[test]
 fn what_is_no_file_of_roots_pauses_nothing() {
     use std::os::unix::fs::{PermissionsExt, symlink};
