@@ -53,9 +53,13 @@ impl Page {
         self.taken.map_or(Duration::ZERO, |taken| taken.elapsed())
     }
 
-    fn fill(&mut self, number: u64, text: &str, taken: Option<Instant>, gzip: Option<&mut Gzip>) {
-        replace(&mut self.plain, text.as_bytes());
-        match gzip.and_then(|gzip| gzip.compress(text.as_bytes())) {
+    /// Takes the text over and leaves an empty one, which has the memory of the text that was here before.
+    fn fill(&mut self, number: u64, text: &mut String, taken: Option<Instant>, gzip: Option<&mut Gzip>) {
+        let mut before = std::mem::replace(&mut self.plain, std::mem::take(text).into_bytes());
+        before.clear();
+        *text = String::from_utf8(before).unwrap_or_default();
+        reserve(text, self.plain.len());
+        match gzip.and_then(|gzip| gzip.compress(&self.plain)) {
             Some(compressed) => replace(&mut self.gzip, compressed),
             None => self.gzip.clear(),
         }
@@ -63,12 +67,24 @@ impl Page {
     }
 }
 
-/// Replaces a buffer's content. Where it has to grow, it grows by an eighth more, so that a page whose numbers get
-/// longer does not allocate at every collection.
+/// Room for a page: an eighth more than the last one had, so that a page whose numbers get longer does not allocate at
+/// every collection.
+fn roomy(length: usize) -> usize {
+    length + length / 8
+}
+
+/// Prepares an empty text for a page of about this length.
+fn reserve(text: &mut String, length: usize) {
+    if text.capacity() < length {
+        text.reserve_exact(roomy(length));
+    }
+}
+
+/// Replaces a buffer's content.
 fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
     buffer.clear();
     if buffer.capacity() < bytes.len() {
-        buffer.reserve_exact(bytes.len() + bytes.len() / 8);
+        buffer.reserve_exact(roomy(bytes.len()));
     }
     buffer.extend_from_slice(bytes);
 }
@@ -332,8 +348,9 @@ impl Publisher {
         &self.published
     }
 
-    /// Makes `text` the newest page. Its samples were taken at `taken`; a page without samples does not age.
-    pub fn publish(&mut self, text: &str, taken: Option<Instant>) {
+    /// Makes `text` the newest page, without copying it: an empty text takes its place, for the next page. Its samples were
+    /// taken at `taken`; a page without samples does not age.
+    pub fn publish(&mut self, text: &mut String, taken: Option<Instant>) {
         if !self.published.is_gzip_wanted() {
             self.gzip = None;
         } else if self.gzip.is_none() {
@@ -370,13 +387,29 @@ mod tests {
         let published = published();
         assert!(matches!(published.health(), Health::Starting(_)));
         let mut publisher = Publisher::new(published.clone());
-        publisher.publish("one\n", Some(Instant::now()));
+        publisher.publish(&mut "one\n".to_owned(), Some(Instant::now()));
         let first = published.page().unwrap();
-        publisher.publish("two\n", Some(Instant::now()));
-        publisher.publish("three\n", Some(Instant::now()));
+        publisher.publish(&mut "two\n".to_owned(), Some(Instant::now()));
+        publisher.publish(&mut "three\n".to_owned(), Some(Instant::now()));
         assert_eq!(first.plain(), b"one\n");
         assert_eq!(published.page().unwrap().plain(), b"three\n");
         assert!(matches!(published.health(), Health::Present { .. }));
+    }
+
+    #[test]
+    fn a_text_is_handed_over_with_its_memory_and_one_with_room_comes_back() {
+        let published = published();
+        let mut publisher = Publisher::new(published.clone());
+        let mut text = String::new();
+        for round in 0..6 {
+            text.push_str(&"a line\n".repeat(1000));
+            let (memory, capacity) = (text.as_ptr(), text.capacity());
+            publisher.publish(&mut text, None);
+            let page = published.page().unwrap();
+            assert_eq!((page.plain().as_ptr(), page.plain().len()), (memory, 7000));
+            assert!(text.is_empty() && text.capacity() >= 7000, "{}", text.capacity());
+            assert!(round < 2 || capacity <= roomy(7000), "{capacity}");
+        }
     }
 
     #[test]
@@ -384,12 +417,12 @@ mod tests {
         use std::io::Read;
         let published = published();
         let mut publisher = Publisher::new(published.clone());
-        publisher.publish("plain\n", None);
+        publisher.publish(&mut "plain\n".to_owned(), None);
         assert_eq!(published.page().unwrap().gzip(), None);
         published.want_gzip();
         for round in 0..5 {
             let text = "DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"} 31\n".repeat(1000 * (5 - round));
-            publisher.publish(&text, None);
+            publisher.publish(&mut text.clone(), None);
             let page = published.page().unwrap();
             let mut plain = String::new();
             flate2::read::GzDecoder::new(page.gzip().unwrap()).read_to_string(&mut plain).unwrap();
@@ -412,7 +445,7 @@ mod tests {
         let published = Arc::new(published);
         let mut publisher = Publisher::new(published.clone());
         for (round, text) in ["one\n", "two\n", "three\n", "four\n"].into_iter().enumerate() {
-            publisher.publish(text, None);
+            publisher.publish(&mut text.to_owned(), None);
             assert!(!published.has_open_metrics(false));
             for gzip in [false, false, true, false, true] {
                 published.make_open_metrics(gzip);
@@ -425,11 +458,11 @@ mod tests {
             assert_eq!(published.page().unwrap().gzip(), None, "the plain page is not compressed for it");
         }
         for _ in 0..3 {
-            publisher.publish("five\n", None);
+            publisher.publish(&mut "five\n".to_owned(), None);
         }
         assert!(published.open_metrics().is_some(), "it was asked for a moment ago");
         published.open_metrics_wanted.0.store(1, Ordering::Relaxed);
-        publisher.publish("six\n", None);
+        publisher.publish(&mut "six\n".to_owned(), None);
         assert!(published.open_metrics().is_none(), "nobody has asked for ten minutes");
         published.make_open_metrics(true);
         assert!(published.has_open_metrics(true));

@@ -311,7 +311,7 @@ mod tests {
 
     fn backend() -> Backend {
         let published = Arc::new(PublishedPage::new(Duration::from_secs(30), None, || None));
-        crate::publish::Publisher::new(published.clone()).publish("page\n", None);
+        crate::publish::Publisher::new(published.clone()).publish(&mut "page\n".to_owned(), None);
         Backend::start(published, Supervisor::new(|| {}).0).unwrap()
     }
 

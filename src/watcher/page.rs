@@ -60,7 +60,7 @@ impl Watcher {
         if self.config.exporter_metrics {
             self.render_report();
         }
-        self.publisher.publish(&self.text, self.collected);
+        self.publisher.publish(&mut self.text, self.collected);
         self.publish_status(Some(run));
         self.write_summaries();
     }
@@ -96,7 +96,7 @@ impl Watcher {
             Phase::Connecting { .. } => Some(Instant::now()),
             _ => self.collected.or_else(|| Some(Instant::now())),
         };
-        self.publisher.publish(&self.text, taken);
+        self.publisher.publish(&mut self.text, taken);
         self.publish_status(None);
     }
 

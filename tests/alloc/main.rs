@@ -102,7 +102,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
         exposition.render(&mut collector.table, &collector.computed, &mut text);
         exposition.render_up(&judgement.up, &[], &mut text);
         report.put(&mut OwnMetrics::new(&mut text));
-        publisher.publish(&text, Some(Instant::now()));
+        publisher.publish(&mut text, Some(Instant::now()));
     };
     run(&mut cycle);
 }

@@ -174,7 +174,7 @@ impl Served {
         let published = PublishedPage::new(Duration::from_secs(3600), None, || None);
         let published = Arc::new(published.with_open_metrics(openmetrics::convert));
         published.set_status("running".to_owned(), true);
-        Publisher::new(published.clone()).publish("page\n", None);
+        Publisher::new(published.clone()).publish(&mut "page\n".to_owned(), None);
         let address = ListenAddress::parse("127.0.0.1:0").unwrap();
         let listeners = Arc::new(listen::open(&address).unwrap());
         let address = listeners[0].address();
