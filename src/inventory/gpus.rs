@@ -79,6 +79,7 @@ pub(super) fn survey(
             Err(warning) => inventory.warnings.push(warning),
         }
     }
+    known.here(|id| gpus.iter().any(|gpu| gpu.id == id));
     if scope.minors {
         learn_minors(session, &gpus, known, inventory)?;
         for gpu in &mut gpus {
@@ -106,6 +107,9 @@ fn identify(
     status: i32,
     known: &mut Known,
 ) -> Result<std::result::Result<GpuIdentity, String>> {
+    if let Some(identity) = known.told_gpu(id) {
+        return Ok(Ok(identity.clone()));
+    }
     let answered = match session.device_attributes(id) {
         Err(error) if error.is_connection_lost() => return Err(error),
         Ok(found) => GpuIdentity { uuid: found.uuid, model: found.name, pci_bus_id: found.pci_bus_id },

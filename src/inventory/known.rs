@@ -1,8 +1,9 @@
 //! What is remembered of GPUs and instances from one look to the next.
 //!
-//! Identities do not change while a thing exists, but asking for them can fail, and takes a watch. An engine has one
-//! watch for each entity and field of a session, so to end ours would end that of a row of the counters file on the
-//! same field. So fields 50, 54 and 55 are asked of what is new, before rows watch it, and then remembered.
+//! Identities do not change while a thing exists, but asking for them can fail, and takes time or a watch. An engine has
+//! one watch for each entity and field of a session, so to end ours would end that of a row of the counters file on the
+//! same field. So fields 50, 54 and 55 are asked of what is new, before rows watch it, and then remembered. The attributes
+//! of a GPU are asked once in a session, and again when it has been away: an engine gives an id to one UUID only.
 //! After XID 119 DCGM answers `<<<NULL>>>` for every text: what was known before stays.
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ const ATTEMPTS: u8 = 3;
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// By DCGM's id.
-    gpus: HashMap<u32, GpuIdentity>,
+    gpus: HashMap<u32, KnownGpu>,
     /// By UUID; `None` for a GPU that does not tell. They do not change while the driver is loaded.
     minors: HashMap<String, Option<u32>>,
     instances: HashMap<InstanceKey, Instance>,
@@ -31,6 +32,13 @@ pub(super) struct GpuIdentity {
     pub uuid: String,
     pub model: String,
     pub pci_bus_id: String,
+}
+
+#[derive(Debug, Clone, Default)]
+struct KnownGpu {
+    identity: GpuIdentity,
+    /// It has told all of that in this session, and has been here at every look since.
+    is_told: bool,
 }
 
 /// What names an instance beside its id; either is empty if it is not known.
@@ -71,11 +79,23 @@ impl Known {
         for instance in self.instances.values_mut() {
             instance.asked = 0;
         }
+        self.gpus.values_mut().for_each(|gpu| gpu.is_told = false);
+    }
+
+    /// The identity of a GPU that need not be asked for it.
+    pub(super) fn told_gpu(&self, id: u32) -> Option<&GpuIdentity> {
+        self.gpus.get(&id).filter(|gpu| gpu.is_told).map(|gpu| &gpu.identity)
+    }
+
+    /// Notes which GPUs are here: any other one is asked again when it comes back.
+    pub(super) fn here(&mut self, is_here: impl Fn(u32) -> bool) {
+        self.gpus.iter_mut().for_each(|(id, gpu)| gpu.is_told &= is_here(*id));
     }
 
     /// Takes in what a GPU answered and returns its identity. A text that came back empty keeps its last value.
     pub(super) fn gpu(&mut self, id: u32, answered: GpuIdentity) -> GpuIdentity {
-        let known = self.gpus.entry(id).or_default();
+        let KnownGpu { identity: known, is_told } = self.gpus.entry(id).or_default();
+        *is_told = [&answered.uuid, &answered.model, &answered.pci_bus_id].iter().all(|text| !text.is_empty());
         // Another GPU under this id has nothing of the last one.
         if !answered.uuid.is_empty() && answered.uuid != known.uuid {
             *known = answered;
@@ -168,6 +188,23 @@ mod tests {
         assert_eq!(known.gpu(4, GpuIdentity::default()), GpuIdentity::default());
         // Another GPU in its place, one text of which is not known yet.
         assert_eq!(known.gpu(3, gpu("GPU-b", "")), gpu("GPU-b", ""));
+    }
+
+    #[test]
+    fn a_gpu_is_asked_once_a_session_and_after_it_was_away() {
+        let mut known = Known::default();
+        known.gpu(3, gpu("GPU-a", ""));
+        assert_eq!(known.told_gpu(3), None, "it owes its model");
+        known.gpu(3, gpu("GPU-a", "H200"));
+        known.here(|id| id == 3);
+        assert_eq!(known.told_gpu(3), Some(&gpu("GPU-a", "H200")));
+        known.here(|_| false);
+        assert_eq!(known.told_gpu(3), None);
+        known.gpu(3, gpu("GPU-b", "H200"));
+        assert_eq!(known.told_gpu(3), Some(&gpu("GPU-b", "H200")));
+        known.begin_session();
+        assert_eq!(known.told_gpu(3), None);
+        assert_eq!(known.gpu(3, GpuIdentity::default()), gpu("GPU-b", "H200"));
     }
 
     #[test]
