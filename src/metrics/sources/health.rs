@@ -34,8 +34,8 @@ static CODES: &str = include_str!("health-codes.txt");
 
 /// The health systems are watched and asked at this interval, or at that of the collections if it is longer. A check
 /// takes 1.5 to 5 ms and answers with a megabyte; what it looks at (error counters, temperatures, NVML's own states) is
-/// for people and schedulers, whom a second does not delay.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// for people and schedulers, whom five seconds do not delay.
+const SHORTEST: Duration = Duration::from_secs(5);
 /// How far back DCGM's judgements look.
 const KEEP: Duration = Duration::from_secs(600);
 
