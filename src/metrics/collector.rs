@@ -224,6 +224,20 @@ impl Collector {
         self.set_intervals_of_sources()
     }
 
+    /// To be called after plain watches were made, one by one: of two watches of the same field the later one decides how
+    /// long the engine keeps its samples.
+    ///
+    /// Errors: only a lost connection.
+    fn restore_sources(&mut self) -> Result<()> {
+        self.set_intervals_of_sources().or_else(|error| {
+            if error.is_connection_lost() {
+                return Err(error);
+            }
+            log::warn!("some samples that sources read may be missing: {error}");
+            Ok(())
+        })
+    }
+
     /// Makes the watches of sources and events what they are to be, which plain watches of the same fields may have changed.
     fn set_intervals_of_sources(&mut self) -> Result<()> {
         let rest = self.schedule.of(None);
@@ -284,6 +298,7 @@ impl Collector {
             }
             outcome.note(read)?;
         }
+        let is_split = !unread.is_empty();
         // From the last: a watch that is split moves those behind it.
         for at in unread.into_iter().rev() {
             let Watched { kind, watch, .. } = &self.watches[at];
@@ -293,6 +308,9 @@ impl Collector {
                 kind.name()
             );
             self.split(at, &mut outcome)?;
+        }
+        if is_split {
+            self.restore_sources()?;
         }
         if !self.sources.is_empty() {
             self.ask_sources(inventory, memory, now, &mut outcome)?;
@@ -447,6 +465,7 @@ impl Collector {
         made.watch(&self.session, plan, self.schedule, &mut self.field_groups, kind, fields, watch)?;
         self.watches.extend(made.watches);
         self.no_room.extend(made.no_room);
+        self.restore_sources()?;
         Ok(made.refused)
     }
 

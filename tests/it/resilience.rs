@@ -157,6 +157,33 @@ fn an_entity_that_spoils_the_reading_of_its_group() {
     assert!(!page.contains("dcgm_exporter_errors_total{kind=\"read\"} 0\n"), "{page}");
 }
 
+/// The halves are plain watches of a field that is read as a sequence of samples, too: the engine keeps it all the same.
+/// Nothing is wrong with either GPU, so nothing is watched anew later.
+#[test]
+fn sequences_of_samples_go_on_after_a_group_is_read_in_halves() {
+    let scratch = Scratch::new();
+    let counters = format!(
+        "{GPU_TEMP}DCGM_FI_DEV_CLOCK_THROTTLE_REASONS, gauge, r\nDCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL, counter, s\n"
+    );
+    let mut plan = scenario(&[0, 1]);
+    for gpu in 0..2 {
+        plan["latest_values"][gpu]["fields"]["112"] = json!({ "type": "int64", "value": "64" });
+    }
+    let mut exporter = start_fast(&scratch, &plan, &counters, &[]);
+    let seconds =
+        |page: &str| value(page, &["DCGM_EXP_CLOCK_EVENTS_SECONDS_TOTAL{", "gpu=\"0\"", "hw_thermal"]).unwrap_or(0.0);
+    exporter.page_with("it is throttled", |page| seconds(page) > 0.5);
+    plan["faults"]["fail"] = json!([{ "call": "latest", "code": -3, "of_more_than": 1 }]);
+    scratch.write("scenario.json", plan.to_string());
+    let page = exporter.page_with("it is read in halves", |page| {
+        !page.contains("dcgm_exporter_errors_total{kind=\"read\"} 0\n") && series(page, "DCGM_FI_DEV_GPU_TEMP") == 2
+    });
+    let before = seconds(&page);
+    let from = collections(&page);
+    let page = exporter.page_with("it has collected again", |page| collections(page) > from + 5.0);
+    assert!(seconds(&page) > before + 0.3, "{before}, then {}: {page}", seconds(&page));
+}
+
 #[test]
 fn values_that_stop_moving_are_not_shown() {
     let scratch = Scratch::new();

@@ -54,12 +54,8 @@ impl Collector {
                 errors.extend(more);
             }
         }
-        // A plain watch of the same field ends how long the engine keeps its samples.
-        if is_anew && let Err(error) = self.set_intervals_of_sources() {
-            if error.is_connection_lost() {
-                return Err(error);
-            }
-            log::warn!("some samples that sources read may be missing: {error}");
+        if is_anew {
+            self.restore_sources()?;
         }
         let is_lacking =
             |gpu: &u32| !plan.pause.is_paused(*gpu) && plan.profiles(*gpu) && !self.is_profiled(inventory, *gpu);

@@ -213,12 +213,18 @@ impl Engine {
 
     /// What the scenario wants a call to fail with.
     pub fn failure(&self, call: &str, entity: Option<Entity>, field: Option<u16>) -> Option<i32> {
+        self.failure_among(usize::MAX, call, entity, field)
+    }
+
+    /// The same of one entity of so many.
+    pub fn failure_among(&self, count: usize, call: &str, entity: Option<Entity>, field: Option<u16>) -> Option<i32> {
         let matching = self.scenario.faults.fail.iter().find(|failure| {
             let of_entity = match (&failure.entity, failure.id) {
                 (Some(name), Some(id)) => entity == Some(self.entity(name, id)),
                 _ => true,
             };
-            failure.call == call && of_entity && (failure.field.is_none() || failure.field == field)
+            let of_count = failure.of_more_than.is_none_or(|most| count > most);
+            failure.call == call && of_entity && of_count && (failure.field.is_none() || failure.field == field)
         });
         matching.map(|failure| failure.code)
     }

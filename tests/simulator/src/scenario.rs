@@ -253,6 +253,8 @@ pub struct Failure {
     pub entity: Option<String>,
     pub id: Option<u32>,
     pub field: Option<u16>,
+    /// Only where more entities than this are read at once.
+    pub of_more_than: Option<usize>,
 }
 
 /// The file behind a scenario, and when it was read.
