@@ -13,8 +13,9 @@ use crate::system::files::{Stamp, stamp};
 
 /// Directories are looked at this often even if nothing says that they changed.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
-/// Prolog and epilog write several times in a row: their changes are taken together.
-const JOBS_SOONEST: Duration = Duration::from_millis(50);
+/// After an event of a directory no other one is heard for so long. Prolog and epilog write several times in a row: their
+/// changes are taken together. And whoever can write beside a monitored file keeps nobody busy.
+const EVENTS_SOONEST: Duration = Duration::from_millis(50);
 /// An editor writes a file in several steps: it is read when it has been left alone for so long.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -61,10 +62,11 @@ pub struct Wait {
     commands: Receiver<Command>,
     wake_up: Arc<OwnedFd>,
     jobs: Option<DirectoryMonitor>,
-    jobs_reported: Instant,
     files: Vec<FileMonitor>,
     /// The directory of the file that pauses profiling.
     pause: Option<DirectoryMonitor>,
+    /// When a directory last had an event.
+    heard: Instant,
 }
 
 impl Wait {
@@ -85,9 +87,9 @@ impl Wait {
             commands,
             wake_up,
             jobs: jobs.map(DirectoryMonitor::new),
-            jobs_reported: Instant::now(),
             files: Vec::new(),
             pause: pause_file.map(|file| DirectoryMonitor::new(directory_of(file))),
+            heard: Instant::now(),
         };
         wait.monitor(files);
         Ok((wait, handle))
@@ -108,31 +110,34 @@ impl Wait {
         loop {
             let now = Instant::now();
             let mut rest = until.saturating_duration_since(now).min(LOOK_LATEST);
-            let jobs_from = self.jobs_reported + JOBS_SOONEST;
-            let jobs_wait = self.jobs.is_some() && now < jobs_from;
-            if jobs_wait {
-                rest = rest.min(jobs_from - now);
+            let hears_from = self.heard + EVENTS_SOONEST;
+            let hears = now >= hears_from;
+            if !hears {
+                rest = rest.min(hears_from - now);
             }
             for (_, settled) in self.files.iter().filter_map(|file| file.pending) {
                 rest = rest.min(settled.saturating_duration_since(now));
             }
             // Also where nothing is left of the time: what has happened meanwhile is seen first.
-            let has_event = self.sleep(rest, jobs_wait);
+            let has_event = self.sleep(rest, hears);
             match self.commands.try_recv() {
                 Ok(command) => return Wake::Command(command),
                 Err(TryRecvError::Disconnected) => return Wake::Command(Command::Stop),
                 Err(TryRecvError::Empty) => {}
             }
             let now = Instant::now();
+            // It was no command, so it was a directory.
+            if has_event {
+                self.heard = now;
+            }
             // Of all, so that two that change together are read once.
             if self.files.iter_mut().filter_map(|file| file.changed(now, has_event).then_some(())).count() > 0 {
                 return Wake::FilesChanged;
             }
-            if !jobs_wait && self.jobs.as_mut().is_some_and(|jobs| jobs.changed(has_event)) {
-                self.jobs_reported = now;
+            if hears && self.jobs.as_mut().is_some_and(|jobs| jobs.changed(has_event)) {
                 return Wake::JobsChanged;
             }
-            if self.pause.as_mut().is_some_and(|pause| pause.changed(has_event)) {
+            if hears && self.pause.as_mut().is_some_and(|pause| pause.changed(has_event)) {
                 return Wake::PauseFileChanged;
             }
             if now >= until {
@@ -142,13 +147,12 @@ impl Wait {
     }
 
     /// Sleeps until a descriptor is readable, at most for `rest`. Returns whether one is.
-    fn sleep(&self, rest: Duration, without_jobs: bool) -> bool {
-        let jobs = self.jobs.as_ref().filter(|_| !without_jobs).and_then(DirectoryMonitor::descriptor);
-        let files = self.files.iter().map(|file| file.directory.descriptor());
-        let pause = self.pause.as_ref().and_then(DirectoryMonitor::descriptor);
-        let descriptors = [Some(&*self.wake_up), jobs, pause].into_iter().chain(files);
+    fn sleep(&self, rest: Duration, hears_directories: bool) -> bool {
+        let files = self.files.iter().map(|file| &file.directory);
+        let directories = self.jobs.iter().chain(&self.pause).chain(files).filter(|_| hears_directories);
+        let descriptors = std::iter::once(&*self.wake_up).chain(directories.filter_map(DirectoryMonitor::descriptor));
         let mut descriptors: Vec<PollFd<'_>> =
-            descriptors.flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+            descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
         // An interrupted wait is a short one.
         if poll(&mut descriptors, Some(&timeout)) == Ok(0) {

@@ -1,7 +1,7 @@
 //! What changes around the exporter: the node's name, and engines of another release than the library.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -123,4 +123,31 @@ fn errors_that_are_stored_late_are_all_counted() {
 #[ignore = "takes two minutes: make soak"]
 fn errors_that_are_stored_late_are_all_counted_at_length() {
     late_errors(36, &["250", "1s", "30s"]);
+}
+
+/// Whoever can write beside a file that is monitored wakes the watcher a few times a second, and its file is still read.
+#[test]
+fn a_busy_directory_keeps_nobody_busy() {
+    let node = Node::new(scenario(&[0]));
+    let mut exporter = Exporter::start(node.exporter(GPU_TEMP).args(["-c", "30s"]));
+    exporter.page_with("it has collected", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{"));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", exporter.pid())).unwrap();
+    let read = |path: &std::path::Path, name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+    let mut watcher = tasks.map(|task| task.unwrap().path()).filter(|task| read(task, "comm") == "watcher\n");
+    let watcher = watcher.next().unwrap();
+    let wakes = || -> u64 {
+        let status = read(&watcher, "status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let (before, start, mut written) = (wakes(), Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(2) || written < 2000 {
+        node.scratch.write("beside", written.to_string());
+        written += 1;
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let (woken, seconds) = (wakes() - before, start.elapsed().as_secs_f64());
+    assert!((woken as f64) < 100.0 * seconds, "{woken} times in {seconds} s, for {written} writes");
+    node.scratch.write("counters.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, as written now\n");
+    exporter.page_with("the file is read", |page| page.contains("DCGM_FI_DEV_GPU_TEMP as written now\n"));
 }
