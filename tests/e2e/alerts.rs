@@ -239,12 +239,19 @@ impl Node {
                 ("NVLINK_CRC_ERROR_TOTAL", 0),
                 ("NVLINK_REPLAY_TOTAL", 0),
                 ("NVLINK_RECOVERY_TOTAL", 0),
+                ("NVLINK_RECOVERY_FAILED_TOTAL", 0),
+                ("NVLINK_EFFECTIVE_ERROR_TOTAL", 0),
             ] {
                 node.set(gpu, name, value);
             }
             for link in 0..2 {
                 node.set_link(gpu, link, "NVLINK_PPCNT_PHYSICAL_LINK_DOWN_COUNTER", 0);
                 node.set_link(gpu, link, "NVLINK_GET_STATE", 1);
+            }
+        }
+        for link in 0..2 {
+            for name in ["FATAL", "REPLAY", "RECOVERY", "FLIT", "CRC"] {
+                node.set_switch_link(link, &format!("NVSWITCH_LINK_{name}_ERRORS"), 0);
             }
         }
         node
@@ -262,6 +269,10 @@ impl Node {
 
     fn set_link(&mut self, gpu: u32, link: u32, name: &str, value: i64) {
         self.put(json!({ "entity": "LINK", "id": link, "parent": "GPU", "parent_id": gpu }), name, value);
+    }
+
+    fn set_switch_link(&mut self, link: u32, name: &str, value: i64) {
+        self.put(json!({ "entity": "LINK", "id": link, "parent": "SWITCH", "parent_id": 0 }), name, value);
     }
 
     fn put(&mut self, mut entity: Value, name: &str, value: i64) {
@@ -346,7 +357,7 @@ fn rules(database: &Database) -> Vec<Value> {
 #[ignore = "needs prometheus and victoria-metrics: make e2e"]
 fn each_fault_fires_its_alert() {
     let scratch = Scratch::new();
-    let counters = all_counters(&scratch, &["hpc.csv", "fleet-health.csv", "default-counters.csv"]);
+    let counters = all_counters(&scratch, &["hpc.csv", "fleet-health.csv", "blackwell.csv", "default-counters.csv"]);
     let jobs = scratch.path("jobs");
     std::fs::create_dir(&jobs).unwrap();
     for (name, text) in [("2", "17\n"), ("6", "18\n"), ("7.1", "19\n"), ("job.17", "user=ann\naccount=x\n")] {
@@ -367,7 +378,9 @@ fn each_fault_fires_its_alert() {
     let stale = start("stale", &healthy.plan, &["--stale-after", "1h"]);
     let empty = start("empty", &healthy.plan, &[]);
     let released = start("released", &healthy.plan, &[]);
-    let settings = start("settings", &healthy.plan, &["--hpc-job-mapping-dir", &map]);
+    let pause_file = scratch.path("pause-profiling");
+    let pausable = ["--hpc-job-mapping-dir", &map, "--pause-profiling-file", pause_file.to_str().unwrap()];
+    let settings = start("settings", &healthy.plan, &pausable);
     let port = free_port().to_string();
     let address = format!("127.0.0.1:{port}");
     let plan = healthy.write(&scratch, "engine.json");
@@ -411,6 +424,9 @@ fn each_fault_fires_its_alert() {
     bad.plan["system"]["links"][5]["states"] = json!([3, 2]);
     bad.set_link(4, 0, "NVLINK_PPCNT_PHYSICAL_LINK_DOWN_COUNTER", 3);
     bad.set(4, "NVLINK_REPLAY_TOTAL", 5000);
+    bad.set(4, "NVLINK_RECOVERY_FAILED_TOTAL", 1);
+    bad.set_switch_link(0, "NVSWITCH_LINK_FATAL_ERRORS", 19084);
+    bad.set_switch_link(1, "NVSWITCH_LINK_CRC_ERRORS", 5000);
     bad.set(4, "FABRIC_HEALTH_SUMMARY", 2);
     bad.set(5, "FABRIC_HEALTH_SUMMARY", 3);
     bad.set(5, "FABRIC_MANAGER_STATUS", 2);
@@ -447,6 +463,7 @@ fn each_fault_fires_its_alert() {
     scratch.write("settings.json", plan.to_string());
     scratch.write("settings.csv", "DCGM_FI_DEV_NO_SUCH_FIELD, gauge, x\n");
     std::fs::create_dir(jobs.join("3")).unwrap();
+    std::fs::write(&pause_file, "").unwrap();
     drop(engine);
 
     let has_idle = faults.get("/metrics").body.contains("dcgm_exporter_gpu_idle_seconds");
@@ -462,6 +479,7 @@ fn each_fault_fires_its_alert() {
         "DcgmSourceFailing settings",
         "DcgmCountersRefused settings",
         "DcgmJobMapErrors settings",
+        "DcgmProfilingPaused settings 0",
         "GpuLost faults 1",
         "GpuNeedsReset faults 5",
         "GpuNeedsReboot faults 6",
@@ -485,6 +503,9 @@ fn each_fault_fires_its_alert() {
         "GpuNvlinkDown faults 4",
         "GpuNvlinkWentDown faults 4",
         "GpuNvlinkErrors faults 4",
+        "GpuNvlinkRecoveryFailed faults 4",
+        "NvswitchLinkFatal faults",
+        "NvswitchLinkErrors faults",
         "GpuFabricUnhealthy faults 4",
         "GpuFabricLimited faults 5",
         "GpuFabricNotRegistered faults 5",
@@ -575,6 +596,7 @@ fn each_fault_fires_its_alert() {
     }
     scratch.write("settings.csv", std::fs::read(&counters).unwrap());
     std::fs::remove_dir(jobs.join("3")).unwrap();
+    std::fs::remove_file(pause_file).unwrap();
     released.signal(Signal::USR2);
     until_quiet(&mut prometheus, "no alert is firing any more");
     drop(vmalert);
