@@ -22,6 +22,9 @@ fn minutes(default: f64) -> f64 {
     std::env::var("SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Jobs that come and go again and again, each on all eight GPUs, before anything is measured.
+const JOBS: u64 = 9;
+
 struct Use {
     resident_kib: u64,
     threads: usize,
@@ -76,7 +79,9 @@ fn memory_threads_and_files_stay_as_they_are() {
         let mut disturb_until = |end: Instant| {
             while Instant::now() < end {
                 round += 1;
-                std::fs::write(scratch.path("jobs").join((round % 8).to_string()), format!("{round}\n")).unwrap();
+                // What a job used is shown for an hour after its end, so the page would grow with every new id.
+                let job = round % JOBS;
+                std::fs::write(scratch.path("jobs").join((round % 8).to_string()), format!("{job}\n")).unwrap();
                 if round.is_multiple_of(10) {
                     let more = if round.is_multiple_of(20) { "DCGM_FI_DEV_SLOWDOWN_TEMP, gauge, s\n" } else { "" };
                     scratch.write("counters/counters.csv", [shipped.as_slice(), more.as_bytes()].concat());
