@@ -32,13 +32,27 @@ pub fn keep_memory(keep: bool) {
     #[cfg(target_env = "gnu")]
     if !is_set_by_administrator() {
         let threshold = if keep { LARGE } else { SMALL };
-        // SAFETY: both only set parameters of the allocator or give free memory back, under its own locks.
+        // SAFETY: mallopt only sets parameters of the allocator, under its own locks.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, threshold);
             libc::mallopt(libc::M_TRIM_THRESHOLD, threshold);
-            if !keep {
-                libc::malloc_trim(0);
-            }
+        }
+        if !keep {
+            give_back();
+        }
+    }
+}
+
+/// Gives all free memory back once; what is needed again costs its page faults once.
+///
+/// To be called when a session's watches have settled. What was allocated while they were made may lie between two blocks
+/// of libdcgm's messages, of which only one is used from then on: the other one would stay resident.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    if !is_set_by_administrator() {
+        // SAFETY: it gives free memory back, under the allocator's own locks.
+        unsafe {
+            libc::malloc_trim(0);
         }
     }
 }

@@ -50,7 +50,7 @@ use crate::summary::writer::Writer;
 use crate::summary::{Summaries, Summary};
 use crate::system::logging::Throttle;
 use crate::system::threads::test_fault;
-use crate::system::{driver, systemd};
+use crate::system::{allocator, driver, systemd};
 use active_watches::{ActiveWatches, unneeded_modules};
 use engine_selection::EngineChooser;
 use lost_entities::LostEntities;
@@ -580,6 +580,7 @@ impl Watcher {
         };
         if run.collections == SessionRun::FIRST_COLLECTIONS {
             self.set_period(run)?;
+            allocator::give_back();
         }
         if let Some(watches) = &mut run.watches {
             let settled = watches.collector.settle_switch_fields(&watches.plan, &watches.inventory);
