@@ -371,7 +371,7 @@ fn an_exporter_that_is_killed_goes_on_where_it_was() {
     std::fs::create_dir_all(node.scratch.path("summaries")).unwrap();
     std::fs::write(node.scratch.path("summaries/99.json"), "{ half of").unwrap();
     let mut exporter = start_with_summaries(&node);
-    assert!(exporter.log().contains("99.json is no summary of a job"), "{}", exporter.log());
+    exporter.until("it is said", |exporter| exporter.log().contains("99.json is no summary of a job").then_some(()));
     exporter.page_with("it runs", |page| seconds(page, "17") > 0.5);
     let counter = |node: &mut Node, millijoules: i64| {
         node.plan["latest_values"][1]["fields"]["156"]["value"] = json!(millijoules.to_string());
