@@ -107,7 +107,8 @@ fn identify(
     status: i32,
     known: &mut Known,
 ) -> Result<std::result::Result<GpuIdentity, String>> {
-    if let Some(identity) = known.told_gpu(id) {
+    let is_well = matches!(status, 0 | gpu_status::OK);
+    if let Some(identity) = known.told_gpu(id).filter(|_| is_well) {
         return Ok(Ok(identity.clone()));
     }
     let answered = match session.device_attributes(id) {

@@ -215,13 +215,13 @@ impl Collector {
 
     /// Changes when fields are sampled: all watches get their new interval in place, and lose no sample.
     ///
-    /// Errors: the first one; the watches after it keep their interval.
+    /// Errors: as [`watches::for_each`]; the watch that failed keeps its interval.
     pub fn set_schedule(&mut self, schedule: Schedule) -> Result<()> {
         self.schedule = schedule;
-        for Watched { interval, watch, .. } in &self.watches {
-            watches::set_interval([watch], schedule.of(*interval))?;
-        }
-        self.set_intervals_of_sources()
+        let of_watches = watches::for_each(&self.watches, |Watched { interval, watch, .. }| {
+            watches::set_interval([watch], schedule.of(*interval))
+        });
+        watches::for_each([of_watches, self.set_intervals_of_sources()], |outcome| outcome)
     }
 
     /// To be called after plain watches were made, one by one: of two watches of the same field the later one decides how
@@ -239,12 +239,14 @@ impl Collector {
     }
 
     /// Makes the watches of sources and events what they are to be, which plain watches of the same fields may have changed.
+    ///
+    /// Errors: as [`watches::for_each`].
     fn set_intervals_of_sources(&mut self) -> Result<()> {
         let rest = self.schedule.of(None);
-        self.sources.iter_mut().try_for_each(|source| source.set_interval(rest.time()))?;
+        let of_sources = watches::for_each(&mut self.sources, |source| source.set_interval(rest.time()));
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
-        self.events.set_interval(rest)?;
-        self.fatal_xid.set_interval(rest)
+        let of_events = [self.events.set_interval(rest), self.fatal_xid.set_interval(rest)];
+        watches::for_each([of_sources].into_iter().chain(of_events), |outcome| outcome)
     }
 
     /// To be called when the engine has run for a while and GPUs answer: the engine then keeps XID errors no longer than the
@@ -297,6 +299,9 @@ impl Collector {
                 unread.push(at);
             }
             outcome.note(read)?;
+        }
+        if self.watches.len() >= MOST_WATCHES {
+            unread.clear();
         }
         let is_split = !unread.is_empty();
         // From the last: a watch that is split moves those behind it.

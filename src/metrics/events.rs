@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::schedule::Every;
-use super::watches::{FieldGroups, Watcher};
+use super::watches::{self, FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session, Value, Watch};
 use std::rc::Rc;
@@ -170,7 +170,7 @@ impl Events {
     /// plain watches have theirs, see [`Events::new`].
     pub fn set_interval(&mut self, every: Every) -> Result<()> {
         let keep = Keep::Window(kept(self.window, every.time()));
-        self.watches.iter_mut().try_for_each(|watch| watch.set(every.watch_interval(), keep))
+        watches::for_each(&mut self.watches, |watch| watch.set(every.watch_interval(), keep))
     }
 }
 

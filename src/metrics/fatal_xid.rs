@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::events;
 use super::schedule::Every;
 use super::sources::xid;
-use super::watches::{FieldGroups, Watcher};
+use super::watches::{self, FieldGroups, Watcher};
 use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session, Value, Watch};
 use crate::inventory::Entity;
@@ -57,7 +57,7 @@ impl FatalXid {
     pub fn set_interval(&mut self, every: Every) -> Result<()> {
         self.every = every;
         let keep = Keep::Window(self.keep());
-        self.watches.iter_mut().try_for_each(|watch| watch.set(every.watch_interval(), keep))
+        watches::for_each(&mut self.watches, |watch| watch.set(every.watch_interval(), keep))
     }
 
     fn keep(&self) -> Duration {

@@ -16,11 +16,25 @@ use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
+/// Does something with each, also after it has failed for one.
+///
+/// Errors: a lost connection at once, else the first error when all have had their turn.
+pub fn for_each<T>(all: impl IntoIterator<Item = T>, mut what: impl FnMut(T) -> Result<()>) -> Result<()> {
+    let mut first = Ok(());
+    for one in all {
+        match what(one) {
+            Err(error) if error.is_connection_lost() => return Err(error),
+            done => first = first.and(done),
+        }
+    }
+    first
+}
+
 /// Changes the interval of watches in place.
 ///
-/// Errors: the first one; the watches after it keep their interval.
+/// Errors: as [`for_each`]; the watch that failed keeps its interval.
 pub fn set_interval<'w>(watches: impl IntoIterator<Item = &'w Watch>, every: Every) -> Result<()> {
-    watches.into_iter().try_for_each(|watch| watch.set_interval(every.watch_interval()))
+    for_each(watches, |watch| watch.set_interval(every.watch_interval()))
 }
 
 /// One field group for each list of fields, for as long as a watch uses it.

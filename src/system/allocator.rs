@@ -43,9 +43,9 @@ pub fn keep_memory(keep: bool) {
     }
 }
 
-/// Gives all free memory back once; what is needed again costs its page faults once.
+/// Gives all memory back that is free now; what is needed again costs its page faults once.
 ///
-/// To be called when a session's watches have settled. What was allocated while they were made may lie between two blocks
+/// To be called when new watches have settled. What was allocated while they were made may lie between two blocks
 /// of libdcgm's messages, of which only one is used from then on: the other one would stay resident.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

@@ -2,12 +2,14 @@
 //!
 //! The directory may be missing, be replaced, or be mounted over, so its identity is compared, too: at every look without
 //! inotify and after every event of it, and every 5 s where inotify is silent, for it does not tell of a mount. The owner
-//! looks at least once a second.
+//! looks at least once a second. Identity is not enough where a directory is removed and made again: ext4 gives the new one
+//! the old number, so the end of the watch counts, too.
 //!
 //! `fs.inotify.max_user_instances` is 128 for each user, root included, and other services may have used them up. Then
 //! the directory is listed once a second, and inotify is tried again every minute.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -85,24 +87,24 @@ impl DirectoryMonitor {
     }
 
     fn changed_at(&mut self, now: Instant, may_have_event: bool) -> bool {
-        let has_event = match &self.source {
+        let heard = match &self.source {
             Source::Inotify(inotify) => {
-                let has_event = may_have_event && drain(inotify);
-                if !has_event && now < self.compared + COMPARE_EVERY {
+                let heard = if may_have_event { drain(inotify) } else { Heard::Nothing };
+                if heard == Heard::Nothing && now < self.compared + COMPARE_EVERY {
                     return false;
                 }
-                has_event
+                heard
             }
-            Source::Absent | Source::Listing { .. } => false,
+            Source::Absent | Source::Listing { .. } => Heard::Nothing,
         };
         self.compared = now;
-        if identity(&self.directory) != self.identity {
+        if heard == Heard::End || identity(&self.directory) != self.identity {
             self.rearm(now);
             return true;
         }
         match &mut self.source {
             Source::Absent => false,
-            Source::Inotify(_) => has_event,
+            Source::Inotify(_) => heard == Heard::Events,
             Source::Listing { listed, .. } if now < *listed + LIST_EVERY => false,
             Source::Listing { stamp, listed, retry } => {
                 let before = *stamp;
@@ -179,14 +181,27 @@ fn fix(error: Errno) -> &'static str {
     }
 }
 
-/// Takes all events; says whether there were any.
-fn drain(inotify: &OwnedFd) -> bool {
-    let mut buffer = [0u8; 4096];
-    let mut any = false;
-    while matches!(rustix::io::read(inotify, &mut buffer), Ok(1..)) {
-        any = true;
+/// What inotify had to say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    Events,
+    /// The directory that was watched is gone.
+    End,
+}
+
+/// Takes all events.
+fn drain(inotify: &OwnedFd) -> Heard {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(inotify, &mut buffer);
+    let mut heard = Heard::Nothing;
+    while let Ok(event) = events.next() {
+        heard = match event.events().contains(inotify::ReadFlags::IGNORED) || heard == Heard::End {
+            true => Heard::End,
+            false => Heard::Events,
+        };
     }
-    any
+    heard
 }
 
 fn identity(directory: &Path) -> Option<(u64, u64)> {
@@ -225,6 +240,20 @@ mod tests {
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         path
+    }
+
+    /// ext4 gives the new directory the number of the old one.
+    #[test]
+    fn a_directory_that_is_made_again_is_monitored_again() {
+        let path = directory("again");
+        let mut monitor = DirectoryMonitor::new(&path);
+        for round in 0..10 {
+            std::fs::remove_dir_all(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+            assert!(monitor.changed(true), "round {round}");
+            std::fs::write(path.join("0"), "17\n").unwrap();
+            assert!(monitor.changed(true), "round {round}");
+        }
     }
 
     #[test]

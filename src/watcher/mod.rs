@@ -338,6 +338,9 @@ impl Watcher {
             if Instant::now() >= self.looks_again(run) {
                 self.look_again(run)?;
             }
+            if self.pause_requests.should_look() {
+                self.take_in_pause_file(run)?;
+            }
             self.follow_scrapes(run)?;
             if Instant::now() >= run.due {
                 if let Some(reason) = self.collect(run)? {
@@ -355,16 +358,12 @@ impl Watcher {
                     if self.read_jobs() {
                         self.read_between(run)?;
                     }
+                    self.look_for_pause_file();
                     self.pause_profiling(run)?;
                     self.relabel(run);
                     self.publish(run);
                 }
-                Wake::PauseFileChanged => {
-                    if self.look_for_pause_file() {
-                        self.pause_profiling(run)?;
-                        self.publish(run);
-                    }
-                }
+                Wake::PauseFileChanged => self.take_in_pause_file(run)?,
                 Wake::FilesChanged | Wake::Command(Command::Reload) => {
                     match self.reload() {
                         // Whoever asked for it wants to see the outcome before the next collection.
@@ -720,14 +719,14 @@ impl Watcher {
             _ => None,
         };
         let until = Instant::now() + self.back_off.next(restart);
+        let mut probe = Instant::now() + PROBE;
         loop {
-            let now = Instant::now();
-            if now >= until {
+            if Instant::now() >= until {
                 return Event::PauseOver;
             }
-            match self.wait(until.min(now + PROBE)) {
+            match self.wait(until.min(probe)) {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
-                Wake::Due => {}
+                Wake::Due => probe = Instant::now() + PROBE,
                 Wake::JobsChanged => self.take_in_jobs_without_session(),
                 // It is looked at before anything is watched.
                 Wake::PauseFileChanged => {}
@@ -741,9 +740,13 @@ impl Watcher {
 
     /// Stays without a session until told otherwise.
     fn wait_released(&mut self) -> Event {
+        let mut publish = Instant::now() + REPUBLISH;
         loop {
-            match self.wait(Instant::now() + REPUBLISH) {
-                Wake::Due => self.publish_without_samples(),
+            match self.wait(publish) {
+                Wake::Due => {
+                    self.publish_without_samples();
+                    publish = Instant::now() + REPUBLISH;
+                }
                 Wake::JobsChanged => self.take_in_jobs_without_session(),
                 // It is looked at before anything is watched.
                 Wake::PauseFileChanged => {}

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::session_run::SessionRun;
 use super::{Watcher, microseconds, notices};
@@ -28,19 +29,29 @@ pub enum Reason {
     Refused,
 }
 
+/// The file is looked at this often even if nothing says that it changed: a file system of several nodes does not say so,
+/// nor does a directory that only root may read.
+const LOOK_LATEST: Duration = Duration::from_secs(5);
+
 /// Who asks for it, as last looked at.
 pub struct Requests {
     file: Switch,
+    looked: Option<Instant>,
     reasons: BTreeMap<u32, Reason>,
 }
 
 impl Default for Requests {
     fn default() -> Requests {
-        Requests { file: Switch::Off, reasons: BTreeMap::new() }
+        Requests { file: Switch::Off, looked: None, reasons: BTreeMap::new() }
     }
 }
 
 impl Requests {
+    /// Whether the file has not been looked at for some time.
+    pub fn should_look(&self) -> bool {
+        self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_LATEST)
+    }
+
     /// Whether some GPU is only paused because the engine refuses to watch it.
     pub fn is_refused(&self) -> bool {
         self.reasons.values().any(|reason| *reason == Reason::Refused)
@@ -60,6 +71,7 @@ impl Watcher {
     /// Looks whether the file is there. Returns whether it has come or gone.
     pub(super) fn look_for_pause_file(&mut self) -> bool {
         let Some(path) = &self.config.pause_profiling else { return false };
+        self.pause_requests.looked = Some(Instant::now());
         let found = switch_file::look(path);
         if found == self.pause_requests.file {
             return false;
@@ -71,6 +83,15 @@ impl Watcher {
         }
         let before = std::mem::replace(&mut self.pause_requests.file, found);
         (before == Switch::On) != (self.pause_requests.file == Switch::On)
+    }
+
+    /// Looks at the file, and pauses profiling, or ends that, if it has come or gone.
+    pub(super) fn take_in_pause_file(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        if self.look_for_pause_file() {
+            self.pause_profiling(run)?;
+            self.publish(run);
+        }
+        Ok(())
     }
 
     /// Decides where profiling is paused among these GPUs, before they are watched. Returns who asks for it.

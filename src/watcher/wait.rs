@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::system::directory::DirectoryMonitor;
 use crate::system::files::{Stamp, stamp};
 
-/// Directories are looked at this often even if nothing says that they changed.
+/// Whether directories are others now is looked at this often, and, without inotify, what is in them.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
 /// After an event of a directory no other one is heard for so long. Prolog and epilog write several times in a row: their
 /// changes are taken together. And whoever can write beside a monitored file keeps nobody busy.
@@ -118,7 +118,8 @@ impl Wait {
             for (_, settled) in self.files.iter().filter_map(|file| file.pending) {
                 rest = rest.min(settled.saturating_duration_since(now));
             }
-            // Also where nothing is left of the time: what has happened meanwhile is seen first.
+            // Also where nothing is left of the time: a command that has come meanwhile is seen first, and a change, unless
+            // one was heard a moment ago.
             let has_event = self.sleep(rest, hears);
             match self.commands.try_recv() {
                 Ok(command) => return Wake::Command(command),
@@ -198,10 +199,17 @@ impl FileMonitor {
             }
         }
         match self.pending {
-            Some((pending, settled)) if now >= settled => {
-                (self.stamp, self.pending) = (Some(pending), None);
-                true
-            }
+            Some((pending, settled)) if now >= settled => match stamp(&self.file) {
+                // Written on, of which nothing was heard yet; or gone, to be replaced.
+                current if current != Some(pending) => {
+                    self.pending = current.map(|current| (current, now + SETTLE));
+                    false
+                }
+                current => {
+                    (self.stamp, self.pending) = (current, None);
+                    true
+                }
+            },
             _ => false,
         }
     }

@@ -86,7 +86,8 @@ pub fn quick_rules(scratch: &Scratch) -> [PathBuf; 2] {
             if line.trim_start().starts_with("for: ") {
                 continue;
             }
-            let mut line = line.replace("[5m]", "[10s]").replace("offset 10m", "offset 20s");
+            let mut line =
+                line.replace("[5m]", "[10s]").replace("offset 10m", "offset 20s").replace("offset 1d", "offset 20s");
             for long in ["[10m]", "[15m]", "[1h]", "[1d]"] {
                 line = line.replace(long, "[20s]");
             }
