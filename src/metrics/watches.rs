@@ -165,3 +165,25 @@ impl<'a> Watcher<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_fails_leaves_the_others_alone() {
+        let error = |code| Error::new("dcgmWatchFields", code, String::new());
+        let run = |outcomes: Vec<Result<()>>| {
+            let mut done = 0;
+            let outcome = for_each(outcomes, |outcome| {
+                done += 1;
+                outcome
+            });
+            (done, outcome)
+        };
+        assert_eq!(run(vec![Ok(()), Ok(())]), (2, Ok(())));
+        assert_eq!(run(vec![Err(error(-3)), Ok(()), Err(error(-1))]), (3, Err(error(-3))));
+        // -21: the connection is lost.
+        assert_eq!(run(vec![Err(error(-3)), Err(error(-21)), Ok(())]), (2, Err(error(-21))));
+    }
+}
