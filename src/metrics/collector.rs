@@ -215,13 +215,15 @@ impl Collector {
 
     /// Changes when fields are sampled: all watches get their new interval in place, and lose no sample.
     ///
-    /// Errors: as [`watches::for_each`]; the watch that failed keeps its interval.
+    /// Errors: as [`watches::first_error`]; the watch that failed keeps its interval.
     pub fn set_schedule(&mut self, schedule: Schedule) -> Result<()> {
         self.schedule = schedule;
-        let of_watches = watches::for_each(&self.watches, |Watched { interval, watch, .. }| {
-            watches::set_interval([watch], schedule.of(*interval))
-        });
-        watches::for_each([of_watches, self.set_intervals_of_sources()], |outcome| outcome)
+        let of_watches = self
+            .watches
+            .iter()
+            .map(|Watched { interval, watch, .. }| watches::set_interval([watch], schedule.of(*interval)));
+        let of_watches = watches::first_error(of_watches);
+        watches::first_error([of_watches, self.set_intervals_of_sources()])
     }
 
     /// To be called after plain watches were made, one by one: of two watches of the same field the later one decides how
@@ -240,13 +242,13 @@ impl Collector {
 
     /// Makes the watches of sources and events what they are to be, which plain watches of the same fields may have changed.
     ///
-    /// Errors: as [`watches::for_each`].
+    /// Errors: as [`watches::first_error`].
     fn set_intervals_of_sources(&mut self) -> Result<()> {
         let rest = self.schedule.of(None);
-        let of_sources = watches::for_each(&mut self.sources, |source| source.set_interval(rest.time()));
+        let of_sources = self.sources.iter_mut().map(|source| source.set_interval(rest.time()));
+        let of_sources = watches::first_error(of_sources);
         // Last: a plain watch of the same field ends how long the engine keeps its samples.
-        let of_events = [self.events.set_interval(rest), self.fatal_xid.set_interval(rest)];
-        watches::for_each([of_sources].into_iter().chain(of_events), |outcome| outcome)
+        watches::first_error([of_sources, self.events.set_interval(rest), self.fatal_xid.set_interval(rest)])
     }
 
     /// To be called when the engine has run for a while and GPUs answer: the engine then keeps XID errors no longer than the
@@ -300,12 +302,12 @@ impl Collector {
             }
             outcome.note(read)?;
         }
-        if self.watches.len() >= MOST_WATCHES {
-            unread.clear();
-        }
-        let is_split = !unread.is_empty();
+        let mut is_split = false;
         // From the last: a watch that is split moves those behind it.
         for at in unread.into_iter().rev() {
+            if !self.may_split() {
+                break;
+            }
             let Watched { kind, watch, .. } = &self.watches[at];
             log::warn!(
                 "the values of {} entities ({}) cannot be read in one call; reading them in halves",
@@ -313,6 +315,7 @@ impl Collector {
                 kind.name()
             );
             self.split(at, &mut outcome)?;
+            is_split = true;
         }
         if is_split {
             self.restore_sources()?;
@@ -358,14 +361,15 @@ impl Collector {
         if self.sources.is_empty() { Ok(()) } else { self.ask_sources(inventory, memory, now, &mut Outcome::default()) }
     }
 
+    fn may_split(&self) -> bool {
+        self.watches.len() < MOST_WATCHES
+    }
+
     /// A group that cannot be read as a whole is split in halves and read again, until the entity at fault is alone: its
     /// own samples are missing, and a group of N costs about log2(N) more.
     ///
     /// Errors: only a lost connection.
     fn split(&mut self, at: usize, outcome: &mut Outcome) -> Result<()> {
-        if self.watches.len() >= MOST_WATCHES {
-            return Ok(());
-        }
         let Watched { kind, interval, watch } = self.watches.remove(at);
         let (fields, entities) = (watch.fields().clone(), watch.entities().to_vec());
         // Before new ones are made: of two watches on the same field of an entity the first to be dropped ends both.
@@ -388,7 +392,7 @@ impl Collector {
             let should_split = read.is_err() && half.len() > 1;
             outcome.note(read)?;
             self.watches.push(Watched { kind, interval, watch });
-            if should_split {
+            if should_split && self.may_split() {
                 self.split(self.watches.len() - 1, outcome)?;
             }
         }
@@ -445,10 +449,11 @@ impl Collector {
                 }
                 Ok(()) => {}
             }
-            let _ = self.watch_more(plan, Kind::Gpu, &with_value, |watcher, fields| watcher.watch(&ids, fields))?;
-            if !with_value.is_empty() {
-                parts.into_iter().for_each(|(part, index)| self.table.answers_for(part, index));
+            if with_value.is_empty() {
+                continue;
             }
+            let _ = self.watch_more(plan, Kind::Gpu, &with_value, |watcher, fields| watcher.watch(&ids, fields))?;
+            parts.into_iter().for_each(|(part, index)| self.table.answers_for(part, index));
             found.extend(with_value);
         }
         found.sort_unstable();

@@ -16,15 +16,15 @@ use crate::dcgm::links::Numbering;
 use crate::dcgm::watch::{FieldGroup, Group, Keep};
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Watch};
 
-/// Does something with each, also after it has failed for one.
+/// Goes through all outcomes, each of which may be a call, also after one that failed.
 ///
 /// Errors: a lost connection at once, else the first error when all have had their turn.
-pub fn for_each<T>(all: impl IntoIterator<Item = T>, mut what: impl FnMut(T) -> Result<()>) -> Result<()> {
+pub fn first_error(outcomes: impl IntoIterator<Item = Result<()>>) -> Result<()> {
     let mut first = Ok(());
-    for one in all {
-        match what(one) {
+    for outcome in outcomes {
+        match outcome {
             Err(error) if error.is_connection_lost() => return Err(error),
-            done => first = first.and(done),
+            outcome => first = first.and(outcome),
         }
     }
     first
@@ -32,9 +32,9 @@ pub fn for_each<T>(all: impl IntoIterator<Item = T>, mut what: impl FnMut(T) -> 
 
 /// Changes the interval of watches in place.
 ///
-/// Errors: as [`for_each`]; the watch that failed keeps its interval.
+/// Errors: as [`first_error`]; the watch that failed keeps its interval.
 pub fn set_interval<'w>(watches: impl IntoIterator<Item = &'w Watch>, every: Every) -> Result<()> {
-    for_each(watches, |watch| watch.set_interval(every.watch_interval()))
+    first_error(watches.into_iter().map(|watch| watch.set_interval(every.watch_interval())))
 }
 
 /// One field group for each list of fields, for as long as a watch uses it.
@@ -175,10 +175,7 @@ mod tests {
         let error = |code| Error::new("dcgmWatchFields", code, String::new());
         let run = |outcomes: Vec<Result<()>>| {
             let mut done = 0;
-            let outcome = for_each(outcomes, |outcome| {
-                done += 1;
-                outcome
-            });
+            let outcome = first_error(outcomes.into_iter().inspect(|_| done += 1));
             (done, outcome)
         };
         assert_eq!(run(vec![Ok(()), Ok(())]), (2, Ok(())));

@@ -181,8 +181,8 @@ fn fix(error: Errno) -> &'static str {
     }
 }
 
-/// What inotify had to say.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What inotify had to say; the last one outdoes the others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Heard {
     Nothing,
     Events,
@@ -196,10 +196,8 @@ fn drain(inotify: &OwnedFd) -> Heard {
     let mut events = inotify::Reader::new(inotify, &mut buffer);
     let mut heard = Heard::Nothing;
     while let Ok(event) = events.next() {
-        heard = match event.events().contains(inotify::ReadFlags::IGNORED) || heard == Heard::End {
-            true => Heard::End,
-            false => Heard::Events,
-        };
+        let is_end = event.events().contains(inotify::ReadFlags::IGNORED);
+        heard = heard.max(if is_end { Heard::End } else { Heard::Events });
     }
     heard
 }

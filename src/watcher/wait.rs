@@ -191,27 +191,21 @@ impl FileMonitor {
     /// Whether the file has changed and settled since this was last true. One that is gone has not changed: it may be
     /// about to be replaced.
     fn changed(&mut self, now: Instant, has_event: bool) -> bool {
-        if self.directory.changed(has_event) {
-            let current = stamp(&self.file).filter(|current| Some(*current) != self.stamp);
-            // What else happens in the directory does not put it off.
-            if current != self.pending.map(|(pending, _)| pending) {
-                self.pending = current.map(|current| (current, now + SETTLE));
-            }
+        let is_settled = self.pending.is_some_and(|(_, settled)| now >= settled);
+        // At the end once more: it may have been written on, of which nothing was heard yet.
+        if !self.directory.changed(has_event) && !is_settled {
+            return false;
         }
-        match self.pending {
-            Some((pending, settled)) if now >= settled => match stamp(&self.file) {
-                // Written on, of which nothing was heard yet; or gone, to be replaced.
-                current if current != Some(pending) => {
-                    self.pending = current.map(|current| (current, now + SETTLE));
-                    false
-                }
-                current => {
-                    (self.stamp, self.pending) = (current, None);
-                    true
-                }
-            },
-            _ => false,
+        let current = stamp(&self.file).filter(|current| Some(*current) != self.stamp);
+        // What else happens in the directory does not put it off.
+        if current != self.pending.map(|(pending, _)| pending) {
+            self.pending = current.map(|current| (current, now + SETTLE));
+            return false;
         }
+        if is_settled {
+            (self.stamp, self.pending) = (current, None);
+        }
+        is_settled
     }
 }
 

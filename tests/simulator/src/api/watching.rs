@@ -1,6 +1,5 @@
 //! Groups, field groups, watches, and reading values.
 
-use std::collections::HashSet;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use crate::codes::*;
@@ -140,12 +139,9 @@ pub unsafe extern "C" fn dcgmGetLatestValues_v2(
         }
         let _message = message(engine.scenario.message_bytes);
         let answers = engine.latest(group, field_group)?;
-        if !engine.scenario.faults.fail.is_empty() {
-            let entities: HashSet<Entity> = answers.iter().map(|(entity, _)| *entity).collect();
-            let failure = |entity| engine.failure_among(entities.len(), "latest", Some(entity), None);
-            if let Some(code) = entities.iter().find_map(|entity| failure(*entity)) {
-                return Err(code);
-            }
+        let failure = |entity| engine.failure_among(answers.len(), "latest", Some(entity), None);
+        if let Some(code) = answers.iter().find_map(|(entity, _)| failure(*entity)) {
+            return Err(code);
         }
         unsafe { deliver(&answers, callback, user) };
         Ok(())
