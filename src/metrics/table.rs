@@ -270,11 +270,13 @@ impl Table {
         self.cells.get(self.entries[entity].first + column)
     }
 
-    /// Values of the label rows of an entity, by label name; blank ones are left out.
+    /// Values of the label rows of an entity, by label name; blank ones are left out. None of an entity that is not here.
     pub fn labels(&self, entity: usize) -> impl Iterator<Item = (&str, &str)> {
-        let entry = &self.entries[entity];
-        let names = self.columns.get(entry.columns).map(|columns| columns.label_names.as_slice()).unwrap_or_default();
-        names.iter().zip(&entry.labels).filter_map(|(name, value)| Some((name.as_str(), value.text.as_deref()?)))
+        let entry = self.entries.get(entity);
+        let names = entry.and_then(|entry| self.columns.get(entry.columns)).map(|columns| columns.label_names.iter());
+        let values = entry.map(|entry| entry.labels.iter());
+        let pairs = names.into_iter().flatten().zip(values.into_iter().flatten());
+        pairs.filter_map(|(name, value)| Some((name.as_str(), value.text.as_deref()?)))
     }
 
     /// Whether an entity's label values have changed since this was last asked.

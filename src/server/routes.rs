@@ -12,6 +12,7 @@ use tiny_http::{Method, Request};
 use super::accept::Form;
 use crate::publish::{Health, PublishedPage};
 use crate::status::{self, Said};
+use crate::system::threads::test_fault;
 
 /// Paths that have an answer; see [`super::request`].
 pub const PATHS: [&str; 7] = ["/", TEXT, JSON, "/metrics", "/health", "/-/healthy", "/-/ready"];
@@ -49,6 +50,7 @@ const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 ///
 /// Errors: the connection over which it came is gone.
 pub fn answer(request: Request, published: &PublishedPage) -> io::Result<()> {
+    test_fault("answer").expect("a fault");
     let answer = match request.method() {
         Method::Get => get(&request, published),
         Method::Options => text("204 No Content", PLAIN, ALLOW, ""),

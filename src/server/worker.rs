@@ -14,7 +14,7 @@ use tiny_http::Server;
 
 use super::routes;
 use crate::publish::PublishedPage;
-use crate::system::threads::{Supervisor, test_fault};
+use crate::system::threads::{Supervisor, contained, test_fault};
 use crate::system::unix_socket;
 
 /// The worker formats a few lines, and makes the page in OpenMetrics. The compressor for that is made on the stack: some
@@ -44,8 +44,9 @@ impl Running {
                     match server.recv() {
                         Ok(request) => {
                             test_fault("routes")?;
-                            // The request may have timed out; the poll loop has answered it then.
-                            let _ = routes::answer(request, &published);
+                            // tiny_http answers 500 where we do not. The request may have timed out; the poll loop
+                            // has answered it then.
+                            let _ = contained("an answer", || routes::answer(request, &published));
                         }
                         // tiny_http accepts no more; the poll loop notices and replaces it.
                         Err(error) => log::debug!("tiny_http: {error}"),

@@ -27,6 +27,15 @@ pub struct Snapshot {
     pub counters_file: String,
 }
 
+impl Snapshot {
+    /// What is published where a bug kept the data from being made.
+    pub fn not_made() -> Snapshot {
+        let what = "the data of this page could not be made, which is a bug; /metrics has the samples".to_owned();
+        let fix = "please report the line with \"panicked\" in: journalctl -u dcgm-exporter".to_owned();
+        Snapshot { problems: vec![Problem { what, fix }], ..Snapshot::default() }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Group {
     pub title: &'static str,

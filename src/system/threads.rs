@@ -55,6 +55,18 @@ impl Supervisor {
     }
 }
 
+/// Makes something that readers can do without: a panic in it is logged, by the panic hook with its place, and costs the
+/// outcome alone. `work` has to leave what it changes usable when it stops halfway.
+pub fn contained<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(made) => Some(made),
+        Err(_) => {
+            log::error!("{what} could not be made; this is a bug, please report it");
+            None
+        }
+    }
+}
+
 /// The text of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
@@ -63,7 +75,8 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 /// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says which fault which
 /// thread has, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says
-/// so. `return inotify` makes inotify fail. In a release build this is nothing.
+/// so. `return inotify` makes inotify fail, and
+/// `panic page`, `panic status` and `panic answer` break the making of a page. In a release build this is nothing.
 pub fn test_fault(thread: &str) -> Result<(), String> {
     let fault = || {
         let text = std::fs::read_to_string(std::env::var_os("DCGM_EXPORTER_TEST_FAULT")?).ok()?;

@@ -15,6 +15,7 @@ use crate::metrics::Collector;
 use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::ErrorKind;
 use crate::metrics::sources::xid;
+use crate::system::threads::{contained, test_fault};
 
 /// What could not be used at the last reading of the job map.
 #[derive(Default)]
@@ -24,10 +25,22 @@ pub(super) struct JobMapProblems {
 }
 
 impl Watcher {
-    /// Renders the samples that there are and publishes the page.
+    /// Renders the samples that there are and publishes the page. If that cannot be done the page before it stays, and ages.
     pub(super) fn publish(&mut self, run: &mut SessionRun) {
-        let Some(watches) = &mut run.watches else { return };
+        if run.watches.is_none() {
+            return;
+        }
         self.text.clear();
+        if contained("the page", || self.render(run)).is_some() {
+            self.publisher.publish(&mut self.text, self.collected);
+        }
+        self.publish_status(Some(run));
+        self.write_summaries();
+    }
+
+    fn render(&mut self, run: &mut SessionRun) {
+        let Some(watches) = &mut run.watches else { return };
+        test_fault("page").expect("a fault");
         let Collector { table, computed, .. } = &mut watches.collector;
         let left_out = watches.exposition.render(table, computed, &mut self.text);
         if left_out > 0 && self.throttle.allows("samples left out") {
@@ -60,9 +73,6 @@ impl Watcher {
         if self.config.exporter_metrics {
             self.render_report();
         }
-        self.publisher.publish(&mut self.text, self.collected);
-        self.publish_status(Some(run));
-        self.write_summaries();
     }
 
     /// Hands what is new of jobs to the thread that writes it down.

@@ -15,6 +15,7 @@ use crate::metrics::sources::{nvlink_links, xid};
 use crate::status::advice;
 use crate::status::history::History;
 use crate::status::model::{self, Gpu, Group, Job, Jobs, Measure, Problem, Snapshot};
+use crate::system::threads::{contained, test_fault};
 
 /// Histories by the UUID of the GPU or instance. Empty while nobody asks for the page.
 #[derive(Default)]
@@ -55,9 +56,12 @@ impl Watcher {
                 return page.release();
             }
         }
-        let snapshot = self.snapshot(run);
+        let snapshot = contained("the page for people", || {
+            test_fault("status").expect("a fault");
+            self.snapshot(run)
+        });
         if let Some(page) = self.publisher.published().status_page() {
-            page.publish(snapshot);
+            page.publish(snapshot.unwrap_or_else(Snapshot::not_made));
         }
     }
 
@@ -97,13 +101,9 @@ impl Watcher {
         let seconds = Duration::try_from_secs_f64(self.report.collect_time).unwrap_or_default();
         snapshot.time = Some(UNIX_EPOCH.checked_add(seconds).unwrap_or_else(SystemTime::now));
         snapshot.interval = if run.is_embedded() { self.pace.period() } else { self.config.period() };
-        let driver =
-            watches.collector.table.labels(0).find(|(name, _)| name.to_ascii_lowercase().contains("driver_version"));
-        snapshot.facts.extend(
-            driver
-                .filter(|_| !watches.inventory.entities.is_empty())
-                .map(|(_, version)| ("Driver", version.to_owned())),
-        );
+        let mut labels = watches.collector.table.labels(0);
+        let driver = labels.find(|(name, _)| name.to_ascii_lowercase().contains("driver_version"));
+        snapshot.facts.extend(driver.map(|(_, version)| ("Driver", version.to_owned())));
         let fatal = run.fatal_xid.iter().map(|gpu| fatal_xid::sentence(*gpu, &watches.inventory.entities));
         let fix = advice::of_xid(119).unwrap_or(advice::ANY);
         snapshot.problems.extend(fatal.map(|what| problem(what, fix)));

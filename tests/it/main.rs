@@ -11,6 +11,7 @@ mod containers;
 mod docs;
 mod engine_starts;
 mod entities;
+mod every_path;
 mod file_sd;
 mod golden;
 mod http;
