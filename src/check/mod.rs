@@ -252,7 +252,7 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
             for (line, what) in &counters.errors {
                 answers.warn(
                     QUESTION,
-                    format!("{file}:{line}: {what}; the row is left out"),
+                    format!("{file}:{line}: left out: {what}"),
                     "correct it; dcgm-exporter --check-counters checks this file alone",
                 );
             }

@@ -17,9 +17,15 @@ use crate::config::Config;
 use crate::config::file::InlineRow;
 use crate::dcgm::fields::{self, Field, ValueType};
 use crate::system::files;
+use crate::system::printable::cut;
 
 /// A file larger than this is not a counters file.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+
+/// Errors and warnings that are listed; further ones are counted.
+const MOST_LISTED: usize = 100;
+/// The first errors of a file are compared with all names that there are, which takes about a millisecond each.
+const MOST_SUGGESTIONS: usize = 20;
 
 /// Ids of profiling fields, which exist only where the GPU's metric groups have them.
 pub const PROFILING: std::ops::Range<u16> = 1000..1100;
@@ -90,8 +96,10 @@ impl MetricType {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counters {
     pub rows: Vec<Row>,
-    /// Rows that are left out because they are wrong: line, what is wrong and what would be right.
+    /// The first of the rows that are left out because they are wrong: line, what is wrong and what would be right.
     pub errors: Vec<(u64, String)>,
+    /// How many there are.
+    pub left_out: usize,
     /// Harmless but surely not meant, each with its line.
     pub warnings: Vec<(u64, String)>,
 }
@@ -152,15 +160,10 @@ impl Counters {
 
     /// Rows of the configuration file.
     fn inline(rows: &[InlineRow], computed: &[&'static str]) -> Result<Counters, Vec<(u64, String)>> {
-        let mut counters = Counters::default();
-        for InlineRow { at, name, kind, help } in rows {
-            let line = at.line as u64;
-            match row(line, &[name.clone(), kind.clone(), help.clone()], computed) {
-                Ok(row) => counters.add(row),
-                Err(what) => counters.errors.push((line, what)),
-            }
-        }
-        if counters.rows.is_empty() { Err(counters.errors) } else { Ok(counters) }
+        let rows = rows
+            .iter()
+            .map(|InlineRow { at, name, kind, help }| (at.line as u64, vec![name.clone(), kind.clone(), help.clone()]));
+        Counters::from_rows(rows.collect(), Vec::new(), computed)
     }
 
     /// Reads a file. `computed` are the names of the metrics that are not fields.
@@ -176,20 +179,32 @@ impl Counters {
     ///
     /// Errors: no row can be used; what is wrong with each, by line.
     pub fn parse(bytes: &[u8], computed: &[&'static str]) -> Result<Counters, Vec<(u64, String)>> {
-        let text::Records { records, mut errors } = text::records(bytes);
+        match text::records(bytes) {
+            Ok(text::Records { records, errors }) => Counters::from_rows(records, errors, computed),
+            Err(line) => Err(vec![too_many_rows(line)]),
+        }
+    }
+
+    /// `errors` are those of rows that are no records.
+    fn from_rows(
+        rows: Vec<(u64, Vec<String>)>,
+        mut errors: Vec<(u64, String)>,
+        computed: &[&'static str],
+    ) -> Result<Counters, Vec<(u64, String)>> {
+        if let Some((line, _)) = rows.get(text::MOST_ROWS) {
+            return Err(vec![too_many_rows(*line)]);
+        }
         let mut counters = Counters::default();
-        for (line, fields) in records {
-            match row(line, &fields, computed) {
+        for (line, fields) in rows {
+            match row(line, &fields, computed, errors.len() < MOST_SUGGESTIONS) {
                 Ok(row) => counters.add(row),
                 Err(what) => errors.push((line, what)),
             }
         }
-        errors.sort_by_key(|(line, _)| *line);
-        if counters.rows.is_empty() {
-            return Err(errors);
-        }
-        counters.errors = errors;
-        Ok(counters)
+        counters.left_out = errors.len();
+        counters.errors = first_of(errors);
+        counters.warnings = first_of(counters.warnings);
+        if counters.rows.is_empty() { Err(counters.errors) } else { Ok(counters) }
     }
 
     /// Whether a row's values come with the second collection only: profiling fields and the utilization of CPUs are
@@ -209,7 +224,7 @@ impl Counters {
 
     /// A line for the log on everything that is wrong or odd: `FILE:LINE: what`.
     pub fn notes(&self, file: &Path) -> Vec<String> {
-        let left_out = self.errors.iter().map(|(line, what)| (*line, format!("{what}; the row is left out")));
+        let left_out = self.errors.iter().map(|(line, what)| (*line, format!("left out: {what}")));
         let mut notes: Vec<(u64, String)> =
             left_out.chain(self.warnings.iter().cloned()).chain(types::conflicts(self)).collect();
         notes.sort();
@@ -231,6 +246,7 @@ impl Counters {
             None => {
                 match &row.kind {
                     MetricType::Other(kind) => {
+                        let kind = cut(kind);
                         let warning = format!("'{kind}' is not a metric type; {} is exported as untyped", row.name);
                         self.warnings.push((row.line, warning));
                     }
@@ -249,7 +265,23 @@ impl Counters {
     }
 }
 
-fn row(line: u64, fields: &[String], computed: &[&'static str]) -> Result<Row, String> {
+fn too_many_rows(line: u64) -> (u64, String) {
+    (line, format!("more than {} rows; the whole file is left out", text::MOST_ROWS))
+}
+
+/// The first ones by line, and how many more there are.
+fn first_of(mut all: Vec<(u64, String)>) -> Vec<(u64, String)> {
+    all.sort();
+    if let Some((line, _)) = all.get(MOST_LISTED) {
+        let more = (*line, format!("{} more rows from here on", all.len() - MOST_LISTED));
+        all.truncate(MOST_LISTED);
+        all.push(more);
+    }
+    all
+}
+
+/// With `suggest`, an error names what is like an unknown name.
+fn row(line: u64, fields: &[String], computed: &[&'static str], suggest: bool) -> Result<Row, String> {
     let [name, kind, help] = fields else {
         return Err(format!(
             "{} fields where there should be three (name, type, help){}",
@@ -268,7 +300,7 @@ fn row(line: u64, fields: &[String], computed: &[&'static str]) -> Result<Row, S
     let source = match (fields::by_name(&name), computed.iter().find(|known| **known == name)) {
         (Some(field), _) => Source::Field(field),
         (None, Some(computed)) => Source::Computed(computed),
-        (None, None) => return Err(unknown_name(&name, computed)),
+        (None, None) => return Err(unknown_name(&name, computed, suggest)),
     };
     if let Source::Field(field) = source {
         check_type(&field, &kind)?;
@@ -292,11 +324,14 @@ fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {
 }
 
 fn bad_type(name: &str, kind: &str) -> String {
+    let kind = cut(kind);
     format!("type '{kind}' of {name} is not known; use gauge, counter, untyped or label, in lower case")
 }
 
-fn unknown_name(name: &str, computed: &[&'static str]) -> String {
-    match fields::nearest(name, computed)[..] {
+fn unknown_name(name: &str, computed: &[&'static str], suggest: bool) -> String {
+    let nearest = if suggest { fields::nearest(name, computed) } else { Vec::new() };
+    let name = cut(name);
+    match nearest[..] {
         [] => format!("there is no DCGM field '{name}'"),
         [one] => format!("there is no DCGM field '{name}'; did you mean {one}?"),
         ref several => format!("there is no DCGM field '{name}'; did you mean one of {}?", several.join(", ")),

@@ -4,7 +4,8 @@
 //! dcgm-exporter 1.x. Whether the *loaded* library has a field is asked of the library, not of this table. Pure data:
 //! nothing here knows an engine.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 /// `name,id,value_type,entity_level,first_release`, sorted by id.
 static FIELDS: &str = include_str!("fields.csv");
@@ -63,7 +64,9 @@ pub struct Classic {
 ///
 /// Base-unit names come first: DCGM 4.6's header uses one of them (`DCGM_FI_DEV_GPU_UTIL_RATIO`) for a percentage.
 pub fn by_name(name: &str) -> Option<Field> {
-    base_units().chain(fields()).find(|field| field.name == name)
+    static BY_NAME: LazyLock<HashMap<&str, Field>> =
+        LazyLock::new(|| fields().chain(base_units()).map(|field| (field.name, field)).collect());
+    BY_NAME.get(name).copied()
 }
 
 /// A known name with the kind of entity that has the field, as DCGM's headers have it.

@@ -35,9 +35,24 @@ pub fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
+/// A text of strangers, cut to a length that fits into a message.
+pub fn cut(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 100;
+    match text.char_indices().nth(LONGEST) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}… ({} bytes)", &text[..end], text.len())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert!(matches!(cut(&"ä".repeat(100)), Cow::Borrowed(_)));
+        assert_eq!(cut(&"ä".repeat(101)), format!("{}… (202 bytes)", "ä".repeat(100)));
+    }
 
     #[test]
     fn what_a_terminal_acts_on_is_written_out() {

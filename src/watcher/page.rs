@@ -209,7 +209,7 @@ impl Watcher {
         let ActiveWatches { plan, collector, .. } = watches;
         let of_switches = collector.skipped_switch_fields(plan).len();
         let not_watched = plan.skipped.len() + collector.refused.len() + of_switches;
-        self.report.counters_skipped = self.counters.errors.len() + not_watched;
+        self.report.counters_skipped = self.counters.left_out + not_watched;
         self.report.counters = self.counters.rows.len().saturating_sub(not_watched);
     }
 }

@@ -8,6 +8,7 @@ mod clock;
 mod common;
 mod config_file;
 mod containers;
+mod counters_file;
 mod docs;
 mod engine_starts;
 mod entities;
