@@ -34,7 +34,8 @@ pub struct Connection {
     /// What has to be known of the present request to send its answer.
     pub asked: Asked,
     pub is_kept: bool,
-    /// A further request may be among the bytes that have come already.
+    /// A further request may be among the bytes that have come already. Only while it is [`State::Reading`], and until
+    /// they are judged nothing else happens to it.
     pub has_more: bool,
 }
 
@@ -93,7 +94,7 @@ impl Connection {
 
     pub fn interest(&self) -> PollFlags {
         match self.state {
-            State::Reading if self.stream.has_handshake_to_do() => PollFlags::empty(),
+            State::Reading if self.has_more || self.stream.has_handshake_to_do() => PollFlags::empty(),
             State::Reading if self.stream.wants_write() => PollFlags::IN | PollFlags::OUT,
             State::Reading | State::Lingering { .. } => PollFlags::IN,
             State::Sending { .. } => PollFlags::OUT,

@@ -239,6 +239,8 @@ impl Connections {
             // Nothing is waited for but the client's going away.
             State::LoggingIn(_) | State::Waiting => connection.state = State::Closed,
             State::Reading if connection.stream.has_handshake_to_do() => connection.state = State::Closed,
+            // What has come already is answered before more is read, or the end is noticed.
+            State::Reading if connection.has_more => {}
             State::Reading => {
                 let room = LONGEST_HEAD + 1 - connection.input.len();
                 let step = connection.stream.read(&mut connection.input, room);
@@ -476,7 +478,7 @@ impl Connections {
         // The next request may have come already, and be decrypted already.
         let room = LONGEST_HEAD + 1 - connection.input.len();
         match connection.stream.read_decrypted(&mut connection.input, room) {
-            Step::Gone => connection.state = State::Closed,
+            Step::Gone if connection.input.is_empty() => connection.state = State::Closed,
             // Not now: each connection has one request in a turn.
             _ => connection.has_more = !connection.input.is_empty(),
         }

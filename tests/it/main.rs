@@ -26,6 +26,7 @@ mod newest;
 mod node;
 mod openmetrics;
 mod pace;
+mod pipelining;
 mod profiling;
 mod refusals;
 mod replaceable;

@@ -19,14 +19,14 @@ use rustls::{
 use crate::common::*;
 
 /// An authority, and what it signs.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 /// A certificate and its key, as PEM.
 #[derive(Clone)]
-struct Identity {
+pub struct Identity {
     certificate: String,
     key: String,
 }
@@ -58,7 +58,7 @@ impl Authority {
 }
 
 /// A directory with a server's certificate, and the authority that a client trusts.
-struct Site {
+pub struct Site {
     scratch: Scratch,
     authority: Authority,
 }
@@ -67,7 +67,7 @@ struct Site {
 const PAIR: &str = "  cert_file: server.crt\n  key_file: server.key\n";
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let site = Site { scratch: Scratch::new(), authority: Authority::new() };
         site.install(&site.authority.server());
         site.scratch.write("ca.crt", &site.authority.pem);
@@ -93,16 +93,16 @@ impl Site {
         command
     }
 
-    fn serve(&self, web: &str) -> Exporter {
+    pub fn serve(&self, web: &str) -> Exporter {
         Exporter::start(&mut self.command(web))
     }
 
     /// Serves with TLS and these settings besides the certificate.
-    fn serve_tls(&self, settings: &str) -> Exporter {
+    pub fn serve_tls(&self, settings: &str) -> Exporter {
         self.serve(&format!("tls_server_config:\n{PAIR}{settings}"))
     }
 
-    fn scraper(&self) -> Scraper<'_> {
+    pub fn scraper(&self) -> Scraper<'_> {
         Scraper {
             authority: &self.authority,
             versions: rustls::ALL_VERSIONS,
@@ -116,7 +116,7 @@ impl Site {
 
 /// A client's settings.
 #[derive(Clone)]
-struct Scraper<'a> {
+pub struct Scraper<'a> {
     authority: &'a Authority,
     versions: &'static [&'static SupportedProtocolVersion],
     suites: Option<Vec<SupportedCipherSuite>>,
@@ -156,7 +156,7 @@ impl Scraper<'_> {
         Arc::new(config)
     }
 
-    fn connect(&self, port: u16) -> std::io::Result<Client<StreamOwned<ClientConnection, TcpStream>>> {
+    pub fn connect(&self, port: u16) -> std::io::Result<Client<StreamOwned<ClientConnection, TcpStream>>> {
         connect(&self.config(), port)
     }
 
