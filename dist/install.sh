@@ -2,8 +2,8 @@
 # Puts the exporter in place, on this node or, with DESTDIR, into an image; 'make install' calls it.
 #
 # What is the same already is not touched, what an administrator has changed in /etc/dcgm-exporter is kept, a masked unit
-# stays masked, and a unit that was there before is enabled or not as it was. Needs no network, no cargo, and for an image
-# no running systemd.
+# stays masked, and a unit that was there before is enabled or not as it was. Each file is written aside and then renamed: a
+# full disk leaves the old one. Needs no network, no cargo, and for an image no running systemd.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,73 +21,45 @@ package instead, or remove that one first: apt-get remove dcgm-exporter, or dnf 
 done
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-changed=no
+aside=
+trap 'rm -rf "$work" ${aside:+"$aside"}' EXIT
+trap 'exit 1' HUP INT TERM
+tab=$(printf '\t')
 
-# put MODE SOURCE TARGET: unless it is there already.
-put() {
-    if [ -f "$DESTDIR$3" ] && cmp -s "$2" "$DESTDIR$3" && [ "$(stat -c %a "$DESTDIR$3")" = "$1" ]; then return; fi
-    install -D -m "$1" "$2" "$DESTDIR$3"
-    echo "installed $DESTDIR$3"
-    changed=yes
+# plan MODE SOURCE TARGET: a file to install. With 'link' as mode the source is what the link has.
+plan() {
+    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$work/plan"
 }
 
-# keep SOURCE TARGET: a file that is the administrator's once it is there. One that was never changed is replaced; the
-# sums of what was installed tell.
-keep() {
-    sum=$(sha256sum <"$2" | cut -d ' ' -f 1)
-    if [ -f "$DESTDIR$3" ] && ! cmp -s "$2" "$DESTDIR$3" && ! is_unchanged "$3"; then
-        echo "$DESTDIR$3 was changed and is kept; the new one is $DESTDIR$3.new"
-        put "$1" "$2" "$3.new"
-    else
-        put "$1" "$2" "$3"
-    fi
-    echo "$sum  $3" >>"$work/sums"
-}
-
-# filled SOURCE: with the places of this installation.
+# filled SOURCE: a copy with the places of this installation; prints its name.
 filled() {
-    sed "s|@PREFIX@|$PREFIX|g; s|@SYSCONFDIR@|$SYSCONFDIR|g; s|@DATADIR@|$DATADIR|g" "$1" >"$work/filled"
+    mkdir -p "$work/$(dirname "$1")"
+    sed "s|@PREFIX@|$PREFIX|g; s|@SYSCONFDIR@|$SYSCONFDIR|g; s|@DATADIR@|$DATADIR|g
+        s|/etc/dcgm-exporter/|$SYSCONFDIR/dcgm-exporter/|g" "$1" >"$work/$1"
+    echo "$work/$1"
 }
 
-first=no
-if [ ! -e "$DESTDIR$UNITDIR/dcgm-exporter.service" ]; then first=yes; fi
-
-put 755 "$BINARY" "$PREFIX/bin/dcgm-exporter"
+plan 755 "$BINARY" "$PREFIX/bin/dcgm-exporter"
 for file in counters/*.csv dist/systemd/environment; do
-    keep 644 "$file" "$SYSCONFDIR/dcgm-exporter/${file##*/}"
+    plan 644 "$file" "$SYSCONFDIR/dcgm-exporter/${file##*/}"
+    echo "$(sha256sum <"$file" | cut -d ' ' -f 1)  $SYSCONFDIR/dcgm-exporter/${file##*/}" >>"$work/sums"
 done
-put 644 "$work/sums" "$SUMS"
-for unit in $UNITS; do
-    if is_masked "$unit"; then
-        echo "$DESTDIR$UNITDIR/$unit is masked and left alone; after 'systemctl unmask $unit' run this again"
-        first=no
-        continue
-    fi
-    filled "dist/systemd/$unit"
-    put 644 "$work/filled" "$UNITDIR/$unit"
-done
-put 644 dist/tmpfiles/dcgm-exporter.conf "$TMPFILESDIR/dcgm-exporter.conf"
-put 644 dist/systemd/remote.conf "$DATADIR/remote.conf"
-put 755 dist/systemd/make-devices.sh "$DATADIR/make-devices.sh"
+for unit in $UNITS; do plan 644 "$(filled "dist/systemd/$unit")" "$UNITDIR/$unit"; done
+plan 644 dist/tmpfiles/dcgm-exporter.conf "$TMPFILESDIR/dcgm-exporter.conf"
+plan 644 dist/systemd/remote.conf "$DATADIR/remote.conf"
+plan 755 dist/systemd/make-devices.sh "$DATADIR/make-devices.sh"
 # Scripts for Slurm, rules, dashboards: whatever lies in these folders.
 for folder in slurm prometheus grafana; do
     [ -d "dist/$folder" ] || continue
     find "dist/$folder" -type f -o -type l | LC_ALL=C sort >"$work/files"
     while IFS= read -r file; do
-        installed=$DATADIR/${file#dist/}
-        if [ -L "$file" ]; then
-            if [ "$(readlink "$DESTDIR$installed")" != "$(readlink "$file")" ]; then
-                mkdir -p "$(dirname "$DESTDIR$installed")"
-                ln -sf "$(readlink "$file")" "$DESTDIR$installed"
-                changed=yes
-            fi
-            continue
-        fi
         mode=644
         if [ -x "$file" ]; then mode=755; fi
-        sed "s|/etc/dcgm-exporter/|$SYSCONFDIR/dcgm-exporter/|g" "$file" >"$work/filled"
-        put $mode "$work/filled" "$installed"
+        if [ -L "$file" ]; then
+            plan link "$(readlink "$file")" "$DATADIR/${file#dist/}"
+        else
+            plan $mode "$(filled "$file")" "$DATADIR/${file#dist/}"
+        fi
     done <"$work/files"
 done
 # A release brings these; elsewhere the binary writes them.
@@ -102,29 +74,86 @@ fi
 # Without a name and a time in it, so that the same page is the same file.
 gzip -9n "$work/dcgm-exporter.1"
 gzip -9nc CHANGELOG.md >"$work/changelog.gz"
-put 644 "$work/dcgm-exporter.1.gz" "$MANDIR/dcgm-exporter.1.gz"
-put 644 "$work/dcgm-exporter.bash" "$COMPLETIONS/dcgm-exporter"
-put 644 "$work/dcgm-exporter.zsh" "$ZSH/_dcgm-exporter"
-put 644 "$work/dcgm-exporter.fish" "$FISH/dcgm-exporter.fish"
-put 644 LICENSE "$DOCDIR/LICENSE"
-put 644 dist/package/copyright "$DOCDIR/copyright"
-put 644 "$work/changelog.gz" "$DOCDIR/CHANGELOG.md.gz"
+plan 644 "$work/dcgm-exporter.1.gz" "$MANDIR/dcgm-exporter.1.gz"
+plan 644 "$work/dcgm-exporter.bash" "$COMPLETIONS/dcgm-exporter"
+plan 644 "$work/dcgm-exporter.zsh" "$ZSH/_dcgm-exporter"
+plan 644 "$work/dcgm-exporter.fish" "$FISH/dcgm-exporter.fish"
+plan 644 LICENSE "$DOCDIR/LICENSE"
+plan 644 dist/package/copyright "$DOCDIR/copyright"
+plan 644 "$work/changelog.gz" "$DOCDIR/CHANGELOG.md.gz"
+# The last one: what was installed before is needed until then.
+plan 644 "$work/sums" "$SUMS"
+
+cut -f 3 "$work/plan" | sed 's|/[^/]*$||' | sort -u >"$work/directories"
+while IFS= read -r directory; do
+    is_inside "$directory" ||
+        refuse "$DESTDIR$directory leads out of $DESTDIR by a link, to $(resolved "$directory"); make that link relative."
+done <"$work/directories"
+
+changed=no
+
+# put MODE SOURCE TARGET: unless it is there already. A link in its place is replaced, not followed.
+put() {
+    to=$DESTDIR$3
+    if [ "$1" = link ]; then
+        if [ "$(readlink "$to")" = "$2" ]; then return; fi
+    elif [ -f "$to" ] && [ ! -L "$to" ] && cmp -s "$2" "$to" && [ "$(stat -c %a "$to")" = "$1" ]; then
+        return
+    fi
+    mkdir -p "${to%/*}"
+    aside=$(mktemp "${to%/*}/.dcgm-exporter.XXXXXX")
+    if [ "$1" = link ]; then
+        ln -sfnT "$2" "$aside"
+    else
+        install -m "$1" -T "$2" "$aside"
+    fi
+    mv -fT "$aside" "$to"
+    aside=
+    echo "installed $to"
+    changed=yes
+}
+
+# keep MODE SOURCE TARGET: a file that is the administrator's once it is there. One that was never changed is replaced; the
+# sums of what was installed tell.
+keep() {
+    if { [ -e "$DESTDIR$3" ] || [ -L "$DESTDIR$3" ]; } && ! cmp -s "$2" "$DESTDIR$3" && ! is_unchanged "$3"; then
+        echo "$DESTDIR$3 was changed and is kept; the new one is $DESTDIR$3.new"
+        put "$1" "$2" "$3.new"
+    else
+        put "$1" "$2" "$3"
+    fi
+}
+
+first=no
+if [ ! -e "$DESTDIR$UNITDIR/dcgm-exporter.service" ]; then first=yes; fi
+while IFS=$tab read -r mode source target; do
+    case $target in
+        "$SYSCONFDIR"/dcgm-exporter/*) keep "$mode" "$source" "$target" ;;
+        "$UNITDIR"/*.service | "$UNITDIR"/*.socket)
+            unit=${target##*/}
+            if is_masked "$unit"; then
+                echo "$DESTDIR$target is masked and left alone; after 'systemctl unmask $unit' run this again"
+                first=no
+            else
+                put "$mode" "$source" "$target"
+            fi
+            ;;
+        *) put "$mode" "$source" "$target" ;;
+    esac
+done <"$work/plan"
 
 # Of a release before this one.
 rm -f "$DESTDIR$MANDIR/dcgm-exporter.1"
 
-if [ "$ENABLE" = yes ]; then
-    engine_link "$DESTDIR"
-    for wants in "$DESTDIR"/etc/systemd/system/*.wants/nvidia-dcgm-exporter.service; do
-        if [ -L "$wants" ]; then
-            echo "NVIDIA's exporter is enabled, too, and uses the same port: systemctl disable --now nvidia-dcgm-exporter"
-        fi
-    done
-fi
-if [ "$ENABLE" = yes ] && [ "$first" = yes ]; then
-    sh dist/package/after-install.sh first "$DESTDIR" "$UNITDIR"
-elif [ "$ENABLE" = yes ] && [ "$changed" = yes ]; then
-    sh dist/package/after-install.sh again "$DESTDIR" "$UNITDIR"
-elif [ "$changed" = no ]; then
-    echo "nothing has changed"
-fi
+if [ "$changed" = no ]; then echo "nothing has changed"; fi
+[ "$ENABLE" = yes ] || exit 0
+engine_link "$DESTDIR"
+for wants in "$DESTDIR"/etc/systemd/system/*.wants/nvidia-dcgm-exporter.service; do
+    if [ -L "$wants" ]; then
+        echo "NVIDIA's exporter is enabled, too, and uses the same port: systemctl disable --now nvidia-dcgm-exporter"
+    fi
+done
+step=none
+if [ "$changed" = yes ]; then step=again; fi
+if [ "$first" = yes ]; then step=first; fi
+sh dist/package/after-install.sh "$step" "$DESTDIR" "$UNITDIR" "$SYSCONFDIR"

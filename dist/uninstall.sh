@@ -33,8 +33,9 @@ is_shared=no
 if [ -e "$DESTDIR/usr/bin/dcgm-exporter" ]; then is_shared=yes; fi
 if [ $is_shared = no ] && [ -f "$DESTDIR$SUMS" ]; then
     while read -r _ file; do
+        is_ours "$file" || continue
         rm -f "$DESTDIR$file.new"
-        if [ -f "$DESTDIR$file" ] && is_unchanged "$file"; then rm -f "$DESTDIR$file"; fi
+        if is_unchanged "$file"; then rm -f "$DESTDIR$file"; fi
     done <"$DESTDIR$SUMS"
 fi
 rmdir "$DESTDIR$settings" 2>/dev/null || true
@@ -54,3 +55,4 @@ if [ $is_shared = yes ]; then
 elif [ -d "$DESTDIR$settings" ]; then
     echo "$DESTDIR$settings has files that were changed or added, and is kept; remove it if nobody needs it"
 fi
+echo "dcgm-exporter is no longer in ${DESTDIR:-this node}"

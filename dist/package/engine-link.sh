@@ -10,7 +10,7 @@ engine_link() {
         case $_link in "$_wants"/*) continue ;; esac
         if [ -L "$_link" ] && [ "$(readlink "$1/etc/systemd/system/nvidia-dcgm.service")" != /dev/null ]; then
             mkdir -p "$_wants"
-            ln -sf /usr/lib/systemd/system/nvidia-dcgm.service "$_wants/nvidia-dcgm.service"
+            ln -sfn /usr/lib/systemd/system/nvidia-dcgm.service "$_wants/nvidia-dcgm.service"
             return 0
         fi
     done

@@ -6,7 +6,6 @@
 LC_ALL=C
 export LC_ALL
 DESTDIR=${DESTDIR:-}
-DESTDIR=${DESTDIR%/}
 PREFIX=${PREFIX:-/usr/local}
 SYSCONFDIR=${SYSCONFDIR:-/etc}
 UNITDIR=${UNITDIR:-$SYSCONFDIR/systemd/system}
@@ -28,6 +27,14 @@ refuse() {
     echo >&2
     exit 1
 }
+
+# A directory that is missing is a typing error; a relative one would lie within the release.
+case $DESTDIR in
+    "" | /) DESTDIR= ;;
+    /*) [ -d "$DESTDIR" ] || refuse "there is no directory DESTDIR=$DESTDIR; correct its name, or make it first." ;;
+    *) refuse "DESTDIR=$DESTDIR is relative; begin it with a slash." ;;
+esac
+DESTDIR=${DESTDIR%/}
 
 # resolved PLACE: where it lies behind all links, also if it is not there yet.
 resolved() {
@@ -61,13 +68,30 @@ for _name in PREFIX SYSCONFDIR UNITDIR TMPFILESDIR MANDIR COMPLETIONS ZSH FISH D
     is_inside "$_value" || refuse "$_name=${_value%/bin} leads out of $DESTDIR by a link, to $(resolved "$_value"); make that link relative."
 done
 
+# Links that enable units lie there, wherever the units are.
+for _place in multi-user.target.wants sockets.target.wants dcgm-exporter.service.wants; do
+    _place=/etc/systemd/system/$_place
+    is_inside "$_place" || refuse "$DESTDIR$_place leads out of $DESTDIR by a link, to $(resolved "$_place"); make that link relative."
+done
+
 # is_masked UNIT: a link to /dev/null is an administrator's 'systemctl mask'.
 is_masked() {
     [ "$(readlink "$DESTDIR$UNITDIR/$1")" = /dev/null ]
 }
 
-# is_unchanged FILE: it is as it was installed.
+# is_ours FILE: a name that install.sh writes, or an earlier one did, into /etc/dcgm-exporter. The sums lie in the image, and
+# may have any.
+is_ours() {
+    case $1 in
+        "$SYSCONFDIR"/dcgm-exporter/*/* | "$SYSCONFDIR"/dcgm-exporter/.*) return 1 ;;
+        "$SYSCONFDIR"/dcgm-exporter/environment | "$SYSCONFDIR"/dcgm-exporter/*.csv) return 0 ;;
+        *) return 1 ;;
+    esac
+}
+
+# is_unchanged FILE: it is as it was installed. A link is an administrator's.
 is_unchanged() {
+    [ -f "$DESTDIR$1" ] && [ ! -L "$DESTDIR$1" ] || return 1
     _sum=$(sha256sum <"$DESTDIR$1" | cut -d ' ' -f 1)
     grep -qsxF "$_sum  $1" "$DESTDIR$SUMS"
 }

@@ -102,7 +102,9 @@ fn installed() -> Vec<(String, u32)> {
 }
 
 fn image(scratch: &Scratch) -> PathBuf {
-    scratch.path("image `with` \"all\" sorts & 'kinds' | of; characters")
+    let image = scratch.path("image `with` \"all\" sorts & 'kinds' | of; characters");
+    std::fs::create_dir(&image).unwrap();
+    image
 }
 
 #[test]
@@ -118,7 +120,7 @@ fn twice_is_as_once() {
     assert_eq!(link, Path::new("/etc/systemd/system/dcgm-exporter.service"), "as seen from inside the image");
     let modified = || image.join("usr/local/bin/dcgm-exporter").metadata().unwrap().modified().unwrap();
     let before = modified();
-    assert_eq!(make("install", &image, &[]), "nothing has changed\n");
+    assert!(make("install", &image, &[]).starts_with("nothing has changed\n"));
     assert!(tree(&image) == once && modified() == before);
     let unit = std::fs::read_to_string(image.join("etc/systemd/system/dcgm-exporter.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/local/bin/dcgm-exporter\n"), "{unit}");
@@ -411,6 +413,153 @@ fn a_link_out_of_the_image_is_refused() {
     assert_eq!(names(&image), [("usr/local".to_owned(), 0)]);
 }
 
+/// Every directory that is written to, and every link that stands where a file is to go. Installing runs as root of the
+/// machine that has the image.
+#[test]
+fn no_link_in_the_image_leads_a_file_out_of_it() {
+    for link in [
+        "etc/systemd/system",
+        "etc/systemd/system/multi-user.target.wants",
+        "etc/systemd/system/dcgm-exporter.service.wants",
+        "usr/local/lib/tmpfiles.d",
+        "usr/local/share/dcgm-exporter/slurm",
+        "usr/local/share/dcgm-exporter/prometheus/rules",
+        "usr/local/share/bash-completion",
+        "usr/local/share/zsh/site-functions",
+    ] {
+        let scratch = Scratch::new();
+        let (image, outside) = (image(&scratch), scratch.path("outside"));
+        std::fs::create_dir_all(image.join(link).parent().unwrap()).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("dcgm-exporter.service"), "of the host").unwrap();
+        std::os::unix::fs::symlink(&outside, image.join(link)).unwrap();
+        for target in ["install", "uninstall"] {
+            let output = try_make(target, &image, &[]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(names(&outside).len(), 1, "{target} {link}");
+            // Uninstalling removes this whole directory, and of a link the link.
+            if target == "install" || !link.contains("share/dcgm-exporter") {
+                assert!(!output.status.success() && said.contains("leads out of"), "{target} {link}: {said}");
+                assert!(said.contains("Nothing has been changed"), "{target} {link}: {said}");
+                assert_eq!(names(&image), [(link.to_owned(), 0)], "{target} {link}");
+            }
+        }
+    }
+    // In place of a file: the link is replaced, and what it leads to is left alone.
+    let scratch = Scratch::new();
+    let (image, outside) = (image(&scratch), scratch.path("outside"));
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::write(outside.join("file"), "of the host").unwrap();
+    let before = tree(&outside);
+    for (file, _) in installed() {
+        let (path, target) = (image.join(&file), if file.ends_with("sh") { "" } else { "file" });
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if !file.starts_with("etc/dcgm-exporter/") && !file.ends_with(".service") {
+            std::os::unix::fs::symlink(outside.join(target), path).unwrap();
+        }
+    }
+    make("install", &image, &[]);
+    assert_eq!(names(&image), installed());
+    assert!(tree(&outside) == before, "{:?}", names(&outside));
+    // A settings file that is a link is the administrator's, wherever it leads.
+    let settings = image.join("etc/dcgm-exporter/environment");
+    std::fs::remove_file(&settings).unwrap();
+    std::os::unix::fs::symlink("/cm/shared/environment", &settings).unwrap();
+    let said = make("install", &image, &[]);
+    assert!(said.contains("environment was changed and is kept"), "{said}");
+    make("uninstall", &image, &[]);
+    assert_eq!(names(&image), [("etc/dcgm-exporter/environment".to_owned(), 0)]);
+    assert!(tree(&outside) == before, "{:?}", names(&outside));
+}
+
+/// Whoever can write into an image may not have files of the machine removed that uninstalls from it.
+#[test]
+fn only_names_that_are_installed_are_removed() {
+    let scratch = Scratch::new();
+    let (image, outside) = (image(&scratch), scratch.write("outside", "of the host\n"));
+    make("install", &image, &[]);
+    let kept = [image.join("etc/passwd"), image.join("etc/dcgm-exporter/sub/x.csv"), image.join("etc/.csv"), outside];
+    std::fs::create_dir(image.join("etc/dcgm-exporter/sub")).unwrap();
+    let mut lines = String::new();
+    for (file, name) in kept.iter().zip([
+        "/etc/passwd",
+        "/etc/dcgm-exporter/sub/x.csv",
+        "/etc/dcgm-exporter/../.csv",
+        "/etc/dcgm-exporter/../../../outside",
+    ]) {
+        std::fs::write(file, "of the host\n").unwrap();
+        let sum = Command::new("sha256sum").arg(file).output().unwrap().stdout;
+        lines += &format!("{}  {name}\n", String::from_utf8(sum).unwrap().split(' ').next().unwrap());
+        std::fs::write(format!("{}.new", file.display()), "").unwrap();
+    }
+    let sums = image.join("usr/local/share/dcgm-exporter/config.sha256");
+    std::fs::write(&sums, std::fs::read_to_string(&sums).unwrap() + &lines).unwrap();
+    make("uninstall", &image, &[]);
+    for file in kept {
+        assert!(file.exists() && Path::new(&format!("{}.new", file.display())).exists(), "{}", file.display());
+    }
+    assert!(!image.join("etc/dcgm-exporter/environment").exists());
+}
+
+/// A full disk, or a power cut: there is the old file or the new one, whole.
+#[test]
+fn a_full_disk_leaves_the_old_binary() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    make("install", &image, &[]);
+    let binary = image.join("usr/local/bin/dcgm-exporter");
+    std::fs::write(&binary, "old").unwrap();
+    let before = tree(&image);
+    // The limit on the size of a file ends a write as a full disk does.
+    let output = Command::new("sh")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["-c", "ulimit -f 200; trap '' XFSZ; exec make --no-print-directory install \"$0\" \"$1\""])
+        .arg(format!("BINARY={}", env!("CARGO_BIN_EXE_dcgm-exporter")))
+        .arg(format!("DESTDIR={}", image.display()))
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(tree(&image) == before, "{:?}", names(&image));
+    make("install", &image, &[]);
+    assert!(binary.metadata().unwrap().len() > 1 << 20);
+}
+
+/// A typing error makes no new image, and a relative one none within the release.
+#[test]
+fn an_image_that_is_not_there_is_refused() {
+    let scratch = Scratch::new();
+    for target in ["install", "uninstall"] {
+        for (image, part) in [
+            (scratch.path("imgae"), "there is no directory"),
+            (scratch.write("file", ""), "there is no directory"),
+            ("target".into(), "is relative"),
+        ] {
+            let output = try_make(target, &image, &[]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && said.contains(part), "{target} {}: {said}", image.display());
+            assert!(said.contains("DESTDIR=") && said.contains("Nothing has been changed"), "{said}");
+        }
+        assert!(!scratch.path("imgae").exists());
+    }
+}
+
+/// The last line: what is enabled, and what to do next.
+#[test]
+fn the_last_line_says_what_comes_next() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    let last = |said: String| said.lines().last().unwrap_or_default().to_owned();
+    let said = last(make("install", &image, &[]));
+    assert!(said.contains("dcgm-exporter.service is enabled in") && said.contains("--check --root"), "{said}");
+    let again = last(make("install", &image, &[]));
+    assert_eq!(again, said);
+    std::fs::remove_file(image.join(LINK)).unwrap();
+    let said = last(make("install", &image, &[]));
+    assert!(said.contains("is not enabled in") && said.contains("systemctl --root="), "{said}");
+    let said = last(make("uninstall", &image, &[]));
+    assert!(said.contains("dcgm-exporter is no longer in"), "{said}");
+}
+
 /// On most systems /lib is a link to usr/lib: two names of one directory, and no package.
 #[test]
 fn two_names_of_a_directory_are_no_package() {
@@ -425,7 +574,8 @@ fn two_names_of_a_directory_are_no_package() {
         let places = [format!("UNITDIR={unit_directory}"), "PREFIX=/usr/".to_owned(), "ENABLE=no".to_owned()];
         let places: Vec<&str> = places.iter().map(String::as_str).collect();
         make("install", &image, &places);
-        assert_eq!(make("install", &image, &places), "nothing has changed\n", "{unit_directory}");
+        let said = make("install", &image, &places);
+        assert!(said.starts_with("nothing has changed\n"), "{unit_directory}: {said}");
         make("uninstall", &image, &places);
         assert_eq!(names(&image), [("bin".to_owned(), 0), ("lib".to_owned(), 0)], "{unit_directory}");
     }
