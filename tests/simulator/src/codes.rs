@@ -3,6 +3,7 @@
 pub const BADPARAM: i32 = -1;
 pub const NOT_CONFIGURED: i32 = -5;
 pub const NOT_SUPPORTED: i32 = -6;
+pub const NVML_ERROR: i32 = -8;
 pub const UNINITIALIZED: i32 = -10;
 pub const VER_MISMATCH: i32 = -12;
 pub const NO_DATA: i32 = -14;
@@ -13,6 +14,7 @@ pub const FUNCTION_NOT_FOUND: i32 = -20;
 pub const CONNECTION_NOT_VALID: i32 = -21;
 pub const MAX_LIMIT: i32 = -24;
 pub const INSUFFICIENT_SIZE: i32 = -31;
+pub const FIELD_UNSUPPORTED_BY_API: i32 = -32;
 pub const MODULE_NOT_LOADED: i32 = -33;
 pub const GROUP_IS_EMPTY: i32 = -35;
 pub const PROFILING_NOT_SUPPORTED: i32 = -36;

@@ -62,6 +62,8 @@ pub struct Engine {
     pub health: BTreeMap<usize, HealthWatch>,
     /// Looks by field.
     pub polls: BTreeMap<u16, u64>,
+    /// Calls of the driver by field: looks and live reads.
+    pub driver_calls: BTreeMap<u16, u64>,
     /// Uses that a careful client would not make, to be taken by the library.
     pub violations: Vec<String>,
 }
@@ -104,6 +106,7 @@ impl Engine {
             inherited: 0,
             health: BTreeMap::new(),
             polls: BTreeMap::new(),
+            driver_calls: BTreeMap::new(),
             violations: Vec::new(),
         };
         engine.bindings.set_unbound(&engine.scenario.faults.unbound_gpus);

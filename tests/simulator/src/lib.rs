@@ -20,6 +20,7 @@ mod health;
 mod library;
 mod limits;
 mod links;
+mod live;
 mod memory;
 mod modules;
 mod reading;

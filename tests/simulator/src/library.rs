@@ -22,8 +22,9 @@ pub struct Library {
     calls: BTreeMap<String, u64>,
     /// Uses that a careful client would not make.
     pub violations: Vec<String>,
-    /// Looks by field, of engines that are gone.
+    /// Looks, and calls of the driver, by field, of engines that are gone.
     polls: BTreeMap<u16, u64>,
+    driver_calls: BTreeMap<u16, u64>,
     pub meta: BTreeMap<u16, usize>,
 }
 
@@ -47,6 +48,7 @@ impl Library {
             calls: BTreeMap::new(),
             violations: Vec::new(),
             polls: BTreeMap::new(),
+            driver_calls: BTreeMap::new(),
             meta: BTreeMap::new(),
         }
     }
@@ -61,10 +63,18 @@ impl Library {
     /// Ends a session and returns it.
     pub fn remove(&mut self, handle: usize) -> Option<Session> {
         let session = self.sessions.remove(&handle)?;
-        for (field, count) in &session.engine.polls {
-            *self.polls.entry(*field).or_default() += count;
-        }
+        add(&mut self.polls, &session.engine.polls);
+        add(&mut self.driver_calls, &session.engine.driver_calls);
         Some(session)
+    }
+}
+
+/// What a stored sample of a number takes in DCGM.
+const SAMPLE_BYTES: usize = 26;
+
+fn add(counts: &mut BTreeMap<u16, u64>, more: &BTreeMap<u16, u64>) {
+    for (field, count) in more {
+        *counts.entry(*field).or_default() += count;
     }
 }
 
@@ -146,18 +156,22 @@ pub fn wait_out_alone(call: &str) {
 pub fn write_stats(library: &Library) {
     let Some(path) = std::env::var_os("DCGM_SIMULATOR_STATS") else { return };
     let engines = || library.sessions.values().map(|session| &session.engine);
-    let mut polls = library.polls.clone();
-    for (field, count) in engines().flat_map(|engine| &engine.polls) {
-        *polls.entry(*field).or_default() += count;
+    let (mut polls, mut driver_calls) = (library.polls.clone(), library.driver_calls.clone());
+    for engine in engines() {
+        add(&mut polls, &engine.polls);
+        add(&mut driver_calls, &engine.driver_calls);
     }
+    let kept = engines().map(|engine| engine.pairs.kept()).sum::<usize>();
     let stats = serde_json::json!({
         "sessions": library.sessions.len(),
         "groups": engines().map(|engine| engine.groups.len()).sum::<usize>(),
         "field_groups": engines().map(|engine| engine.field_groups.len()).sum::<usize>(),
         "watches": engines().map(|engine| engine.pairs.watched()).sum::<usize>(),
         "profiled_gpus": engines().flat_map(Engine::profiled_gpus).collect::<BTreeSet<u32>>(),
-        "kept_samples": engines().map(|engine| engine.pairs.kept()).sum::<usize>(),
+        "kept_samples": kept,
+        "kept_bytes": kept * SAMPLE_BYTES,
         "polls": polls,
+        "driver_calls": driver_calls,
         "calls": library.calls,
         "violations": library.violations,
     });

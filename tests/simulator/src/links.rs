@@ -28,6 +28,21 @@ pub fn pack(release: Release, link: Link) -> Entity {
     (LINK, parent_kind | index << 8 | parent << shift)
 }
 
+/// Fields that DCGM reads link by link. It does not note when it last did, so each look reads them again.
+pub fn is_always_due(field: u16) -> bool {
+    matches!(field, 580..=592 | 1508 | 1509 | 1525..=1533)
+}
+
+/// Fields whose samples have no expiry, and whose failed read answers a live read with two values instead of one.
+pub fn is_kept_for_ever(field: u16) -> bool {
+    matches!(field, 580 | 1508 | 1509)
+}
+
+/// Port registers: a read that fails has no sample.
+pub fn is_register(field: u16) -> bool {
+    matches!(field, 581..=592)
+}
+
 /// Served by the driver's PRM registers, whose local ports count from 1.
 fn is_served_by_port(field: u16) -> bool {
     matches!(field, 580..=592 | 1509)

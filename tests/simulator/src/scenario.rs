@@ -40,6 +40,10 @@ pub struct Scenario {
     pub kernel_log: Vec<Logged>,
     pub health_incidents: Vec<Incident>,
     pub p2p_matrix: Vec<Vec<u32>>,
+    /// Fields that links of GPUs do not have, where `latest_values` gives nothing: the driver's read fails.
+    pub unsupported_by_links: Vec<u16>,
+    /// What a call of the driver for a field of an entity costs, in microseconds of the processor's time.
+    pub call_us: HashMap<u16, u64>,
     pub faults: Faults,
     /// Answers to the deny list that holds this module: -1, as a library does that does not know it.
     pub unknown_module: Option<u32>,

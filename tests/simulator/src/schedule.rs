@@ -19,6 +19,9 @@ impl Engine {
     pub fn update(&mut self) {
         let now = clock::microseconds();
         self.look(now, false);
+        if self.manual {
+            self.look_at_links_again(now);
+        }
         self.tick_modules(now);
         self.collect_xids(now);
     }
@@ -49,6 +52,15 @@ impl Engine {
             self.bindings.finish_leaving();
             self.tell_of_binding(gpus::REINITIALISING);
             self.tell_of_binding(gpus::REINITIALISED);
+        }
+    }
+
+    /// A MANUAL engine's update looks twice, at what is due by then: fields of GPU links always are.
+    fn look_at_links_again(&mut self, now: i64) {
+        for at in 0..self.pairs.all.len() {
+            if self.pairs.all[at].is_always_due && self.pairs.all[at].is_due(now) {
+                self.sample(at, now, false);
+            }
         }
     }
 
@@ -89,6 +101,7 @@ impl Engine {
         self.newest = self.newest.max(stamp);
         let (entity, field, kind) = (pair.entity, pair.field, pair.kind);
         *self.polls.entry(field).or_default() += 1;
+        self.call_driver(field);
         let faults = &self.scenario.faults;
         if faults.silent_fields.contains(&field)
             || faults.frozen.iter().any(|name| self.entity(&name.entity, name.id) == entity)
@@ -140,6 +153,17 @@ impl Engine {
             pair.latest = Some(sample);
         } else {
             pair.store(sample, false);
+        }
+    }
+
+    /// Counts a call of the driver, and takes the processor's time that the scenario says it takes.
+    pub fn call_driver(&mut self, field: u16) {
+        *self.driver_calls.entry(field).or_default() += 1;
+        if let Some(cost) = self.scenario.call_us.get(&field) {
+            let start = std::time::Instant::now();
+            while start.elapsed() < std::time::Duration::from_micros(*cost) {
+                std::hint::spin_loop();
+            }
         }
     }
 

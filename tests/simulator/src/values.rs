@@ -47,6 +47,7 @@ pub struct Values {
     slices: HashMap<Entity, Slice>,
     identities: HashMap<(u32, u16), Value>,
     links: HashMap<(u32, u32), u32>,
+    unsupported_by_links: Vec<u16>,
     replay: bool,
     lost: Vec<u32>,
     nvsdm: bool,
@@ -105,6 +106,7 @@ impl Values {
             slices,
             identities,
             links: links.collect(),
+            unsupported_by_links: scenario.unsupported_by_links.clone(),
             replay: scenario.replay,
             lost: scenario.faults.lost_gpus.clone(),
             nvsdm: scenario.has_nvsdm(),
@@ -137,6 +139,18 @@ impl Values {
         }
     }
 
+    /// Whether a field of a GPU's link speaks of a link that the GPU has.
+    pub fn has_link(&self, entity: Entity, field: u16) -> bool {
+        let link = links::unpack(self.release, entity.1);
+        let last = self.links.get(&(GPU, link.parent)).copied().unwrap_or(0);
+        links::spoken_of(self.release, field, link.index).is_some_and(|index| index < last)
+    }
+
+    /// Whether the driver has lost the GPU that an entity is, or is a part of.
+    pub fn is_lost(&self, entity: Entity) -> bool {
+        self.gpu(entity).is_some_and(|gpu| self.lost.contains(&gpu))
+    }
+
     /// Whether the scenario gives a value.
     pub fn is_given(&self, entity: Entity, field: u16) -> bool {
         self.explicit.contains_key(&(entity, field))
@@ -151,7 +165,7 @@ impl Values {
     /// The answer at `seconds` after the start. -14 is no sample at all.
     pub fn answer(&self, entity: Entity, field: u16, kind: u8, seconds: f64) -> Answer {
         let gpu = self.gpu(entity);
-        if gpu.is_some_and(|gpu| self.lost.contains(&gpu)) {
+        if self.is_lost(entity) {
             return blank(kind, GPU_IS_LOST);
         }
         if let Some((value, stamp)) = self.explicit.get(&(entity, field)) {
@@ -206,6 +220,10 @@ impl Values {
             // Port 0 is none.
             None => Some(blank_as(kind, 0, 2)),
             Some(link) if link >= last => Some(blank(kind, 0)),
+            Some(_) if self.unsupported_by_links.contains(&field) => match links::is_register(field) {
+                true => Some(blank(kind, NO_DATA)),
+                false => Some(blank_as(kind, 0, 2)),
+            },
             Some(link) if !self.recorded.is_empty() => Some(ok(kind, links::value(kind, gpu, link, field))),
             Some(_) => None,
         }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::codes::Entity;
+use crate::links;
 use crate::modules::Server;
 use crate::values::Value;
 
@@ -40,6 +41,8 @@ pub struct Pair {
     pub gpu: Option<u32>,
     /// Of the GPU, when the watch was made: see `gpus.rs`.
     pub generation: u32,
+    /// A field of a GPU's link that no interval holds back.
+    pub is_always_due: bool,
     /// NVSDM fails on it.
     pub fails: bool,
     pub watch: Option<Watch>,
@@ -56,15 +59,19 @@ pub struct Pair {
 impl Pair {
     /// Whether its interval is over. After a step back of the clock it is not, until the clock has caught up.
     pub fn is_due(&self, now: i64) -> bool {
-        self.watch.is_some_and(|watch| self.last.is_none_or(|last| now - last >= watch.interval))
+        self.watch.is_some_and(|watch| self.is_always_due || self.last.is_none_or(|last| now - last >= watch.interval))
     }
 
     /// The last whole interval before now: when a clock of the engine's own has looked.
     pub fn ticked(&self, now: i64) -> i64 {
         match (self.watch, self.last) {
-            (Some(watch), Some(last)) => now - (now - last).rem_euclid(watch.interval),
+            (Some(watch), Some(last)) if !self.is_always_due => now - (now - last).rem_euclid(watch.interval),
             _ => now,
         }
+    }
+
+    fn is_kept_for_ever(&self) -> bool {
+        self.is_always_due && links::is_kept_for_ever(self.field)
     }
 
     /// Drops what is stored. The watch goes on.
@@ -74,6 +81,11 @@ impl Pair {
     }
 
     pub fn store(&mut self, sample: Sample, keep: bool) {
+        if self.is_kept_for_ever() {
+            self.history.push_back(sample.clone());
+            self.latest = Some(sample);
+            return;
+        }
         let keep_age = self.watch.map_or(0, |watch| watch.keep_age);
         if keep || keep_age > 0 {
             let oldest = if keep_age > 0 { sample.timestamp - keep_age } else { i64::MIN };
@@ -112,7 +124,7 @@ impl Pairs {
         at
     }
 
-    /// Samples that keep ages hold.
+    /// Samples that keep ages hold, and those without expiry.
     pub fn kept(&self) -> usize {
         self.all.iter().map(|pair| pair.history.len()).sum()
     }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use crate::answers::Kind;
 use crate::clock;
 use crate::codes::*;
 use crate::engine::{Engine, Member};
+use crate::links;
 use crate::modules::{Server, fails_in_nvsdm};
 use crate::values::Value;
 use crate::watches::{Pair, Watch};
@@ -119,6 +121,7 @@ impl Engine {
             server: Server::of(kind, field),
             gpu,
             generation: self.bindings.generation(gpu),
+            is_always_due: kind == Some(Kind::GpuLink) && links::is_always_due(field),
             fails: fails_in_nvsdm(kind, field),
             watch: None,
             last: is_ahead.then_some(self.inherited),

@@ -103,12 +103,7 @@ unsafe fn deliver(answers: &[OfEntity], callback: Callback, user: *mut c_void) {
                     put(base, 6, u16::from(sample.kind));
                     put(base, 8, sample.status);
                     put(base, 16, sample.timestamp);
-                    match &sample.value {
-                        Value::Int(number) => put(base, 24, *number),
-                        Value::Double(number) => put(base, 24, *number),
-                        Value::Text(text) => put_text(base, 24, 256, text),
-                        Value::Binary => {}
-                    }
+                    put_value(base, 24, &sample.value);
                 }
             }
             let stop = unsafe { callback(entity.0, entity.1, buffer.as_ptr().cast(), batch.len() as c_int, user) };
@@ -146,6 +141,69 @@ pub unsafe extern "C" fn dcgmGetLatestValues_v2(
         unsafe { deliver(&answers, callback, user) };
         Ok(())
     })
+}
+
+/// `dcgmFieldValue_v2`.
+const LIVE_VALUE_SIZE: usize = 4128;
+const LIVE: c_uint = 1;
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dcgmEntitiesGetLatestValues(
+    handle: usize,
+    entities: *const [u32; 2],
+    entity_count: c_uint,
+    fields: *const u16,
+    field_count: c_uint,
+    flags: c_uint,
+    values: *mut c_void,
+) -> c_int {
+    with(handle, "dcgmEntitiesGetLatestValues", |engine| {
+        let (entity_count, field_count) = (entity_count as usize, field_count as usize);
+        let is_some = !entities.is_null() && !fields.is_null() && !values.is_null();
+        if !is_some || !(1..=1024).contains(&entity_count) || !(1..=128).contains(&field_count) {
+            return Err(BADPARAM);
+        }
+        if engine.lines == Lines::NewerLibrary {
+            return Err(FUNCTION_NOT_FOUND);
+        }
+        if flags != LIVE {
+            engine.violations.push("dcgmEntitiesGetLatestValues without the live flag is not simulated".to_owned());
+            return Err(NOT_SUPPORTED);
+        }
+        let _message = message(engine.scenario.message_bytes);
+        let entities = unsafe { std::slice::from_raw_parts(entities, entity_count) };
+        let entities: Vec<Entity> = entities.iter().map(|[group, id]| (*group, *id)).collect();
+        let fields = unsafe { std::slice::from_raw_parts(fields, field_count) };
+        let failure = |entity| engine.failure_among(entities.len(), "live", Some(entity), None);
+        if let Some(code) = entities.iter().find_map(|entity| failure(*entity)) {
+            return Err(code);
+        }
+        for (index, (entity, field, sample)) in engine.live(&entities, fields)?.iter().enumerate() {
+            unsafe {
+                let base = values.byte_add(LIVE_VALUE_SIZE * index);
+                put(base, 0, 0x0200_1020u32);
+                put(base, 4, entity.0);
+                put(base, 8, entity.1);
+                put(base, 12, *field);
+                put(base, 14, u16::from(sample.kind));
+                put(base, 16, sample.status);
+                put(base, 24, sample.timestamp);
+                put_value(base, 32, &sample.value);
+            }
+        }
+        Ok(())
+    })
+}
+
+unsafe fn put_value(base: *mut c_void, offset: usize, value: &Value) {
+    unsafe {
+        match value {
+            Value::Int(number) => put(base, offset, *number),
+            Value::Double(number) => put(base, offset, *number),
+            Value::Text(text) => put_text(base, offset, 256, text),
+            Value::Binary => {}
+        }
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -345,6 +345,38 @@ impl Client {
         if code == 0 { Ok((next, readings)) } else { Err(code) }
     }
 
+    /// A live read: each field of each entity, whoever watches it.
+    pub fn live(&self, entities: &[Entity], fields: &[u16]) -> Result<Vec<Reading>, i32> {
+        const SIZE: usize = 4128;
+        let count = entities.len() * fields.len();
+        let mut values = vec![0u64; count * SIZE / 8];
+        let code = call!(
+            self,
+            dcgmEntitiesGetLatestValues(usize, *const Entity, c_uint, *const u16, c_uint, c_uint, *mut c_void),
+            self.handle,
+            entities.as_ptr(),
+            entities.len() as c_uint,
+            fields.as_ptr(),
+            fields.len() as c_uint,
+            1,
+            values.as_mut_ptr().cast()
+        );
+        // SAFETY: the library has filled in `count` values of 4,128 bytes.
+        let reading = |index: usize| unsafe {
+            let at = values.as_ptr().cast::<u8>().add(SIZE * index);
+            let kind = at.add(14).cast::<u16>().read_unaligned() as u8 as char;
+            Reading {
+                entity: at.add(4).cast::<Entity>().read_unaligned(),
+                field: at.add(12).cast::<u16>().read_unaligned(),
+                kind,
+                status: at.add(16).cast::<i32>().read_unaligned(),
+                stamp: at.add(24).cast::<i64>().read_unaligned(),
+                datum: datum(kind, at.add(32)),
+            }
+        };
+        if code == 0 { Ok((0..count).map(reading).collect()) } else { Err(code) }
+    }
+
     /// Asks until the answer is there, for what the engine does by a clock that cannot be stepped.
     pub fn until<T>(&self, mut ask: impl FnMut() -> Option<T>) -> T {
         let end = Instant::now() + Duration::from_secs(30);
@@ -371,14 +403,21 @@ unsafe extern "C" fn take(group: c_uint, id: u32, values: *const c_void, count: 
                 kind,
                 status: at.add(8).cast::<i32>().read_unaligned(),
                 stamp: at.add(16).cast::<i64>().read_unaligned(),
-                datum: match kind {
-                    'i' => Datum::Int(at.add(24).cast::<i64>().read_unaligned()),
-                    'd' => Datum::Double(at.add(24).cast::<f64>().read_unaligned()),
-                    's' => Datum::Text(std::ffi::CStr::from_ptr(at.add(24).cast()).to_string_lossy().into_owned()),
-                    _ => Datum::Binary,
-                },
+                datum: datum(kind, at.add(24)),
             });
         }
     }
     0
+}
+
+/// SAFETY: a value of this kind begins at `at`.
+unsafe fn datum(kind: char, at: *const u8) -> Datum {
+    unsafe {
+        match kind {
+            'i' => Datum::Int(at.cast::<i64>().read_unaligned()),
+            'd' => Datum::Double(at.cast::<f64>().read_unaligned()),
+            's' => Datum::Text(std::ffi::CStr::from_ptr(at.cast()).to_string_lossy().into_owned()),
+            _ => Datum::Binary,
+        }
+    }
 }
