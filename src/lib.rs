@@ -38,8 +38,8 @@
 //! One entity, field, job file or source that fails removes only its own samples.
 //!
 //! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that
-//! calls DCGM), the poll loop of the public sockets, tiny_http behind it, and, with a web configuration, one for
-//! passwords, with `--container-labels` one that asks the container runtime, and with `--job-summary-dir` one that writes
+//! calls DCGM), one that looks at files, the poll loop of the public sockets, tiny_http behind it, and, with a web
+//! configuration, one for passwords, with `--container-labels` one that asks the container runtime, and with `--job-summary-dir` one that writes
 //! summaries of jobs.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]

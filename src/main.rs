@@ -347,9 +347,9 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
     if let Some((writer, unfinished)) = summaries {
         watcher = watcher.with_summaries(writer, unfinished);
     }
-    if has_file {
-        watcher.read_settings_with(given.settings());
-    }
+    watcher
+        .monitor_files(has_file.then(|| given.settings()), &supervisor)
+        .map_err(|error| format!("cannot start the thread that looks at files: {error}"))?;
     let (ended, end) = channel();
     supervisor
         .spawn("watcher", process::STACK, {

@@ -6,13 +6,13 @@
 //! One file, because its keys are read by one parser that collects all problems.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::duration;
 use crate::config::yaml::{self, Node, Position, Reader};
-use crate::system::files::{self, Stamp};
+use crate::system::files::{self, Monitor};
 
 use super::client_certificates::Policy;
 use super::tls::{self, TlsSettings};
@@ -71,16 +71,13 @@ impl WebConfig {
     ///
     /// Errors: all problems, each as `FILE:LINE:COLUMN: what`.
     pub fn read(file: &Path) -> Result<WebConfig, Vec<String>> {
-        read(file, &mut Vec::new())
+        read(file, &mut Monitor::default())
     }
 }
 
-/// A file and its stamp from before it was read; no stamp where it cannot be found.
-pub type Seen = (PathBuf, Option<Stamp>);
-
-/// Reads the configuration, and notes every file that it depends on, also where it fails.
-pub fn read(file: &Path, files: &mut Vec<Seen>) -> Result<WebConfig, Vec<String>> {
-    files.push((file.to_owned(), files::stamp(file)));
+/// Reads the configuration, and has every file monitored that it depends on, also where it fails.
+pub fn read(file: &Path, files: &mut Monitor) -> Result<WebConfig, Vec<String>> {
+    files.add(file);
     let whole = |what: String| vec![format!("{}: {what}", file.display())];
     let bytes = files::read(file, LARGEST_FILE).map_err(|error| whole(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| whole("not UTF-8".to_owned()))?;
@@ -102,7 +99,7 @@ struct Parser<'a> {
     reader: Reader,
     /// Paths in the TLS part are relative to it.
     directory: &'a Path,
-    files: &'a mut Vec<Seen>,
+    files: &'a mut Monitor,
     warnings: Vec<yaml::Problem>,
 }
 
@@ -299,7 +296,7 @@ impl Parser<'_> {
         let inline = map.get(inline).and_then(|node| Some((node.at, self.reader.text(node, inline)?)));
         if let Some((at, path)) = file.filter(|(_, path)| !path.is_empty()) {
             let path = self.directory.join(path);
-            self.files.push((path.clone(), files::stamp(&path)));
+            self.files.add(&path);
             return match files::read(&path, LARGEST_FILE) {
                 Ok(bytes) => Pem::Text(at, bytes),
                 Err(error) => {

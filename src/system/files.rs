@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, XattrFlags, fchmod, fsetxattr, openat, renameat, unlinkat};
@@ -123,6 +123,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Metadata that changes with a file's content, owner or mode, so that a change is noticed without reading the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
+    device: u64,
     modified: SystemTime,
     /// Seconds and nanoseconds; a change of mode or owner moves it.
     changed: (i64, i64),
@@ -134,6 +135,7 @@ pub struct Stamp {
 pub fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some(Stamp {
+        device: metadata.dev(),
         modified: metadata.modified().ok()?,
         changed: (metadata.ctime(), metadata.ctime_nsec()),
         inode: metadata.ino(),
@@ -141,9 +143,79 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
+/// Files whose changes are noticed by looking at them from time to time. Unlike inotify that works through symbolic links
+/// and on file systems that several nodes share.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    /// What the last look found, if that was new.
+    unsettled: Option<Vec<Option<Stamp>>>,
+}
+
+impl Monitor {
+    /// Takes in a file as it is now. To be called before it is read.
+    pub fn add(&mut self, file: &Path) {
+        self.files.push((file.to_owned(), stamp(file)));
+    }
+
+    /// Whether a file has changed, come or gone, and stayed so between two looks: what is being written is not read.
+    pub fn changed(&mut self) -> bool {
+        let now: Vec<_> = self.files.iter().map(|(path, _)| stamp(path)).collect();
+        if self.files.iter().map(|(_, before)| before).eq(&now) {
+            self.unsettled = None;
+            return false;
+        }
+        if self.unsettled.as_ref() != Some(&now) {
+            self.unsettled = Some(now);
+            return false;
+        }
+        self.unsettled = None;
+        self.files.iter_mut().zip(now).for_each(|((_, before), now)| *before = now);
+        true
+    }
+
+    /// Whether all files were there at the last look that counts.
+    pub fn are_all_there(&self) -> bool {
+        self.files.iter().all(|(_, stamp)| stamp.is_some())
+    }
+
+    /// Whether the last look found something new that may still be written.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_behind_links_change_with_what_the_links_lead_to() {
+        let directory = std::env::temp_dir().join(format!("dcgm-exporter-monitor-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let link = |target: &str, name: &str| {
+            let aside = directory.join("aside");
+            std::os::unix::fs::symlink(target, &aside).unwrap();
+            std::fs::rename(&aside, directory.join(name)).unwrap();
+        };
+        for version in ["..1", "..2"] {
+            std::fs::create_dir_all(directory.join(version)).unwrap();
+            std::fs::write(directory.join(version).join("file"), version).unwrap();
+        }
+        link("..1", "..data");
+        link("..data/file", "file");
+        let mut monitor = Monitor::default();
+        monitor.add(&directory.join("file"));
+        assert!(!monitor.changed() && !monitor.is_unsettled());
+        link("..2", "..data");
+        assert!(!monitor.changed() && monitor.is_unsettled());
+        assert!(monitor.changed() && !monitor.is_unsettled() && !monitor.changed());
+        std::fs::write(directory.join("..2/file"), "written in place").unwrap();
+        assert!(!monitor.changed() && monitor.changed());
+        std::fs::remove_file(directory.join("file")).unwrap();
+        assert!(monitor.are_all_there() && !monitor.changed() && monitor.changed() && !monitor.are_all_there());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -8,11 +8,13 @@
 //! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
 //! - [`profiling`]: on which GPUs profiling makes way for another profiler.
 //! - [`page`]: the page, rendered and published. [`status`]: the data of the page for people. [`lost_entities`]: GPUs that were here.
-//! - [`wait`]: the clock, commands and changes of files. [`notices`]: the log's sentences.
+//! - [`files`]: the thread that looks at files.
+//! - [`wait`]: the clock, messages, and changes of the job map. [`notices`]: the log's sentences.
 
 pub mod active_watches;
 mod connect;
 pub mod engine_selection;
+mod files;
 mod lost_entities;
 pub mod notices;
 mod pace;
@@ -26,7 +28,6 @@ mod status;
 mod wait;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -44,15 +45,17 @@ use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
 use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
-use crate::metrics::{Extras, Memory, ProfilingPause, Windows, sources};
+use crate::metrics::{Extras, Memory, ProfilingPause, Windows};
 use crate::publish::Publisher;
 use crate::summary::writer::Writer;
 use crate::summary::{Summaries, Summary};
 use crate::system::logging::Throttle;
-use crate::system::threads::test_fault;
-use crate::system::{allocator, driver, systemd};
+use crate::system::threads::{Supervisor, test_fault};
+use crate::system::{allocator, driver, switch_file, systemd};
 use active_watches::{ActiveWatches, unneeded_modules};
 use engine_selection::EngineChooser;
+use files::Loaded;
+pub use files::ReadSettings;
 use lost_entities::LostEntities;
 use pace::Pace;
 use page::JobMapProblems;
@@ -63,7 +66,7 @@ use scrapes::ScrapeTimes;
 use session_run::SessionRun;
 use status::Histories;
 pub use wait::{Command, WatcherHandle};
-use wait::{Wait, Wake};
+use wait::{Message, Wait, Wake};
 
 /// How long libdcgm may try to connect inside one call; the waiting is done outside it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,11 +88,6 @@ const SUMMARIES_LIMIT: Duration = Duration::from_millis(500);
 /// The states that `dcgm_exporter_state` can be in, and that `/health` begins with.
 pub const STATES: [&str; 10] = Phase::NAMES;
 
-/// Understands the settings again, from the same command line and the configuration file as it is now.
-///
-/// Errors: a line for each problem.
-pub type ReadSettings = Box<dyn Fn() -> Result<Config, String> + Send>;
-
 /// What files that were read again have brought.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reloaded {
@@ -102,8 +100,6 @@ enum Reloaded {
 
 pub struct Watcher {
     config: Config,
-    /// `None` without a configuration file.
-    read_settings: Option<ReadSettings>,
     library: Arc<Library>,
     /// Of another release line, for a host engine of that line.
     other_library: Option<Arc<Library>>,
@@ -156,8 +152,8 @@ impl Watcher {
         counters: Counters,
         publisher: Publisher,
     ) -> std::io::Result<(Watcher, WatcherHandle)> {
-        let (wait, handle) =
-            Wait::new(&monitored(&config), config.job_map.as_deref(), config.pause_profiling.as_deref())?;
+        let wait = Wait::new(config.job_map.as_deref())?;
+        let handle = wait.handle();
         if let Some(directory) = &config.job_map {
             notices::job_map(directory);
         }
@@ -170,7 +166,7 @@ impl Watcher {
             restarts: RestartReason::ALL.map(|reason| (reason.name(), 0)).to_vec(),
             ..Report::default()
         };
-        let watcher = Watcher {
+        let mut watcher = Watcher {
             wait,
             throttle: Throttle::default(),
             phase: Phase::default(),
@@ -208,19 +204,26 @@ impl Watcher {
             text: String::new(),
             collected: None,
             neighbour_logged: false,
-            read_settings: None,
             config,
             library,
             other_library: None,
             counters,
             publisher,
         };
+        if let Some(file) = &watcher.config.pause_profiling {
+            let found = switch_file::look(file);
+            watcher.note_pause_file(found);
+        }
         Ok((watcher, handle))
     }
 
-    /// Has the settings read again when the configuration file changes, and on [`Command::Reload`].
-    pub fn read_settings_with(&mut self, read: ReadSettings) {
-        self.read_settings = Some(read);
+    /// Has files looked at: settings and rows are read again when they change and on [`Command::Reload`], settings with
+    /// `read` where there is a configuration file.
+    ///
+    /// Errors: the system cannot start another thread.
+    pub fn monitor_files(&mut self, read: Option<ReadSettings>, supervisor: &Supervisor) -> std::io::Result<()> {
+        let (pause_file, files) = (self.pause_requests.file.clone(), self.wait.files().clone());
+        files::start(self.config.clone(), read, pause_file, self.wait.handle(), files, supervisor)
     }
 
     /// Labels samples with what these say.
@@ -338,9 +341,6 @@ impl Watcher {
             if Instant::now() >= self.looks_again(run) {
                 self.look_again(run)?;
             }
-            if self.pause_requests.should_look() {
-                self.take_in_pause_file(run)?;
-            }
             self.follow_scrapes(run)?;
             if Instant::now() >= run.due {
                 if let Some(reason) = self.collect(run)? {
@@ -358,14 +358,13 @@ impl Watcher {
                     if self.read_jobs() {
                         self.read_between(run)?;
                     }
-                    self.look_for_pause_file();
                     self.pause_profiling(run)?;
                     self.relabel(run);
                     self.publish(run);
                 }
-                Wake::PauseFileChanged => self.take_in_pause_file(run)?,
-                Wake::FilesChanged | Wake::Command(Command::Reload) => {
-                    match self.reload() {
+                Wake::Told(Message::PauseFile(found)) => self.take_in_pause_file(run, found)?,
+                Wake::Told(Message::Loaded(loaded)) => {
+                    match self.take_loaded(*loaded) {
                         // Whoever asked for it wants to see the outcome before the next collection.
                         Reloaded::Nothing => {
                             self.publish(run);
@@ -385,9 +384,9 @@ impl Watcher {
                     let inventory = self.discover(run)?;
                     self.watch(run, inventory)?;
                 }
-                Wake::Command(Command::Stop) => return Ok(Event::Stop),
-                Wake::Command(Command::Release) => return Ok(Event::Release),
-                Wake::Command(Command::Resume) => {}
+                Wake::Stop => return Ok(Event::Stop),
+                Wake::Told(Message::Release) => return Ok(Event::Release),
+                Wake::Told(Message::Resume) => {}
             }
         }
     }
@@ -623,6 +622,7 @@ impl Watcher {
         }
         let mut reasons = watches.judgement.reasons.clone();
         reasons.extend(self.lost.reasons());
+        reasons.extend(self.wait.files().hanging());
         if let Some((step @ Step::Back(_), _)) = run.catches_up {
             reasons.push(format!(
                 "{step}; the host engine samples nothing until it has caught up: restart nv-hostengine (systemctl restart \
@@ -648,24 +648,16 @@ impl Watcher {
         self.watch(run, inventory)
     }
 
-    /// Reads the configuration file and the counters file again. If one of them cannot be used, the log says why, and all
+    /// Takes in settings and rows that were read again. If one of the files cannot be used, the log says why, and all
     /// settings and rows stay as they were.
-    fn reload(&mut self) -> Reloaded {
-        let settings = self.read_settings.as_ref().map(|read| read()).transpose();
-        let read = settings.and_then(|settings| {
-            let config = settings.as_ref().unwrap_or(&self.config);
-            // Before it is read, and also where it is not there yet.
-            self.wait.monitor(&monitored(config));
-            let counters = Counters::of(config, &sources::names()).map_err(|error| error.to_string())?;
-            Ok((settings, counters))
-        });
-        match read {
+    fn take_loaded(&mut self, loaded: Result<Loaded, String>) -> Reloaded {
+        match loaded {
             Err(error) => {
                 self.report.reloads[1] += 1;
                 notices::not_reloaded(&error, &self.config);
                 Reloaded::Nothing
             }
-            Ok((settings, counters)) => {
+            Ok(Loaded { settings, counters }) => {
                 self.report.reloads[0] += 1;
                 let has_interval = settings.as_ref().is_some_and(|settings| settings.interval != self.config.interval);
                 let reloaded = match counters != self.counters {
@@ -728,12 +720,11 @@ impl Watcher {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => probe = Instant::now() + PROBE,
                 Wake::JobsChanged => self.take_in_jobs_without_session(),
-                // It is looked at before anything is watched.
-                Wake::PauseFileChanged => {}
-                Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
-                Wake::Command(Command::Resume) => {}
-                Wake::Command(Command::Release) => return Event::Release,
-                Wake::Command(Command::Stop) => return Event::Stop,
+                Wake::Told(Message::PauseFile(found)) => _ = self.note_pause_file(found),
+                Wake::Told(Message::Loaded(loaded)) => _ = self.take_loaded(*loaded),
+                Wake::Told(Message::Resume) => {}
+                Wake::Told(Message::Release) => return Event::Release,
+                Wake::Stop => return Event::Stop,
             }
         }
     }
@@ -748,12 +739,11 @@ impl Watcher {
                     publish = Instant::now() + REPUBLISH;
                 }
                 Wake::JobsChanged => self.take_in_jobs_without_session(),
-                // It is looked at before anything is watched.
-                Wake::PauseFileChanged => {}
-                Wake::FilesChanged | Wake::Command(Command::Reload) => _ = self.reload(),
-                Wake::Command(Command::Release) => {}
-                Wake::Command(Command::Resume) => return Event::Resume,
-                Wake::Command(Command::Stop) => return Event::Stop,
+                Wake::Told(Message::PauseFile(found)) => _ = self.note_pause_file(found),
+                Wake::Told(Message::Loaded(loaded)) => _ = self.take_loaded(*loaded),
+                Wake::Told(Message::Release) => {}
+                Wake::Told(Message::Resume) => return Event::Resume,
+                Wake::Stop => return Event::Stop,
             }
         }
     }
@@ -769,12 +759,6 @@ impl Watcher {
         let oldest = found.and_then(|_| inventory::oldest_architecture(&run.session, &watches.inventory.gpus));
         notices::neighbour(found, &places, oldest);
     }
-}
-
-/// The files that settings and rows come from.
-fn monitored(config: &Config) -> Vec<&Path> {
-    let counters = config.rows.is_none().then_some(config.collectors.as_path());
-    config.config_file.as_deref().into_iter().chain(counters).collect()
 }
 
 /// Now, as DCGM counts: since 1970.

@@ -8,6 +8,7 @@ use super::phase::Phase;
 use super::session_run::SessionRun;
 use super::{Watcher, microseconds, notices};
 use crate::config::JobLabels;
+use crate::dcgm::inflight;
 use crate::exposition::OwnMetrics;
 use crate::inventory::{Kind, hostname};
 use crate::jobs;
@@ -150,7 +151,10 @@ impl Watcher {
         let Some(directory) = &self.config.job_map else { return false };
         // What is sampled from now on belongs to the jobs that are read now.
         let now = microseconds();
-        let scan = jobs::scan(directory, self.config.job_map_trust);
+        let scan = {
+            let _named = inflight::enter("read(job map)");
+            jobs::scan(directory, self.config.job_map_trust)
+        };
         log::debug!("the job map has been read: {}", scan.map.summary());
         let before = std::mem::take(&mut self.job_map_problems);
         // A file stays as it is while others come and go; it is counted and told when that begins.

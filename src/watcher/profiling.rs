@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use super::session_run::SessionRun;
 use super::{Watcher, microseconds, notices};
@@ -13,7 +12,7 @@ use crate::config::StatusPage;
 use crate::dcgm::Session;
 use crate::inventory::{self, Inventory, Kind};
 use crate::metrics::exporter::ErrorKind;
-use crate::system::switch_file::{self, Switch};
+use crate::system::switch_file::Switch;
 use crate::watcher::phase::Event;
 
 /// Why the profiling fields of a GPU are not watched.
@@ -29,29 +28,19 @@ pub enum Reason {
     Refused,
 }
 
-/// The file is looked at this often even if nothing says that it changed: a file system of several nodes does not say so,
-/// nor does a directory that only root may read.
-const LOOK_LATEST: Duration = Duration::from_secs(5);
-
 /// Who asks for it, as last looked at.
 pub struct Requests {
-    file: Switch,
-    looked: Option<Instant>,
+    pub file: Switch,
     reasons: BTreeMap<u32, Reason>,
 }
 
 impl Default for Requests {
     fn default() -> Requests {
-        Requests { file: Switch::Off, looked: None, reasons: BTreeMap::new() }
+        Requests { file: Switch::Off, reasons: BTreeMap::new() }
     }
 }
 
 impl Requests {
-    /// Whether the file has not been looked at for some time.
-    pub fn should_look(&self) -> bool {
-        self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_LATEST)
-    }
-
     /// Whether some GPU is only paused because the engine refuses to watch it.
     pub fn is_refused(&self) -> bool {
         self.reasons.values().any(|reason| *reason == Reason::Refused)
@@ -68,14 +57,8 @@ impl Requests {
 }
 
 impl Watcher {
-    /// Looks whether the file is there. Returns whether it has come or gone.
-    pub(super) fn look_for_pause_file(&mut self) -> bool {
-        let Some(path) = &self.config.pause_profiling else { return false };
-        self.pause_requests.looked = Some(Instant::now());
-        let found = switch_file::look(path);
-        if found == self.pause_requests.file {
-            return false;
-        }
+    /// Notes what is known of the file. Returns whether it has come or gone.
+    pub(super) fn note_pause_file(&mut self, found: Switch) -> bool {
         if let Switch::Refused(why) = &found
             && self.throttle.allows(why)
         {
@@ -85,9 +68,9 @@ impl Watcher {
         (before == Switch::On) != (self.pause_requests.file == Switch::On)
     }
 
-    /// Looks at the file, and pauses profiling, or ends that, if it has come or gone.
-    pub(super) fn take_in_pause_file(&mut self, run: &mut SessionRun) -> Result<(), Event> {
-        if self.look_for_pause_file() {
+    /// Pauses profiling, or ends that, if the file has come or gone.
+    pub(super) fn take_in_pause_file(&mut self, run: &mut SessionRun, found: Switch) -> Result<(), Event> {
+        if self.note_pause_file(found) {
             self.pause_profiling(run)?;
             self.publish(run);
         }
@@ -99,7 +82,6 @@ impl Watcher {
     /// Pauses that are over are ended by [`Watcher::set_pause`] when all else is watched: what is refused then is tried
     /// again.
     pub(super) fn pause_before_watching(&mut self, run: &SessionRun, inventory: &Inventory) -> BTreeMap<u32, Reason> {
-        self.look_for_pause_file();
         let reasons = self.pause_reasons(&run.session, inventory);
         self.pause.set(&self.pause.gpus().chain(reasons.keys().copied()).collect(), now_of(run));
         reasons

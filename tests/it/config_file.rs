@@ -118,7 +118,11 @@ fn rows_of_the_file_are_those_of_the_page() {
     let page = exporter.page();
     assert!(page.contains("# HELP DCGM_FI_DEV_SM_CLOCK a, \"b\"\n# TYPE DCGM_FI_DEV_SM_CLOCK counter\n"), "{page}");
     assert!(!page.contains("GPU_TEMP"), "{page}");
-    assert!(exporter.log().contains("config.yaml:5: there is no DCGM field 'DCGM_FI_NOPE'"), "{}", exporter.log());
+    assert!(
+        exporter.log().contains("config.yaml:5: left out: there is no DCGM field 'DCGM_FI_NOPE'"),
+        "{}",
+        exporter.log()
+    );
     let output = exporter_with(&scratch, text).arg("--check-counters").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -52,3 +52,70 @@ fn the_first_errors_are_listed_and_the_others_counted() {
     assert_eq!(log.matches("did you mean").count(), 20, "{log}");
     assert!(log.contains("counters.csv:102: left out: 50 more rows from here on"), "{log}");
 }
+
+fn link(scratch: &Scratch, target: &str, name: &str) {
+    let aside = scratch.path("link.aside");
+    std::os::unix::fs::symlink(target, &aside).unwrap();
+    std::fs::rename(&aside, scratch.path(name)).unwrap();
+}
+
+/// Links from one directory to another, of which only the last target or the one in the middle is replaced.
+#[test]
+fn files_behind_links_are_read_again() {
+    let node = Node::new(scenario(&[0]));
+    for (version, help) in [("..1", "one"), ("..2", "two")] {
+        node.scratch.write(&format!("{version}/c.csv"), format!("DCGM_FI_DEV_GPU_TEMP, gauge, {help}\n"));
+    }
+    link(&node.scratch, "..1", "..data");
+    let mut exporter = Exporter::start(node.exporter(GPU_TEMP).args(["-f"]).arg({
+        link(&node.scratch, "..data/c.csv", "link.csv");
+        node.scratch.path("link.csv")
+    }));
+    exporter.page_with("the first is read", |page| page.contains("GPU_TEMP one\n"));
+    link(&node.scratch, "..2", "..data");
+    exporter.page_with("the directory in the middle was replaced", |page| page.contains("GPU_TEMP two\n"));
+    node.scratch.write("..2/c.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, three\n");
+    exporter.page_with("the target was replaced", |page| page.contains("GPU_TEMP three\n"));
+}
+
+#[test]
+fn a_configuration_file_behind_a_link_is_read_again() {
+    let node = Node::new(scenario(&[0]));
+    let rows = |help: &str| {
+        format!(
+            "version: 2\nmetrics: {{fields: [{{name: DCGM_FI_DEV_GPU_TEMP, prometheusType: gauge, help: {help}}}]}}\n"
+        )
+    };
+    node.scratch.write("target/config.yaml", rows("one"));
+    link(&node.scratch, "target/config.yaml", "config.yaml");
+    let mut command = exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", node.scratch.path("scenario.json"));
+    let mut exporter = Exporter::start(command.arg("--config-file").arg(node.scratch.path("config.yaml")));
+    exporter.page_with("the first is read", |page| page.contains("GPU_TEMP one\n"));
+    node.scratch.write("target/config.yaml", rows("two"));
+    exporter.page_with("the second is read", |page| page.contains("GPU_TEMP two\n"));
+}
+
+/// The thread that looks at files stands still as it would in a file system that hangs.
+#[test]
+fn a_file_system_that_hangs_costs_nothing_but_changes() {
+    let node = Node::new(scenario(&[0]));
+    let mut command = node.exporter(GPU_TEMP);
+    let mut exporter = Exporter::start(
+        command.args(["--stale-after", "2s"]).env("DCGM_EXPORTER_TEST_FAULT", node.scratch.path("fault")),
+    );
+    exporter.page_with("it collects", |page| temperatures(page) == 1);
+    node.scratch.write("fault", "hang files");
+    let named = |health: &Response| health.body.contains("pause-profiling has not answered since 2");
+    let health = health_with(&mut exporter, "the file is named", named);
+    assert_eq!(health.status, 200, "{}", health.body);
+    exporter.signal(Signal::HUP);
+    after_collections(&mut exporter, 20);
+    node.scratch.write("counters.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, later\n");
+    node.scratch.write("fault", "");
+    exporter.page_with("the change is seen", |page| page.contains("GPU_TEMP later\n") && is_in_state(page, "running"));
+    node.scratch.write("fault", "hang files");
+    health_with(&mut exporter, "the file is named again", named);
+    let (status, took) = exporter.stop();
+    assert!(status.success() && took.as_secs() < 2, "{status} after {took:?}");
+}

@@ -600,12 +600,13 @@ fn a_refusal_after_a_release() {
     node.node.play();
     exporter.signal(Signal::USR2);
     exporter.page_with("it is back", |page| temperatures(page) == 2);
+    let refused = "profiling fields cannot be watched again on GPU";
+    exporter.until("it is refused", |exporter| exporter.log().contains(refused).then_some(()));
     let page = after_collections(&mut exporter, 3);
     assert_eq!((states(&page), temperatures(&page)), (vec![1.0, 1.0], 2), "{page}");
     // It is no field that the engine does not have.
     assert!(page.contains("dcgm_exporter_counters_skipped 0\n"), "{page}");
     let log = exporter.log();
-    assert!(log.contains("profiling fields cannot be watched again on GPU"), "{log}");
     assert!(!log.contains("profiling fields are watched again") && !log.contains("Skipping"), "{log}");
     node.node.plan["faults"]["profiler"] = json!(false);
     node.node.play();

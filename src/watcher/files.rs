@@ -1,0 +1,170 @@
+//! The thread that looks at files: the configuration, the counters, and the file that pauses profiling. A file system that
+//! hangs holds up this thread and nothing else; `/health` then names the file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::wait::{Message, WatcherHandle};
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::dcgm::process;
+use crate::metrics::sources;
+use crate::system::files::Monitor;
+use crate::system::switch_file::{self, Switch};
+use crate::system::threads::{Supervisor, test_fault};
+
+/// Files are looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// And one that has changed after this: an editor writes in several steps.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A look that takes longer than this hangs.
+const HANGS: Duration = Duration::from_secs(5);
+
+/// Understands the settings again, from the same command line and the configuration file as it is now.
+///
+/// Errors: a line for each problem.
+pub type ReadSettings = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// Settings and rows that were read again.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `None` without a configuration file.
+    pub settings: Option<Config>,
+    pub counters: Counters,
+}
+
+/// What other threads share with the one that looks at files.
+#[derive(Default)]
+pub struct FilesHandle {
+    thread: OnceLock<Thread>,
+    is_asked: AtomicBool,
+    /// The file that is looked at now, and since when.
+    busy: Mutex<Option<(PathBuf, Instant)>>,
+}
+
+impl FilesHandle {
+    /// Has the files read again. Requests that come meanwhile are one.
+    pub fn reload(&self) {
+        self.is_asked.store(true, Ordering::Release);
+        self.thread.get().into_iter().for_each(Thread::unpark);
+    }
+
+    /// A sentence on the file whose file system hangs.
+    pub fn hanging(&self) -> Option<String> {
+        let busy = self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (file, since) = busy.as_ref().filter(|(_, since)| since.elapsed() >= HANGS)?;
+        let since = humantime::format_rfc3339_seconds(SystemTime::now().checked_sub(since.elapsed())?);
+        Some(format!("{} has not answered since {since}: its file system hangs, changes are not seen", file.display()))
+    }
+
+    fn is_busy_with(&self, file: Option<&Path>) {
+        let file = file.map(|file| (file.to_owned(), Instant::now()));
+        *self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = file;
+    }
+}
+
+/// Starts the thread. `pause_file` is what is known of the file that pauses profiling.
+///
+/// Errors: the system cannot start another thread.
+pub(super) fn start(
+    config: Config,
+    read_settings: Option<ReadSettings>,
+    pause_file: Switch,
+    watcher: WatcherHandle,
+    handle: Arc<FilesHandle>,
+    supervisor: &Supervisor,
+) -> io::Result<()> {
+    let files = Files { config, read_settings, monitors: Vec::new(), pause_file, watcher, handle: handle.clone() };
+    let thread = supervisor.spawn("files", process::STACK, move || files.run())?;
+    let _ = handle.thread.set(thread.thread().clone());
+    Ok(())
+}
+
+struct Files {
+    /// As last read, well or not.
+    config: Config,
+    read_settings: Option<ReadSettings>,
+    monitors: Vec<(PathBuf, Monitor)>,
+    pause_file: Switch,
+    watcher: WatcherHandle,
+    handle: Arc<FilesHandle>,
+}
+
+impl Files {
+    fn run(mut self) -> Result<(), String> {
+        self.monitor();
+        loop {
+            let has_changed = self.look();
+            if self.handle.is_asked.swap(false, Ordering::AcqRel) || has_changed {
+                let loaded = self.load();
+                self.watcher.tell(Message::Loaded(Box::new(loaded)));
+            }
+            self.look_for_pause_file();
+            test_fault("files")?;
+            self.handle.is_busy_with(None);
+            let is_unsettled = self.monitors.iter().any(|(_, monitor)| monitor.is_unsettled());
+            std::thread::park_timeout(if is_unsettled { SETTLE } else { LOOK });
+        }
+    }
+
+    /// Whether a file has changed and is to be read. All are looked at, so that two that change together are read once. One
+    /// that is gone may be about to be replaced.
+    fn look(&mut self) -> bool {
+        let mut has_changed = false;
+        for (file, monitor) in &mut self.monitors {
+            self.handle.is_busy_with(Some(file));
+            has_changed |= monitor.changed() && monitor.are_all_there();
+        }
+        has_changed
+    }
+
+    /// Reads settings and rows. Other files may be monitored afterwards, also some that are not there yet.
+    fn load(&mut self) -> Result<Loaded, String> {
+        self.monitors.clear();
+        self.monitor();
+        self.handle.is_busy_with(self.config.config_file.as_deref());
+        let settings = self.read_settings.as_ref().map(|read| read()).transpose()?;
+        if let Some(settings) = &settings {
+            self.config = settings.clone();
+            self.monitor();
+        }
+        self.handle.is_busy_with(Some(self.config.counters_file()));
+        let counters = Counters::of(&self.config, &sources::names()).map_err(|error| error.to_string())?;
+        Ok(Loaded { settings, counters })
+    }
+
+    /// Monitors the files that settings and rows come from. Those that are monitored already were stamped before they were
+    /// read, and stay so.
+    fn monitor(&mut self) {
+        let files = monitored(&self.config);
+        self.monitors.retain(|(known, _)| files.contains(&known.as_path()));
+        for file in files {
+            if self.monitors.iter().all(|(known, _)| known != file) {
+                self.handle.is_busy_with(Some(file));
+                let mut monitor = Monitor::default();
+                monitor.add(file);
+                self.monitors.push((file.to_owned(), monitor));
+            }
+        }
+    }
+
+    fn look_for_pause_file(&mut self) {
+        let Some(file) = self.config.pause_profiling.as_deref() else { return };
+        self.handle.is_busy_with(Some(file));
+        let found = switch_file::look(file);
+        if found != self.pause_file {
+            self.pause_file = found.clone();
+            self.watcher.tell(Message::PauseFile(found));
+        }
+    }
+}
+
+/// The files that settings and rows come from.
+fn monitored(config: &Config) -> Vec<&Path> {
+    let counters = config.rows.is_none().then_some(config.collectors.as_path());
+    config.config_file.as_deref().into_iter().chain(counters).collect()
+}
