@@ -6,14 +6,18 @@
 //! Nothing here knows groups or fields. A symbol that every use needs is looked up at the start, where its absence
 //! ends the start with an error that says which package brings it; the others belong to the calls that want them.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library as Dl, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL};
 
 use super::abi::*;
+use super::error::Error;
+use super::inflight;
 use super::release::Release;
 use crate::system::writers::{self, Writable};
 
@@ -151,10 +155,10 @@ symbols! {
         dcgmUpdateAllFields: fn(Handle, c_int) -> c_int;
         dcgmGetLatestValues_v2: fn(Handle, usize, usize, FieldValueCallback, *mut c_void) -> c_int;
         dcgmGetValuesSince_v2: fn(Handle, usize, usize, i64, *mut i64, FieldValueCallback, *mut c_void) -> c_int;
+        DcgmFieldsInit: fn() -> c_int;
         DcgmFieldGetById: fn(u16) -> *const FieldMeta;
     }
     optional {
-        DcgmFieldsInit: fn() -> c_int;
         dcgmVersionInfo: fn(*mut VersionInfo) -> c_int;
         dcgmHostengineVersionInfo: fn(Handle, *mut VersionInfo) -> c_int;
         dcgmGetGpuInstanceHierarchy: fn(Handle, *mut MigHierarchy) -> c_int;
@@ -177,7 +181,13 @@ pub struct Library {
     writable: Option<Writable>,
     version: String,
     major: Major,
+    /// The library's own table is empty between `dcgmShutdown` and the next `dcgmInit`, and never changes otherwise.
+    fields: HashMap<u16, FieldInfo>,
+    is_initialized: Mutex<bool>,
 }
+
+/// Ids of fields are below this. DCGM 4.7 has 1,651.
+const FIELD_IDS: u16 = 4096;
 
 /// What the library says of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +228,7 @@ impl Library {
         let library = Library::first_of(candidates, RTLD_LAZY | RTLD_LOCAL | libc::RTLD_DEEPBIND, false)?;
         match library.major == line {
             true => Ok(library),
-            false => Err(OpenError::OtherLine { library: library.path, version: library.version }),
+            false => Err(OpenError::OtherLine { library: library.path.clone(), version: library.version.clone() }),
         }
     }
 
@@ -240,10 +250,7 @@ impl Library {
     fn from_opened(dl: Dl, opened_as: PathBuf, writable: Option<Writable>) -> Result<Library, OpenError> {
         let symbols = Symbols::load(&dl, &opened_as)?;
         std::mem::forget(dl);
-        if let Some(fields_init) = symbols.DcgmFieldsInit {
-            // SAFETY: no arguments; it only builds the static table of fields that DcgmFieldGetById reads.
-            unsafe { fields_init() };
-        }
+        let fields = fields_of(&symbols);
         let path = real_path(symbols.dcgmInit as *const c_void).unwrap_or_else(|| opened_as.clone());
         let writable = worse(replaceable(&path), writable);
         let version = symbols.dcgmVersionInfo.and_then(version_of).unwrap_or_default();
@@ -254,7 +261,28 @@ impl Library {
             "" => Major::V4,
             _ => return Err(OpenError::UnsupportedVersion { library: path, version }),
         };
-        Ok(Library { symbols, path, writable, version, major })
+        Ok(Library { symbols, path, writable, version, major, fields, is_initialized: Mutex::new(false) })
+    }
+
+    /// Initializes the library, once per process: it does not count, and the shutdown after one session would end all that
+    /// another one has.
+    pub(super) fn initialize(&self) -> super::Result<()> {
+        let mut is_initialized = self.is_initialized.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_initialized {
+            // SAFETY: no arguments; paired by the shutdown when this library is dropped.
+            self.call("dcgmInit", || unsafe { (self.symbols.dcgmInit)() })?;
+            *is_initialized = true;
+        }
+        Ok(())
+    }
+
+    /// Calls a C function, named where it hangs or fails.
+    pub(super) fn call(&self, name: &'static str, function: impl FnOnce() -> c_int) -> super::Result<()> {
+        let code = {
+            let _waiting = inflight::enter(name);
+            function()
+        };
+        if code == OK { Ok(()) } else { Err(Error::new(name, code, self.error_text(code))) }
     }
 
     /// The file that was loaded, as the loader found it.
@@ -289,10 +317,7 @@ impl Library {
 
     /// What the library knows of a field id; `None` if it has no such field.
     pub fn field(&self, id: u16) -> Option<FieldInfo> {
-        // SAFETY: takes any id and returns null or a pointer into the library's static table.
-        let meta = unsafe { (self.symbols.DcgmFieldGetById)(id).as_ref() }?;
-        (meta.field_id == id && id != 0)
-            .then_some(FieldInfo { value_type: meta.field_type as u8, entity_level: meta.entity_level })
+        self.fields.get(&id).copied()
     }
 
     /// The library's words for a return code.
@@ -305,6 +330,30 @@ impl Library {
         // SAFETY: not null, so a terminated static string.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        if !*self.is_initialized.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        // SAFETY: no session is left, because each of them holds this library.
+        if let Err(error) = self.call("dcgmShutdown", || unsafe { (self.symbols.dcgmShutdown)() }) {
+            log::debug!("while leaving DCGM: {error}");
+        }
+    }
+}
+
+/// A copy of the library's table of fields.
+fn fields_of(symbols: &Symbols) -> HashMap<u16, FieldInfo> {
+    // SAFETY: no arguments; it only builds the static table that DcgmFieldGetById reads.
+    unsafe { (symbols.DcgmFieldsInit)() };
+    let info = |id: u16| {
+        // SAFETY: takes any id and returns null or a pointer into that table, which nothing frees meanwhile.
+        let meta = unsafe { (symbols.DcgmFieldGetById)(id).as_ref() }.filter(|meta| meta.field_id == id)?;
+        Some((id, FieldInfo { value_type: meta.field_type as u8, entity_level: meta.entity_level }))
+    };
+    (1..FIELD_IDS).filter_map(info).collect()
 }
 
 /// Who else could replace a library.

@@ -13,7 +13,7 @@ use super::library::{Library, c_string, version_from};
 use super::links::{Numbering, Packing};
 use super::release::Release;
 use super::types::EntityGroup;
-use super::{Error, ErrorKind, Result, inflight};
+use super::{Error, ErrorKind, Result};
 use crate::config::engine::Address;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Session {
     /// Errors: whatever the driver answers; also when an engine of this process still runs, for which libdcgm
     /// returns success without a handle.
     pub fn embedded(library: &Arc<Library>, deny: &[u32]) -> Result<Session> {
-        init(library)?;
+        library.initialize()?;
         let mut params = StartEmbeddedParams {
             version: version_word::<StartEmbeddedParams>(1),
             op_mode: OPERATION_MODE_MANUAL,
@@ -58,7 +58,7 @@ impl Session {
         }
         let start = |params: &mut StartEmbeddedParams| {
             // SAFETY: `params` is a complete version 1 struct that outlives the call.
-            call(library, "dcgmStartEmbedded_v2", || unsafe { (library.symbols.dcgmStartEmbedded_v2)(params) })
+            library.call("dcgmStartEmbedded_v2", || unsafe { (library.symbols.dcgmStartEmbedded_v2)(params) })
         };
         let started = match start(&mut params) {
             // A library may not know every module that it is told to deny. It then loads what it likes.
@@ -77,17 +77,14 @@ impl Session {
             handle => Ok(handle),
         });
         let took_deny_list = params.deny_list_count as usize == deny.len().min(params.deny_list.len());
-        Session::begin(library, started, Mode::Embedded).map(|mut session| {
-            session.took_deny_list = took_deny_list;
-            session
-        })
+        Ok(Session::begin(library, started?, Mode::Embedded, took_deny_list))
     }
 
     /// Connects to a running host engine. libdcgm retries inside the call until `timeout` is over.
     ///
     /// Errors: -21 when nothing answers, -1 for a port that is no number.
     pub fn remote(library: &Arc<Library>, address: &Address, timeout: Duration) -> Result<Session> {
-        init(library)?;
+        library.initialize()?;
         let (text, unix) = match address {
             Address::Tcp(text) => (text, 0),
             Address::Unix(path) => (path, 1),
@@ -101,26 +98,16 @@ impl Session {
         };
         let mut handle = 0;
         // SAFETY: a terminated address, a complete version 2 struct and a place for the handle, all outliving the call.
-        let connected = call(library, "dcgmConnect_v2", || unsafe {
+        library.call("dcgmConnect_v2", || unsafe {
             (library.symbols.dcgmConnect_v2)(text.as_ptr(), &mut params, &mut handle)
-        });
-        Session::begin(library, connected.map(|()| handle), Mode::Remote)
+        })?;
+        Ok(Session::begin(library, handle, Mode::Remote, true))
     }
 
-    fn begin(library: &Arc<Library>, handle: Result<Handle>, mode: Mode) -> Result<Session> {
-        match handle {
-            Ok(handle) => {
-                static NEXT: AtomicU64 = AtomicU64::new(0);
-                let serial = NEXT.fetch_add(1, Ordering::Relaxed);
-                let (library, release) = (library.clone(), OnceCell::new());
-                Ok(Session { library, handle, mode, took_deny_list: true, serial, release })
-            }
-            Err(error) => {
-                // SAFETY: pairs the dcgmInit above.
-                unsafe { (library.symbols.dcgmShutdown)() };
-                Err(error)
-            }
-        }
+    fn begin(library: &Arc<Library>, handle: Handle, mode: Mode, took_deny_list: bool) -> Session {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+        Session { library: library.clone(), handle, mode, took_deny_list, serial, release: OnceCell::new() }
     }
 
     pub fn library(&self) -> &Library {
@@ -208,7 +195,7 @@ impl Session {
     }
 
     pub(super) fn call(&self, name: &'static str, function: impl FnOnce() -> c_int) -> Result<()> {
-        call(&self.library, name, function)
+        self.library.call(name, function)
     }
 
     pub(super) fn wanted<F>(&self, name: &'static str, function: Option<F>) -> Result<F> {
@@ -225,24 +212,8 @@ impl Drop for Session {
             Mode::Remote => ("dcgmDisconnect", symbols.dcgmDisconnect),
         };
         // SAFETY: the handle is of this kind and is not used after this.
-        let ended = self.call(name, || unsafe { end(self.handle) });
-        // SAFETY: pairs the dcgmInit of this session.
-        let shut = self.call("dcgmShutdown", || unsafe { (symbols.dcgmShutdown)() });
-        for error in [ended, shut].into_iter().filter_map(Result::err) {
+        if let Err(error) = self.call(name, || unsafe { end(self.handle) }) {
             log::debug!("while leaving DCGM: {error}");
         }
     }
-}
-
-fn init(library: &Library) -> Result<()> {
-    // SAFETY: no arguments; counted inside libdcgm, paired by dcgmShutdown when the session ends.
-    call(library, "dcgmInit", || unsafe { (library.symbols.dcgmInit)() })
-}
-
-fn call(library: &Library, name: &'static str, function: impl FnOnce() -> c_int) -> Result<()> {
-    let code = {
-        let _waiting = inflight::enter(name);
-        function()
-    };
-    if code == OK { Ok(()) } else { Err(Error::new(name, code, library.error_text(code))) }
 }

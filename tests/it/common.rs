@@ -76,6 +76,34 @@ pub fn bare_exporter() -> Command {
     command
 }
 
+thread_local! {
+    /// Whether every exporter that this thread starts is handed over in its second session.
+    static SECOND_SESSION: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs a test with exporters that have ended one session already and begun another one.
+pub fn in_second_session(test: fn()) {
+    SECOND_SESSION.set(true);
+    test();
+}
+
+pub fn is_second_session() -> bool {
+    SECOND_SESSION.get()
+}
+
+/// Each of these tests of a module once more, in the second session of a process.
+#[macro_export]
+macro_rules! also_in_second_session {
+    ($($test:ident),* $(,)?) => {
+        mod in_second_session {
+            $(#[test]
+            fn $test() {
+                $crate::common::in_second_session(super::$test);
+            })*
+        }
+    };
+}
+
 /// A running exporter; killed when dropped.
 pub struct Exporter {
     child: Child,
@@ -100,12 +128,36 @@ impl Exporter {
             }
         });
         let mut exporter = Exporter { child, port: 0, log };
-        exporter.port = exporter.until("it listens", |exporter| {
+        exporter.port = exporter.listens();
+        if is_second_session() {
+            exporter.begin_second_session();
+        }
+        exporter
+    }
+
+    fn listens(&mut self) -> u16 {
+        self.until("it listens", |exporter| {
             let log = exporter.log();
             let after = log.split("msg=\"Listening on\" address=").nth(1)?;
             after.lines().next()?.rsplit(':').next()?.parse().ok()
+        })
+    }
+
+    /// Ends the session of the process, once there is a page of it, and begins another one.
+    pub fn begin_second_session(&mut self) {
+        self.page();
+        self.signal(Signal::USR1);
+        self.until("the GPUs are released", |exporter| exporter.get("/health").body.contains("released").then_some(()));
+        // What the log says from here on is of the second session.
+        self.log.lock().unwrap().clear();
+        self.signal(Signal::USR2);
+        self.until("something is collected again", |exporter| {
+            let health = exporter.get("/health").body;
+            const BETWEEN: [&str; 4] = ["releasing", "released", "starting", "connecting"];
+            let page = exporter.get("/metrics").body;
+            let is_between = |state: &&str| health.contains(*state) || is_in_state(&page, state);
+            (!BETWEEN.iter().any(is_between)).then_some(())
         });
-        exporter
     }
 
     pub fn pid(&self) -> u32 {
@@ -415,6 +467,11 @@ impl Random {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
+}
+
+#[allow(dead_code)]
+pub fn is_in_state(page: &str, state: &str) -> bool {
+    page.contains(&format!("dcgm_exporter_state{{state=\"{state}\"}} 1\n"))
 }
 
 /// Whether a page labels samples with jobs, apart from what they have used, which stays for an hour.

@@ -336,3 +336,15 @@ fn an_instance_without_a_value_shows_that_of_its_only_compute_instance() {
     let said = "MIG instances have no value of DCGM_FI_DEV_FB_USED; those of their compute instances are shown";
     assert_eq!(exporter.log().matches(said).count(), 1, "{}", exporter.log());
 }
+
+crate::also_in_second_session!(
+    every_kind_is_shown_and_selected,
+    a_kind_that_cannot_be_read_leaves_the_others_alone_and_is_said_once,
+    slicing_a_gpu_while_running,
+    base_units_by_the_library_or_by_conversion,
+    every_xid_error_is_counted,
+    clock_events_begin_and_last,
+    health_and_p2p_honour_the_selection_and_the_worst_wins,
+    a_library_that_does_not_know_a_module,
+    an_instance_without_a_value_shows_that_of_its_only_compute_instance,
+);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Exporter, Scratch, check_page, exporter, refused};
+use crate::common::{Exporter, Scratch, check_page, exporter, is_second_session, refused};
 
 fn cases(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -23,7 +23,10 @@ fn every_case() {
     let own = cases(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
     assert!(own.len() >= 25, "only {} cases", own.len());
     let more = std::env::var_os("GOLDEN_DIR").map(|directory| cases(Path::new(&directory))).unwrap_or_default();
-    let failures: Vec<String> = own.iter().chain(&more).filter_map(|case| run(case).err()).collect();
+    // Their XID errors come with each engine, and are counted on over sessions.
+    let counts_on = |case: &&PathBuf| case.ends_with("16-xid") || case.ends_with("30-xid-count-mig");
+    let all = own.iter().chain(&more).filter(|case| !(is_second_session() && counts_on(case)));
+    let failures: Vec<String> = all.filter_map(|case| run(case).err()).collect();
     assert!(
         failures.is_empty(),
         "{} of {} cases fail:\n\n{}",
@@ -112,3 +115,5 @@ fn a_bad_page_is_found() {
         assert!(check_page(&bad).unwrap_err().contains(what), "{bad}");
     }
 }
+
+crate::also_in_second_session!(every_case,);

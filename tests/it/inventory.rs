@@ -208,3 +208,12 @@ fn exporter_sees(page: &str, up: u8) -> bool {
     let up = format!(" {up}");
     lines(page, "dcgm_exporter_entity_up").iter().any(|line| line.contains("gpu=\"1\"") && line.ends_with(&up))
 }
+
+crate::also_in_second_session!(
+    every_link_has_its_own_value_under_its_own_label,
+    a_link_that_goes_down_keeps_its_series,
+    links_by_release,
+    no_false_zero_on_dcgm_3,
+    instances_are_told_apart_without_their_profiles,
+    a_gpu_that_is_unbound_leaves_and_comes_back,
+);

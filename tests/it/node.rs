@@ -100,10 +100,6 @@ pub fn temperatures(page: &str) -> usize {
     series(page, "DCGM_FI_DEV_GPU_TEMP")
 }
 
-pub fn is_in_state(page: &str, state: &str) -> bool {
-    page.contains(&format!("dcgm_exporter_state{{state=\"{state}\"}} 1\n"))
-}
-
 pub fn collections(page: &str) -> f64 {
     value(page, &["dcgm_exporter_collections_total "]).unwrap()
 }

@@ -231,3 +231,13 @@ fn errors_of_instances_that_are_not_reported_are_the_gpus() {
         assert_eq!(total(&page, "94", true), (devices != "g").then_some(1.0), "{page}");
     }
 }
+
+crate::also_in_second_session!(
+    a_field_that_switches_lack_does_not_stop_the_others,
+    nothing_is_skipped_where_fields_that_are_missing_do_no_harm,
+    a_switch_whose_values_stand_still_keeps_them_and_is_marked,
+    links_are_counted_by_state_whatever_the_release,
+    a_link_that_is_down_has_state_0,
+    a_gpu_that_cannot_be_read_costs_a_few_groups,
+    errors_of_instances_that_are_not_reported_are_the_gpus,
+);

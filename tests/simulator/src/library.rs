@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::codes::*;
 use crate::engine::Engine;
+use crate::fields;
+use crate::memory::put;
 use crate::scenario::Source;
 
 /// Everything the library holds. libdcgm locks too; calls that hang do so without the lock.
 pub static LIBRARY: Mutex<Library> = Mutex::new(Library::new());
 
 pub struct Library {
-    pub initialised: u32,
+    pub is_initialized: bool,
     pub sessions: BTreeMap<usize, Session>,
     pub next_handle: usize,
     calls: BTreeMap<String, u64>,
@@ -25,7 +27,8 @@ pub struct Library {
     /// Looks, and calls of the driver, by field, of engines that are gone.
     polls: BTreeMap<u16, u64>,
     driver_calls: BTreeMap<u16, u64>,
-    pub meta: BTreeMap<u16, usize>,
+    /// What `DcgmFieldGetById` answers; empty before the first initialization and after a shutdown.
+    pub fields: BTreeMap<u16, Box<[u8; 72]>>,
 }
 
 pub struct Session {
@@ -42,14 +45,14 @@ impl<T: Read + Write> Host for T {}
 impl Library {
     const fn new() -> Library {
         Library {
-            initialised: 0,
+            is_initialized: false,
             sessions: BTreeMap::new(),
             next_handle: 1,
             calls: BTreeMap::new(),
             violations: Vec::new(),
             polls: BTreeMap::new(),
             driver_calls: BTreeMap::new(),
-            meta: BTreeMap::new(),
+            fields: BTreeMap::new(),
         }
     }
 
@@ -57,6 +60,24 @@ impl Library {
         match self.calls.get_mut(call) {
             Some(count) => *count += 1,
             None => drop(self.calls.insert(call.to_owned(), 1)),
+        }
+    }
+
+    /// Builds the table of fields, unless it is there.
+    pub fn build_fields(&mut self) {
+        if !self.fields.is_empty() {
+            return;
+        }
+        for (id, field) in fields::of(Release::parse(&version())) {
+            let mut meta = Box::new([0u8; 72]);
+            let base = meta.as_mut_ptr().cast::<std::ffi::c_void>();
+            // SAFETY: the offsets are within the 72 bytes.
+            unsafe {
+                put(base, 0, id);
+                put(base, 2, field.kind);
+                put(base, 60, field.level);
+            }
+            self.fields.insert(id, meta);
         }
     }
 
@@ -94,7 +115,7 @@ pub fn with(handle: usize, call: &str, function: impl FnOnce(&mut Engine) -> Res
     clock::look();
     let mut library = LIBRARY.lock().unwrap();
     library.count(call);
-    if library.initialised == 0 {
+    if !library.is_initialized {
         return UNINITIALIZED;
     }
     let Some(session) = library.sessions.get_mut(&handle) else {

@@ -4,8 +4,7 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use crate::codes::*;
 use crate::engine::{Engine, Lines};
-use crate::fields;
-use crate::library::{LIBRARY, version, wait_out_alone, with};
+use crate::library::{LIBRARY, wait_out_alone, with};
 use crate::memory::{get, has_version, put, put_text};
 use crate::scenario::{Cpu, Gpu};
 
@@ -19,26 +18,14 @@ const NULL: &str = "<<<NULL>>>";
 #[unsafe(no_mangle)]
 pub extern "C" fn DcgmFieldsInit() -> c_int {
     wait_out_alone("DcgmFieldsInit");
-    let mut library = LIBRARY.lock().unwrap();
-    if library.meta.is_empty() {
-        for (id, field) in fields::of(Release::parse(&version())) {
-            // As in libdcgm, the table is never freed while the library is loaded.
-            let meta: &'static mut [u8; 72] = Box::leak(Box::new([0u8; 72]));
-            let base = meta.as_mut_ptr().cast::<c_void>();
-            unsafe {
-                put(base, 0, id);
-                put(base, 2, field.kind);
-                put(base, 60, field.level);
-            }
-            library.meta.insert(id, base as usize);
-        }
-    }
+    LIBRARY.lock().unwrap().build_fields();
     0
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn DcgmFieldGetById(id: u16) -> *const c_void {
-    LIBRARY.lock().unwrap().meta.get(&id).map_or(std::ptr::null(), |meta| *meta as *const c_void)
+    let library = LIBRARY.lock().unwrap();
+    library.fields.get(&id).map_or(std::ptr::null(), |meta| meta.as_ptr().cast())
 }
 
 #[unsafe(no_mangle)]

@@ -103,3 +103,25 @@ fn an_engine_started_without_gpus_stays_blind() {
         assert_eq!(client.entities(GPU, 0), Ok(vec![0, 1]));
     });
 }
+
+#[test]
+fn a_shutdown_frees_the_fields_and_ends_every_session_of_the_process() {
+    let test = "sessions::a_shutdown_frees_the_fields_and_ends_every_session_of_the_process";
+    alone(test, node(), |client| {
+        let mut client = client.start();
+        let has_field = |client: &Client| {
+            let field: extern "C" fn(u16) -> *const u8 = client.symbol("DcgmFieldGetById");
+            !field(150).is_null()
+        };
+        assert_eq!(call!(client, dcgmInit(),), 0);
+        assert!(has_field(&client));
+        assert_eq!(call!(client, dcgmShutdown(),), 0);
+        assert!(!has_field(&client), "initializations are not counted");
+        assert_eq!(call!(client, dcgmUpdateAllFields(usize, i32), client.handle, 1), -10);
+        assert_eq!(call!(client, DcgmFieldsInit(),), 0);
+        assert!(has_field(&client));
+        assert_eq!(call!(client, dcgmInit(),), 0);
+        assert_eq!(call!(client, dcgmUpdateAllFields(usize, i32), client.handle, 1), -21, "the engine is gone");
+        assert_eq!(client.start_denying(&[]), 0);
+    });
+}
