@@ -642,6 +642,37 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "job-series-keep",
+        variable: "DCGM_EXPORTER_JOB_SERIES_KEEP",
+        kind: Kind::Value("TIME"),
+        default: "5m",
+        help: "How long series of jobs that are over stay on the page, 0 to 1h",
+        details: "Long enough to be scraped once more. Only what is not 0 stays. A job that runs has a series of 0 for \
+                  everything that may be counted, so that increase() sees the first event.",
+        example: "--job-series-keep 1m",
+        apply: |config, value| {
+            config.job_series_keep = values::between(value, Duration::ZERO, Duration::from_secs(3600))?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
+        long: "job-series-limit",
+        variable: "DCGM_EXPORTER_JOB_SERIES_LIMIT",
+        kind: Kind::Value("COUNT"),
+        default: "2000",
+        help: "Series of jobs in all metrics that count by job together, 100 to 20000",
+        details: "When it is reached, series of jobs that are over go first, those that ended first before others, then \
+                  zeroes. The log says so once, and dcgm_exporter_series_left_out_total counts them.",
+        example: "--job-series-limit 5000",
+        apply: |config, value| {
+            let count = value.parse().ok().filter(|count| (100..=20_000).contains(count));
+            config.job_series_limit = count.ok_or_else(|| "expected a number from 100 to 20000".to_owned())?;
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
         long: "job-summary-dir",
         variable: "DCGM_EXPORTER_JOB_SUMMARY_DIR",
         kind: Kind::Value("DIR"),

@@ -82,6 +82,10 @@ pub struct Config {
     pub job_labels: JobLabels,
     /// Say what each job used of its GPUs, where there is a job map.
     pub job_accounting: bool,
+    /// Series of jobs that are over stay for so long.
+    pub job_series_keep: Duration,
+    /// Series by job that may be, all metrics together.
+    pub job_series_limit: usize,
     /// A JSON file per job is kept here.
     pub job_summaries: Option<PathBuf>,
     /// For so many days after its last change.
@@ -158,6 +162,8 @@ impl Default for Config {
             job_map_trust: JobMapTrust::RootOnly,
             job_labels: JobLabels::OnSamples,
             job_accounting: true,
+            job_series_keep: Duration::ZERO,
+            job_series_limit: 0,
             job_summaries: None,
             job_summary_days: 0,
             job_summary: None,

@@ -19,6 +19,7 @@ use crate::metrics::plan::{Asked, FIELD_XID, Metric, MetricSource, Plan};
 use crate::metrics::sample::{Attribution, Sample, Samples};
 use crate::metrics::sources::xid;
 use crate::metrics::table::Table;
+use crate::metrics::{Extras, Memory};
 use family::{END, Family, push_label};
 
 /// All text that does not change from page to page.
@@ -96,6 +97,39 @@ const CONTAINER: &str = "container";
 /// map that is full of old jobs multiplies that by 64.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Name, type and help of a metric of accounts, and its value.
+type AccountMetric = (&'static str, &'static str, &'static str, fn(&Account) -> Number);
+
+const ACCOUNT_METRICS: [AccountMetric; Extras::ACCOUNT_SERIES] = [
+    (
+        "dcgm_exporter_job_gpu_seconds_total",
+        "counter",
+        "Seconds for which a job has had a GPU or instance",
+        |account| Number::Double(account.held_seconds),
+    ),
+    (
+        "dcgm_exporter_job_gpu_busy_seconds_total",
+        "counter",
+        "Seconds for which a job's GPU or instance was busy: its utilization, summed over time",
+        |account| match account.busy.seconds > 0.0 || account.energy_millijoules.is_some() {
+            true => Number::Double(account.busy.sum),
+            false => Number::Blank,
+        },
+    ),
+    (
+        "dcgm_exporter_job_energy_joules_total",
+        "counter",
+        "Energy in joules that a job's GPU used; jobs that share a GPU have equal parts of it",
+        |account| account.energy_millijoules.map_or(Number::Blank, |used| Number::Double(used / 1e3)),
+    ),
+    (
+        "dcgm_exporter_job_memory_used_max_bytes",
+        "gauge",
+        "Largest amount of memory in bytes that was in use on a job's GPU or instance",
+        |account| account.memory_max.map_or(Number::Blank, |used| Number::Int(used.saturating_mul(1 << 20))),
+    ),
+];
+
 impl Exposition {
     pub fn new(plan: &Plan, inventory: &Inventory) -> Exposition {
         let metrics = plan.metrics.iter().map(metric_text).collect();
@@ -151,49 +185,27 @@ impl Exposition {
     }
 
     /// Appends what jobs have used of each GPU and instance, and for how long those that are allocated have been idle.
-    /// `keys` are by entity, `now` is in microseconds since 1970.
-    pub fn render_accounts(&self, accounts: &Accounts, keys: &[Option<Key>], now: i64, out: &mut String) {
+    /// `keys` are by entity, `now` is in microseconds since 1970. At most `most` accounts are shown, those of jobs that run
+    /// first.
+    pub fn render_accounts(&self, memory: &mut Memory, most: usize, keys: &[Option<Key>], now: i64, out: &mut String) {
+        let Memory { extras, parts, jobs: timeline, .. } = memory;
+        let accounts: &Accounts = parts.of();
         let of_gpus = self.kinds.iter().filter(|kind| kind.kind == Kind::Gpu).flat_map(|kind| kind.entities.clone());
         let gpus: Vec<(&str, Key)> =
             of_gpus.filter_map(|index| Some((self.entities[index].identity.as_str(), (*keys.get(index)?)?))).collect();
-        type Metric = (&'static str, &'static str, &'static str, fn(&Account) -> Number);
-        const METRICS: [Metric; 4] = [
-            (
-                "dcgm_exporter_job_gpu_seconds_total",
-                "counter",
-                "Seconds for which a job has had a GPU or instance",
-                |account| Number::Double(account.held_seconds),
-            ),
-            (
-                "dcgm_exporter_job_gpu_busy_seconds_total",
-                "counter",
-                "Seconds for which a job's GPU or instance was busy: its utilization, summed over time",
-                |account| match account.busy.seconds > 0.0 || account.energy_millijoules.is_some() {
-                    true => Number::Double(account.busy.sum),
-                    false => Number::Blank,
-                },
-            ),
-            (
-                "dcgm_exporter_job_energy_joules_total",
-                "counter",
-                "Energy in joules that a job's GPU used; jobs that share a GPU have equal parts of it",
-                |account| account.energy_millijoules.map_or(Number::Blank, |used| Number::Double(used / 1e3)),
-            ),
-            (
-                "dcgm_exporter_job_memory_used_max_bytes",
-                "gauge",
-                "Largest amount of memory in bytes that was in use on a job's GPU or instance",
-                |account| account.memory_max.map_or(Number::Blank, |used| Number::Int(used.saturating_mul(1 << 20))),
-            ),
-        ];
-        for (name, kind, help, number) in METRICS {
+        let all = || gpus.iter().flat_map(|(labels, key)| accounts.of(*key).map(|(job, it)| (*labels, job, it)));
+        let running = all().filter(|(.., account)| account.ended.is_none());
+        // Of a job that is over, what is not 0 stays for a while.
+        let over = all().filter(|(.., account)| account.ended.is_some_and(|ended| now - ended < extras.keep()));
+        let shown: Vec<(&str, &str, &Account)> = running.chain(over).take(most).collect();
+        for (name, kind, help, number) in ACCOUNT_METRICS {
             let mut family = Family::new(name, kind, help);
-            for (labels, key) in &gpus {
-                for (job, account) in accounts.of(*key) {
-                    let number = number(account);
-                    if number != Number::Blank && out.len() < MOST_BYTES {
-                        family.sample(out, labels, [(JOB, job)], END, number);
-                    }
+            for &(labels, job, account) in &shown {
+                let number = number(account);
+                let is_zero = [Number::Int(0), Number::Double(0.0)].contains(&number);
+                let is_shown = number != Number::Blank && !(is_zero && account.ended.is_some());
+                if is_shown && out.len() < MOST_BYTES {
+                    family.sample(out, labels, [(JOB, job)], END, number);
                 }
             }
         }
@@ -201,7 +213,7 @@ impl Exposition {
             "Seconds for which an allocated GPU or instance has not been used; 0 while it is in use or not allocated";
         let mut family = Family::new("dcgm_exporter_gpu_idle_seconds", "gauge", help);
         for (labels, key) in &gpus {
-            if let Some(seconds) = accounts.idle_seconds(*key, now) {
+            if let Some(seconds) = accounts.idle_seconds(timeline, *key, now) {
                 family.sample(out, labels, [], END, Number::Double(seconds));
             }
         }

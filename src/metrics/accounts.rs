@@ -4,12 +4,11 @@
 //! sums are right whatever the samples' times are. GPUs and instances are known by UUID: sums go on after the engine or
 //! the exporter was started again, and after GPUs were numbered anew.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::identity::Key;
-use super::job_timeline::JobIds;
+use super::job_timeline::{JobIds, JobTimeline};
 use super::memory::{Part, Windows};
 
 /// Energy since the driver was loaded, in millijoules.
@@ -30,18 +29,12 @@ const THROTTLED: i64 = 0x8 | 0x20 | 0x40 | 0x80;
 /// The power limit. Under full load that is usual, so it counts apart.
 const POWER_CAPPED: i64 = 0x4;
 
-/// Series of jobs that are over stay for an hour, to be scraped once more. In microseconds.
-const AFTERLIFE: i64 = 3_600_000_000;
 /// Jobs on GPUs and instances in all, about 500 bytes each. Today's jobs are at most those of the job map.
 const MOST_ACCOUNTS: usize = 8192;
-/// Changes of jobs that samples may still fall between.
-const LONGEST_TIMELINE: usize = 64;
 /// No GPU uses more, in mJ per microsecond (5 kW): a counter that rises faster was misread once or is another one.
 const MOST_POWER: f64 = 5.0;
 /// Beside that, in mJ: counters rise in steps.
 const ENERGY_STEP: f64 = 1e7;
-/// The clock was set if it went by more than this beside the monotonic one, in microseconds.
-const CLOCK_STEP: i64 = 2_000_000;
 
 /// What names a GPU or instance, for a person and for good.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -97,6 +90,29 @@ pub struct Account {
     pub power_capped_seconds: f64,
 }
 
+impl Account {
+    /// Adds what was written down of the same job before the exporter was started again.
+    fn add(&mut self, before: Account) {
+        self.began = self.began.min(before.began);
+        self.held_seconds += before.held_seconds;
+        self.shared_seconds += before.shared_seconds;
+        if let Some(used) = before.energy_millijoules {
+            *self.energy_millijoules.get_or_insert(0.0) += used;
+        }
+        self.memory_max = self.memory_max.max(before.memory_max);
+        let means = [&mut self.busy].into_iter().chain(&mut self.activities);
+        for (mean, before) in means.zip([before.busy].into_iter().chain(before.activities)) {
+            mean.sum += before.sum;
+            mean.seconds += before.seconds;
+        }
+        for (code, count) in before.xids {
+            *self.xids.entry(code).or_default() += count;
+        }
+        self.throttled_seconds += before.throttled_seconds;
+        self.power_capped_seconds += before.power_capped_seconds;
+    }
+}
+
 /// An account with what names it, as it is written down and read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -115,15 +131,13 @@ pub struct Record {
 #[derive(Debug, Default)]
 struct Holder {
     device: Device,
-    /// Which jobs had it from when on.
-    timeline: VecDeque<(i64, JobIds)>,
+    /// `None` for one that is not here, or that was read back and not yet found.
+    key: Option<Key>,
     /// Seconds are counted up to here.
     counted_to: i64,
     /// Time and value of the last sample of each field.
     last: HashMap<u16, (i64, f64)>,
     idle_since: Option<i64>,
-    /// Read back, and not yet compared with the job map.
-    is_restored: bool,
     accounts: BTreeMap<Arc<str>, Account>,
 }
 
@@ -132,8 +146,8 @@ struct Holder {
 pub struct Accounts {
     holders: BTreeMap<String, Holder>,
     by_key: HashMap<Key, String>,
-    /// Wall clock and monotonic time when they were last compared.
-    clock: Option<(i64, Instant)>,
+    /// Jobs that are over, and whose summaries say all there is to say.
+    settled: BTreeSet<Arc<str>>,
     /// Those for which there was no room.
     left_out: u64,
 }
@@ -146,28 +160,27 @@ impl Part for Accounts {
     fn forget(&mut self, key: Key) {
         if let Some(holder) = self.by_key.remove(&key).and_then(|uuid| self.holders.get_mut(&uuid)) {
             // The instance is gone, and its jobs cannot have it any more.
-            let end = holder.counted_to;
-            holder.accounts.values_mut().for_each(|account| _ = account.ended.get_or_insert(end));
-            holder.timeline.clear();
+            holder.key = None;
             holder.idle_since = None;
+            holder.end_all_but(|_| false);
         }
-    }
-
-    fn left_out(&self) -> u64 {
-        self.left_out
     }
 }
 
 impl Holder {
-    fn jobs(&self) -> JobIds {
-        self.timeline.back().map(|(_, jobs)| jobs.clone()).unwrap_or_default()
+    /// Ends the accounts of jobs at the time up to which they are counted.
+    fn end_all_but(&mut self, has_it: impl Fn(&str) -> bool) {
+        let end = self.counted_to;
+        let gone = self.accounts.iter_mut().filter(|(job, _)| !has_it(job));
+        gone.for_each(|(_, account)| _ = account.ended.get_or_insert(end));
     }
 
     /// Counts seconds of today's jobs up to now.
-    fn count_to(&mut self, now: i64) {
+    fn count_to(&mut self, now: i64, timeline: &JobTimeline) {
+        let Some(key) = self.key else { return };
         let seconds = (now - self.counted_to).max(0) as f64 / 1e6;
         self.counted_to = self.counted_to.max(now);
-        let jobs = self.jobs();
+        let (_, jobs) = timeline.current(key);
         for job in jobs.iter() {
             if let Some(account) = self.accounts.get_mut(job) {
                 account.held_seconds += seconds;
@@ -179,13 +192,9 @@ impl Holder {
     }
 
     /// Hands each job that had it between two times to `each`, with how many had it and for how many microseconds.
-    fn divide(&mut self, from: i64, to: i64, mut each: impl FnMut(&mut Account, usize, f64)) {
-        let ends = self.timeline.iter().skip(1).map(|(since, _)| *since).chain([i64::MAX]);
-        for ((since, jobs), end) in self.timeline.iter().zip(ends) {
-            let overlap = to.min(end) - from.max(*since);
-            if overlap <= 0 {
-                continue;
-            }
+    fn divide(&mut self, timeline: &JobTimeline, from: i64, to: i64, mut each: impl FnMut(&mut Account, usize, f64)) {
+        let Some(key) = self.key else { return };
+        for (jobs, overlap) in timeline.between(from, to, key) {
             for job in jobs.iter() {
                 if let Some(account) = self.accounts.get_mut(job) {
                     each(account, jobs.len(), overlap as f64);
@@ -196,7 +205,7 @@ impl Holder {
 
     /// Takes in a sample. Of more than `longest` microseconds since the one before nothing is known, unless it is of a
     /// counter.
-    fn take_in(&mut self, field: u16, time: i64, value: f64, longest: i64) {
+    fn take_in(&mut self, timeline: &JobTimeline, field: u16, time: i64, value: f64, longest: i64) {
         let before = self.last.get(&field).copied();
         if before.is_some_and(|(last, _)| time <= last) {
             return;
@@ -204,16 +213,15 @@ impl Holder {
         self.last.insert(field, (time, value));
         let since = before.map_or(time, |(last, _)| last.max(time - longest));
         match field {
-            ENERGY => self.take_in_energy(before, time, value),
+            ENERGY => self.take_in_energy(timeline, before, time, value),
             UTILIZATION => {
-                self.take_in_use(since, time, value / 100.0);
+                self.take_in_use(timeline, since, time, value / 100.0);
             }
             ENGINE_ACTIVE => {
-                self.take_in_use(since, time, value);
+                self.take_in_use(timeline, since, time, value);
             }
             MEMORY => {
-                let at = self.timeline.iter().rev().find(|(since, _)| *since <= time);
-                let jobs = at.map(|(_, jobs)| jobs.clone()).unwrap_or_default();
+                let jobs = self.key.map(|key| timeline.at(time, key)).unwrap_or_default();
                 for job in jobs.iter() {
                     if let Some(account) = self.accounts.get_mut(job) {
                         account.memory_max = account.memory_max.max(Some(value as i64));
@@ -222,7 +230,7 @@ impl Holder {
             }
             CLOCK_EVENTS => {
                 let mask = value as i64;
-                self.divide(since, time, |account, _, microseconds| {
+                self.divide(timeline, since, time, |account, _, microseconds| {
                     if mask & THROTTLED != 0 {
                         account.throttled_seconds += microseconds / 1e6;
                     }
@@ -233,7 +241,7 @@ impl Holder {
             }
             _ => {
                 if let Some(index) = ACTIVITIES.iter().position(|(known, _)| *known == field) {
-                    self.divide(since, time, |account, _, microseconds| {
+                    self.divide(timeline, since, time, |account, _, microseconds| {
                         account.activities[index].add(value, microseconds / 1e6);
                     });
                 }
@@ -241,19 +249,20 @@ impl Holder {
         }
     }
 
-    fn take_in_use(&mut self, since: i64, time: i64, share: f64) {
-        self.divide(since, time, |account, _, microseconds| account.busy.add(share, microseconds / 1e6));
+    fn take_in_use(&mut self, timeline: &JobTimeline, since: i64, time: i64, share: f64) {
+        self.divide(timeline, since, time, |account, _, microseconds| account.busy.add(share, microseconds / 1e6));
+        let Some(key) = self.key else { return };
+        let (began, jobs) = timeline.current(key);
         // A sample from before the first job says nothing of it.
-        match self.timeline.back() {
-            Some((began, jobs)) if !jobs.is_empty() && time >= *began => match share > 0.0 {
+        if !jobs.is_empty() && time >= began {
+            match share > 0.0 {
                 true => self.idle_since = None,
-                false => _ = self.idle_since.get_or_insert(since.max(*began)),
-            },
-            _ => {}
+                false => _ = self.idle_since.get_or_insert(since.max(began)),
+            }
         }
     }
 
-    fn take_in_energy(&mut self, before: Option<(i64, f64)>, time: i64, value: f64) {
+    fn take_in_energy(&mut self, timeline: &JobTimeline, before: Option<(i64, f64)>, time: i64, value: f64) {
         let mut used = 0.0;
         let mut since = time - 1;
         if let Some((last, counter)) = before {
@@ -265,75 +274,64 @@ impl Holder {
             }
         }
         let all = (time - since) as f64;
-        self.divide(since, time, |account, jobs, microseconds| {
+        self.divide(timeline, since, time, |account, jobs, microseconds| {
             *account.energy_millijoules.get_or_insert(0.0) += used * (microseconds / all) / jobs as f64;
         });
     }
 }
 
 impl Accounts {
-    /// Notes which jobs have a GPU or instance from `now` on, and whose account `key` is. Returns whether that is new.
-    pub fn set_jobs(&mut self, now: i64, key: Key, device: &Device, jobs: &[&str]) -> bool {
-        let mut room = MOST_ACCOUNTS.saturating_sub(self.holders.values().map(|holder| holder.accounts.len()).sum());
+    /// The account holder `key` is this GPU or instance. Returns which of the jobs that were read back of it still have
+    /// it, and the time up to which they are counted, if it was not known before.
+    pub fn meet(&mut self, key: Key, device: &Device, jobs: &[&str]) -> Option<(i64, JobIds)> {
         self.by_key.insert(key, device.uuid.clone());
         let holder = self.holders.entry(device.uuid.clone()).or_default();
         holder.device = device.clone();
-        if std::mem::take(&mut holder.is_restored) {
-            // When a job ended while nobody looked is not known: it has what was written down last.
-            let known = holder.jobs();
-            let kept: JobIds = known.iter().filter(|job| jobs.contains(&&***job)).cloned().collect();
-            for job in known.iter().filter(|job| !kept.contains(job)) {
-                if let Some(account) = holder.accounts.get_mut(job) {
-                    account.ended = Some(holder.counted_to);
-                }
-            }
-            if kept.is_empty() {
-                holder.idle_since = None;
-            }
-            holder.timeline = [(holder.counted_to, kept)].into();
+        if holder.key.replace(key).is_some() || holder.accounts.is_empty() {
+            return None;
         }
-        holder.count_to(now);
-        let before = holder.jobs();
-        if before.iter().map(|job| &**job).eq(jobs.iter().copied()) {
-            return false;
+        // When a job ended while nobody looked is not known: it has what was written down last.
+        holder.end_all_but(|job| jobs.contains(&job));
+        let running = holder.accounts.iter().filter(|(_, account)| account.ended.is_none());
+        let kept: JobIds = running.map(|(job, _)| job.clone()).collect();
+        if kept.is_empty() {
+            holder.idle_since = None;
         }
-        // A clock that was set back: the time of before is over, whatever it is called.
-        let now = now.max(holder.timeline.back().map_or(now, |(since, _)| *since));
+        Some((holder.counted_to, kept))
+    }
+
+    /// Takes in that other jobs have a GPU or instance than before; its timeline says which, and since when.
+    pub fn change(&mut self, key: Key, before: &JobIds, timeline: &JobTimeline) {
+        let mut room = MOST_ACCOUNTS.saturating_sub(self.count());
+        let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) else { return };
+        let (now, jobs) = timeline.current(key);
         holder.counted_to = now;
-        let mut taken: Vec<Arc<str>> = Vec::new();
-        for job in jobs {
-            let known = before.iter().find(|known| &***known == *job);
-            let job = known.cloned().unwrap_or_else(|| Arc::from(*job));
-            if let Some(account) = holder.accounts.get_mut(&job) {
+        for job in before.iter().filter(|job| !jobs.contains(job)) {
+            if let Some(account) = holder.accounts.get_mut(job) {
+                account.ended = Some(now);
+            }
+        }
+        for job in jobs.iter() {
+            if let Some(account) = holder.accounts.get_mut(job) {
                 account.ended = None;
+                self.settled.remove(job);
             } else if room > 0 {
                 holder.accounts.insert(job.clone(), Account { began: now, ..Account::default() });
                 room -= 1;
             } else {
                 self.left_out += 1;
             }
-            taken.push(job);
         }
-        for job in before.iter().filter(|job| !taken.contains(job)) {
-            if let Some(account) = holder.accounts.get_mut(job) {
-                account.ended = Some(now);
-            }
-        }
-        if !before.iter().any(|job| taken.contains(job)) {
+        if !before.iter().any(|job| jobs.contains(job)) {
             holder.idle_since = None;
         }
-        holder.timeline.push_back((now, taken.into()));
-        if holder.timeline.len() > LONGEST_TIMELINE {
-            holder.timeline.pop_front();
-        }
-        true
     }
 
     /// Takes in a sample of a field; see the constants for their units. `longest` is in microseconds: of a longer gap
     /// between two samples nothing is known, unless they are of a counter.
-    pub fn take_in(&mut self, key: Key, field: u16, time: i64, value: f64, longest: i64) {
+    pub fn take_in(&mut self, timeline: &JobTimeline, key: Key, field: u16, time: i64, value: f64, longest: i64) {
         if let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) {
-            holder.take_in(field, time, value, longest);
+            holder.take_in(timeline, field, time, value, longest);
         }
     }
 
@@ -350,9 +348,8 @@ impl Accounts {
     }
 
     /// Counts an XID error of these jobs.
-    pub fn count_xid(&mut self, key: Key, time: i64, code: i64) {
+    pub fn count_xid(&mut self, key: Key, jobs: &JobIds, code: i64) {
         let Some(holder) = self.by_key.get(&key).and_then(|uuid| self.holders.get_mut(uuid)) else { return };
-        let jobs = jobs_of_error(&holder.timeline, time);
         for job in jobs.iter() {
             if let Some(account) = holder.accounts.get_mut(job) {
                 *account.xids.entry(code).or_default() += 1;
@@ -360,31 +357,21 @@ impl Accounts {
         }
     }
 
-    /// Counts seconds up to now, and forgets jobs that are long over.
-    pub fn count_to(&mut self, now: i64) {
-        for holder in self.holders.values_mut().filter(|holder| !holder.is_restored) {
-            holder.count_to(now);
-            holder.accounts.retain(|_, account| account.ended.is_none_or(|ended| now - ended < AFTERLIFE));
-        }
+    /// Counts seconds up to now.
+    pub fn count_to(&mut self, now: i64, timeline: &JobTimeline) {
+        self.holders.values_mut().for_each(|holder| holder.count_to(now, timeline));
     }
 
-    /// Looks at the clock, in microseconds since 1970. If it was set, all times move with it.
-    pub fn see_clock(&mut self, now: i64) {
-        let looked = Instant::now();
-        if let Some((wall, monotonic)) = self.clock.replace((now, looked)) {
-            let step = now - wall - looked.duration_since(monotonic).as_micros() as i64;
-            if step.abs() > CLOCK_STEP {
-                self.shift(step);
-            }
-        }
-    }
-
-    fn shift(&mut self, by: i64) {
+    /// The clock was set by so many microseconds.
+    pub fn shift(&mut self, by: i64) {
         for holder in self.holders.values_mut() {
             holder.counted_to += by;
-            holder.timeline.iter_mut().for_each(|(since, _)| *since += by);
             holder.last.values_mut().for_each(|(time, _)| *time += by);
             holder.idle_since.iter_mut().for_each(|since| *since += by);
+            for account in holder.accounts.values_mut() {
+                account.began += by;
+                account.ended.iter_mut().for_each(|ended| *ended += by);
+            }
         }
     }
 
@@ -394,12 +381,17 @@ impl Accounts {
         holder.into_iter().flat_map(|holder| &holder.accounts).map(|(job, account)| (&**job, account))
     }
 
+    /// How many there are, of jobs that run and jobs that are over.
+    pub fn count(&self) -> usize {
+        self.holders.values().map(|holder| holder.accounts.len()).sum()
+    }
+
     /// For how many seconds a GPU or instance has been allocated and not used; 0 where it is not allocated. `None` where
     /// nothing says whether it is used.
-    pub fn idle_seconds(&self, key: Key, now: i64) -> Option<f64> {
+    pub fn idle_seconds(&self, timeline: &JobTimeline, key: Key, now: i64) -> Option<f64> {
         let holder = self.by_key.get(&key).and_then(|uuid| self.holders.get(uuid));
         match holder {
-            Some(holder) if !holder.jobs().is_empty() => {
+            Some(holder) if !timeline.current(key).1.is_empty() => {
                 let is_known = holder.last.contains_key(&UTILIZATION) || holder.last.contains_key(&ENGINE_ACTIVE);
                 let idle = holder.idle_since.map_or(0.0, |since| (now - since).max(0) as f64 / 1e6);
                 is_known.then_some(idle)
@@ -408,62 +400,97 @@ impl Accounts {
         }
     }
 
-    /// All accounts, to be written down.
+    /// The accounts of all jobs but those that are settled, to be written down.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.holders.values().flat_map(|holder| {
-            holder.accounts.iter().map(|(job, account)| Record {
+        let accounts = self.holders.values().flat_map(|holder| holder.accounts.iter().map(move |it| (holder, it)));
+        accounts.filter(|(_, (job, _))| !self.settled.contains(*job)).map(|(holder, (job, account))| {
+            let is_running = account.ended.is_none();
+            let energy = holder.last.get(&ENERGY);
+            Record {
                 job: job.clone(),
                 device: holder.device.clone(),
                 account: account.clone(),
                 updated: account.ended.unwrap_or(holder.counted_to),
-                energy_reading: holder.last.get(&ENERGY).map(|(time, value)| (*time, *value as i64)),
-                idle_since: holder.idle_since.filter(|_| account.ended.is_none()),
-            })
+                energy_reading: energy.filter(|_| is_running).map(|(time, value)| (*time, *value as i64)),
+                idle_since: holder.idle_since.filter(|_| is_running),
+            }
         })
     }
 
-    /// Takes back accounts of jobs that were running when they were written down. To be called before anything else.
-    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) {
-        for record in records {
-            let Record { job, device, account, updated, energy_reading, idle_since } = record;
-            let holder = self.holders.entry(device.uuid.clone()).or_default();
-            holder.is_restored = true;
-            holder.device = device;
-            holder.counted_to = holder.counted_to.max(updated);
-            holder.idle_since = holder.idle_since.or(idle_since);
-            if let Some((time, value)) = energy_reading
-                && holder.last.get(&ENERGY).is_none_or(|(known, _)| *known < time)
-            {
-                holder.last.insert(ENERGY, (time, value as f64));
+    /// Releases jobs that are over, after their records were written: nothing is added to them once `settle` has passed,
+    /// and after `keep` they are forgotten. Where there are more accounts than `most`, those go first that ended first.
+    /// Returns how many went for that reason. Times are in microseconds.
+    pub fn forget_ended(&mut self, now: i64, settle: i64, keep: i64, most: usize) -> usize {
+        if self.holders.values().flat_map(|holder| holder.accounts.values()).all(|account| account.ended.is_none()) {
+            return 0;
+        }
+        // A job is over when it has no GPU any more.
+        let mut ends: BTreeMap<Arc<str>, Option<i64>> = BTreeMap::new();
+        for (job, account) in self.holders.values().flat_map(|holder| &holder.accounts) {
+            let end = ends.entry(job.clone()).or_insert(Some(i64::MIN));
+            *end = end.and_then(|end| Some(end.max(account.ended?)));
+        }
+        let mut over: Vec<(i64, Arc<str>)> = ends.into_iter().filter_map(|(job, end)| Some((end?, job))).collect();
+        over.sort();
+        let mut too_many = self.count().saturating_sub(most);
+        let mut evicted = 0;
+        for (end, job) in over {
+            let is_old = now - end >= settle.max(keep);
+            if is_old || too_many > 0 {
+                let gone = self.holders.values_mut().filter_map(|holder| holder.accounts.remove(&job)).count();
+                too_many = too_many.saturating_sub(gone);
+                evicted += if is_old { 0 } else { gone };
+                self.settled.remove(&job);
+            } else if now - end >= settle {
+                self.settled.insert(job);
             }
-            let jobs: JobIds = holder.jobs().iter().cloned().chain([job.clone()]).collect();
-            holder.timeline = [(holder.counted_to, jobs)].into();
+        }
+        self.holders.retain(|_, holder| holder.key.is_some() || !holder.accounts.is_empty());
+        evicted
+    }
+
+    /// Takes back accounts of jobs that were running when they were written down.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) {
+        let mut room = MOST_ACCOUNTS.saturating_sub(self.count());
+        for Record { job, device, account, updated, energy_reading, idle_since } in records {
+            if room == 0 {
+                self.left_out += 1;
+                continue;
+            }
+            room -= 1;
+            let holder = self.holders.entry(device.uuid.clone()).or_default();
+            if let Some(known) = holder.accounts.get_mut(&job) {
+                known.add(account);
+                continue;
+            }
+            let mut account = account;
+            // It has other jobs already.
+            if holder.key.is_some() {
+                account.ended.get_or_insert(updated);
+            } else {
+                holder.device = device;
+                holder.counted_to = holder.counted_to.max(updated);
+                holder.idle_since = holder.idle_since.or(idle_since);
+                if let Some((time, value)) = energy_reading
+                    && holder.last.get(&ENERGY).is_none_or(|(known, _)| *known < time)
+                {
+                    holder.last.insert(ENERGY, (time, value as f64));
+                }
+            }
             holder.accounts.insert(job, account);
         }
     }
 
     /// Ends what was read back of jobs that the job map no longer has, also on GPUs that are not here.
     pub fn end_restored(&mut self, is_there: impl Fn(&str) -> bool) {
-        for holder in self.holders.values_mut().filter(|holder| holder.is_restored) {
-            let end = holder.counted_to;
-            for (_, account) in holder.accounts.iter_mut().filter(|(job, _)| !is_there(job)) {
-                account.ended.get_or_insert(end);
-            }
-        }
+        let away = self.holders.values_mut().filter(|holder| holder.key.is_none());
+        away.for_each(|holder| holder.end_all_but(&is_there));
     }
-}
 
-/// As [`JobTimeline::of_error`](super::job_timeline::JobTimeline::of_error): an error is stamped up to two seconds late.
-fn jobs_of_error(timeline: &VecDeque<(i64, JobIds)>, time: i64) -> JobIds {
-    const STAMPED_LATE_BY: i64 = 2_000_000;
-    let recent = timeline.iter().zip(timeline.iter().skip(1)).rev();
-    for ((_, before), (_, after)) in recent.filter(|(_, (end, _))| (time - STAMPED_LATE_BY..=time).contains(end)) {
-        let ended: JobIds = before.iter().filter(|job| !after.contains(job)).cloned().collect();
-        if !ended.is_empty() {
-            return ended;
-        }
+    /// Those for which there was no room.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
-    timeline.iter().rev().find(|(since, _)| *since <= time).map(|(_, jobs)| jobs.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -480,20 +507,34 @@ mod tests {
 
     /// One GPU, whose times are in seconds.
     #[derive(Default)]
-    struct Node(Accounts);
+    struct Node(Accounts, JobTimeline);
 
     impl Node {
+        /// As the memory does it.
         fn jobs(&mut self, now: f64, jobs: &[&str]) {
-            self.0.set_jobs((now * 1e6) as i64, key(1), &device(), jobs);
+            let Node(accounts, timeline) = self;
+            let now = (now * 1e6) as i64;
+            if let Some((since, kept)) = accounts.meet(key(1), &device(), jobs) {
+                timeline.begin(since, key(1), kept);
+            }
+            accounts.count_to(now, timeline);
+            let (_, before) = timeline.current(key(1));
+            if timeline.set(now, key(1), jobs) {
+                accounts.change(key(1), &before, timeline);
+            }
         }
 
         fn sample(&mut self, field: u16, time: f64, value: f64) {
-            self.0.take_in(key(1), field, (time * 1e6) as i64, value, LONGEST);
+            self.0.take_in(&self.1, key(1), field, (time * 1e6) as i64, value, LONGEST);
         }
 
         fn of(&mut self, now: f64, job: &str) -> Account {
-            self.0.count_to((now * 1e6) as i64);
+            self.0.count_to((now * 1e6) as i64, &self.1);
             self.0.of(key(1)).find(|(known, _)| *known == job).unwrap().1.clone()
+        }
+
+        fn idle(&self, now: f64) -> Option<f64> {
+            self.0.idle_seconds(&self.1, key(1), (now * 1e6) as i64)
         }
     }
 
@@ -568,10 +609,9 @@ mod tests {
             node.sample(1004, time, value);
             node.sample(ENGINE_ACTIVE, time, 0.0);
         }
-        let idle = |node: &Node, now: f64| node.0.idle_seconds(key(1), (now * 1e6) as i64);
-        assert_eq!(idle(&node, 10.0), Some(10.0));
+        assert_eq!(node.idle(10.0), Some(10.0));
         node.0.pause_profiling(key(1));
-        assert_eq!(idle(&node, 14.0), None);
+        assert_eq!(node.idle(14.0), None);
         for time in [15.0, 16.0] {
             node.sample(1004, time, 1.0);
             node.sample(ENGINE_ACTIVE, time, 0.0);
@@ -579,32 +619,31 @@ mod tests {
         // 10 s at 0.5 and one at 1, and not the 5 s between.
         let tensor = node.of(16.0, "17").activities[1];
         assert!(close(tensor.sum, 6.0) && close(tensor.seconds, 11.0), "{tensor:?}");
-        assert_eq!(idle(&node, 16.0), Some(1.0));
+        assert_eq!(node.idle(16.0), Some(1.0));
     }
 
     #[test]
     fn idle_begins_with_the_job_and_ends_with_use() {
         let mut node = Node::default();
-        let idle = |node: &Node, now: f64| node.0.idle_seconds(key(1), (now * 1e6) as i64);
         node.jobs(0.0, &[]);
         node.sample(UTILIZATION, 1.0, 0.0);
-        assert_eq!(idle(&node, 5.0), Some(0.0), "nobody has it");
+        assert_eq!(node.idle(5.0), Some(0.0), "nobody has it");
         node.jobs(10.0, &["17"]);
         node.sample(UTILIZATION, 11.0, 0.0);
         node.sample(UTILIZATION, 12.0, 0.0);
-        assert_eq!(idle(&node, 20.0), Some(10.0));
+        assert_eq!(node.idle(20.0), Some(10.0));
         node.sample(UTILIZATION, 21.0, 5.0);
-        assert_eq!(idle(&node, 21.0), Some(0.0));
+        assert_eq!(node.idle(21.0), Some(0.0));
         node.sample(UTILIZATION, 22.0, 0.0);
-        assert_eq!(idle(&node, 31.0), Some(10.0));
+        assert_eq!(node.idle(31.0), Some(10.0));
         // A second job beside it changes nothing; another one in its place begins anew.
         node.jobs(31.0, &["17", "18"]);
-        assert_eq!(idle(&node, 31.0), Some(10.0));
+        assert_eq!(node.idle(31.0), Some(10.0));
         node.jobs(32.0, &["19"]);
         node.sample(UTILIZATION, 33.0, 0.0);
-        assert_eq!(idle(&node, 33.0), Some(1.0));
+        assert_eq!(node.idle(33.0), Some(1.0));
         node.jobs(34.0, &[]);
-        assert_eq!(idle(&node, 99.0), Some(0.0));
+        assert_eq!(node.idle(99.0), Some(0.0));
     }
 
     #[test]
@@ -615,7 +654,7 @@ mod tests {
             before.sample(ENERGY, time, energy);
             before.sample(UTILIZATION, time, 0.0);
         }
-        before.0.count_xid(key(1), 5 * SECOND, 31);
+        before.0.count_xid(key(1), &before.1.at(5 * SECOND, key(1)), 31);
         before.of(10.0, "17");
         let mut after = Node::default();
         after.0.restore(before.0.records());
@@ -629,7 +668,7 @@ mod tests {
         assert!(close(second.energy_millijoules.unwrap(), 500.0) && close(second.held_seconds, 10.0), "{second:?}");
         assert_eq!((first.ended, second.ended), (None, Some(10 * SECOND)));
         assert_eq!((first.xids.get(&31), first.began), (Some(&1), 0));
-        assert_eq!(after.0.idle_seconds(key(1), 30 * SECOND), Some(30.0));
+        assert_eq!(after.idle(30.0), Some(30.0));
     }
 
     #[test]
@@ -641,23 +680,51 @@ mod tests {
             node.sample(ENERGY, 10_001.0, 100.0);
             node.of(10_001.0, "17");
             node.0.shift(by);
+            node.1.shift(by);
             let now = 10_002.0 + by as f64 / 1e6;
             node.sample(ENERGY, now, 200.0);
             let account = node.of(now, "17");
             assert!(close(account.held_seconds, 2.0), "{account:?}");
             assert!(close(account.energy_millijoules.unwrap(), 200.0), "{account:?}");
+            // Its times are those of the new clock, and it is gone after as long as any other.
+            assert_eq!(account.began, 10_000 * SECOND + by);
+            node.jobs(now, &[]);
+            node.0.shift(-by);
+            node.1.shift(-by);
+            node.0.forget_ended(10_011 * SECOND, SECOND, 10 * SECOND, 100);
+            assert_eq!(node.of(10_011.0, "17").ended, Some(10_002 * SECOND));
+            node.0.forget_ended(10_012 * SECOND, SECOND, 10 * SECOND, 100);
+            assert_eq!(node.0.count(), 0);
         }
     }
 
     #[test]
-    fn jobs_long_over_go() {
+    fn jobs_that_are_over_are_written_once_and_go() {
+        let (settle, keep) = (3 * SECOND, 300 * SECOND);
         let mut node = Node::default();
-        node.jobs(0.0, &["17"]);
-        node.jobs(1.0, &[]);
-        node.0.count_to(AFTERLIFE);
-        assert_eq!(node.0.of(key(1)).count(), 1);
-        node.0.count_to(AFTERLIFE + 2 * SECOND);
-        assert_eq!(node.0.of(key(1)).count(), 0);
+        node.jobs(0.0, &["17", "18"]);
+        node.sample(ENERGY, 0.5, 1.0);
+        node.jobs(1.0, &["18"]);
+        let written =
+            |node: &Node| node.0.records().map(|it| (it.job.to_string(), it.energy_reading)).collect::<Vec<_>>();
+        node.0.forget_ended(2 * SECOND, settle, keep, 100);
+        // What the GPU uses later is not in the record of a job that is over.
+        assert_eq!(written(&node), [("17".to_owned(), None), ("18".to_owned(), Some((SECOND / 2, 1)))]);
+        node.0.forget_ended(4 * SECOND, settle, keep, 100);
+        assert_eq!(written(&node).len(), 1);
+        assert_eq!(node.0.of(key(1)).count(), 2, "its series stay");
+        // A job that is started again goes on.
+        node.jobs(5.0, &["17", "18"]);
+        assert_eq!(written(&node).len(), 2);
+        node.jobs(6.0, &[]);
+        assert_eq!(node.0.forget_ended(6 * SECOND + keep, settle, keep, 100), 0);
+        assert_eq!(node.0.count(), 0);
+        // Where there is no room, those go that ended first.
+        for (at, job) in [(400.0, "19"), (401.0, "20"), (402.0, "21"), (403.0, "22")] {
+            node.jobs(at, &[job]);
+        }
+        assert_eq!(node.0.forget_ended(403 * SECOND, settle, keep, 2), 2);
+        assert_eq!(node.0.of(key(1)).map(|(job, _)| job).collect::<Vec<_>>(), ["21", "22"]);
     }
 
     #[test]

@@ -51,8 +51,6 @@ pub struct Collector {
     fatal_xid: FatalXid,
     /// By entity of the inventory.
     keys: Vec<Option<Key>>,
-    /// Series left out when that was last reported.
-    left_out: u64,
     session: Rc<Session>,
 }
 
@@ -208,7 +206,6 @@ impl Collector {
             events,
             fatal_xid,
             keys,
-            left_out: memory.left_out(),
             session: session.clone(),
         })
     }
@@ -500,7 +497,6 @@ impl Collector {
         let set_back = self.events.collect(now, stamps, &mut memory.next_event, failed)?;
         if let Some(last_read) = set_back {
             memory.parts.started = memory.parts.started.min(last_read);
-            memory.jobs.set_back(last_read);
         }
         Ok(set_back)
     }
@@ -513,6 +509,7 @@ impl Collector {
         outcome: &mut Outcome,
     ) -> Result<()> {
         self.computed.clear();
+        memory.forget_ended_totals(now);
         let mut failed = Vec::new();
         let set_back = self.read_events(memory, now, &mut failed)?;
         let mut context = Context::new(inventory, &self.keys, &self.table, now, memory);
@@ -530,13 +527,13 @@ impl Collector {
             self.table.put_newer(*value);
         }
         outcome.series_left_out = memory.left_out();
-        if outcome.series_left_out > self.left_out {
+        if outcome.series_left_out > 0 && !std::mem::replace(&mut memory.told_left_out, true) {
             outcome.problems.push(format!(
-                "{} series of computed metrics are not counted, because there are {} already",
-                outcome.series_left_out - self.left_out,
+                "there are more series of jobs than {} (--job-series-limit), or of others than {}: zeroes and jobs that \
+                 are over are left out; dcgm_exporter_series_left_out_total counts them",
+                memory.extras.job_series_limit,
                 super::tally::MOST_SERIES
             ));
-            self.left_out = outcome.series_left_out;
         }
         Ok(())
     }

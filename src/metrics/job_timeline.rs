@@ -1,4 +1,4 @@
-//! Which jobs had which GPU or instance when, for events that are read later than they happened.
+//! Which jobs had which GPU or instance when: for samples and events that are read later than they happened.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,18 +21,39 @@ impl JobTimeline {
     /// gone by then, and its job may have ended. In microseconds.
     const STAMPED_LATE_BY: i64 = 2_000_000;
 
-    pub fn set(&mut self, now: i64, key: Key, jobs: &[&str]) {
+    /// Notes the jobs of a GPU or instance from `now` on. Returns whether they are others than before.
+    pub fn set(&mut self, now: i64, key: Key, jobs: &[&str]) -> bool {
         let changes = self.changes.entry(key).or_default();
-        let same = match changes.back() {
-            Some((_, last)) => last.iter().map(|job| &**job).eq(jobs.iter().copied()),
-            None => jobs.is_empty(),
-        };
-        if !same {
-            changes.push_back((now, jobs.iter().map(|job| Arc::from(*job)).collect()));
-            if changes.len() > JobTimeline::LONGEST {
-                changes.pop_front();
-            }
+        let (since, before) = changes.back().cloned().unwrap_or((now, JobIds::default()));
+        if before.iter().map(|job| &**job).eq(jobs.iter().copied()) {
+            return false;
         }
+        let known = |job: &&str| before.iter().find(|known| &***known == *job).cloned();
+        let jobs = jobs.iter().map(|job| known(job).unwrap_or_else(|| Arc::from(*job))).collect();
+        // After a small step back of the clock the order holds.
+        changes.push_back((now.max(since), jobs));
+        if changes.len() > JobTimeline::LONGEST {
+            changes.pop_front();
+        }
+        true
+    }
+
+    /// Begins with the jobs that were read back, as of the time when they were written down.
+    pub fn begin(&mut self, since: i64, key: Key, jobs: JobIds) {
+        self.changes.insert(key, [(since, jobs)].into());
+    }
+
+    /// The jobs that have a GPU or instance, and since when.
+    pub fn current(&self, key: Key) -> (i64, JobIds) {
+        self.changes.get(&key).and_then(|changes| changes.back()).cloned().unwrap_or_default()
+    }
+
+    /// The jobs between two times, and for how many microseconds of these.
+    pub fn between(&self, from: i64, to: i64, key: Key) -> impl Iterator<Item = (&JobIds, i64)> {
+        let changes = || self.changes.get(&key).into_iter().flatten();
+        let ends = changes().skip(1).map(|(since, _)| *since).chain([i64::MAX]);
+        let overlaps = changes().zip(ends).map(move |((since, jobs), end)| (jobs, to.min(end) - from.max(*since)));
+        overlaps.filter(|(_, overlap)| *overlap > 0)
     }
 
     /// Jobs at a time, in microseconds since 1970.
@@ -56,9 +77,9 @@ impl JobTimeline {
         self.at(time, key)
     }
 
-    /// The clock was set back: what came later than this by the clock of before was then.
-    pub fn set_back(&mut self, to: i64) {
-        self.changes.values_mut().flatten().for_each(|(since, _)| *since = to.min(*since));
+    /// The clock was set by so many microseconds.
+    pub fn shift(&mut self, by: i64) {
+        self.changes.values_mut().flatten().for_each(|(since, _)| *since += by);
     }
 
     pub fn forget(&mut self, key: Key) {

@@ -6,12 +6,13 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::accounts::{Accounts, Device};
 use super::events::Cursor;
 use super::identity::{Identities, Key};
 use super::job_timeline::JobTimeline;
+use super::tally::Tally;
 use crate::inventory::{Entity, Inventory};
 
 /// A source's part of the memory.
@@ -23,9 +24,6 @@ pub trait Part: Any + Send {
 
     /// An instance is gone for good.
     fn forget(&mut self, key: Key);
-
-    /// Series that could not be counted for want of room.
-    fn left_out(&self) -> u64;
 }
 
 /// How far back the metrics that count recent events look.
@@ -44,6 +42,27 @@ pub struct Extras {
     pub error_labels: bool,
     /// What jobs use of GPUs.
     pub job_accounting: bool,
+    /// Jobs are on samples, also on those of computed metrics that count by job.
+    pub job_labels: bool,
+    /// How long series of jobs that are over stay.
+    pub job_series_keep: Duration,
+    /// Series by job that may be, all metrics together.
+    pub job_series_limit: usize,
+}
+
+impl Extras {
+    /// Microseconds.
+    pub fn keep(&self) -> i64 {
+        self.job_series_keep.as_micros() as i64
+    }
+
+    /// An account has as many series.
+    pub const ACCOUNT_SERIES: usize = 4;
+
+    /// The accounts that have series, at most.
+    pub fn most_accounts(&self) -> usize {
+        self.job_series_limit / Extras::ACCOUNT_SERIES
+    }
 }
 
 pub struct Memory {
@@ -51,6 +70,14 @@ pub struct Memory {
     pub extras: Extras,
     pub parts: Parts,
     pub jobs: JobTimeline,
+    /// Counts of events by job.
+    pub totals: Tally,
+    /// Series of accounts that were forgotten before their time.
+    accounts_left_out: u64,
+    /// It was logged that there are too many.
+    pub told_left_out: bool,
+    /// Wall clock, in microseconds since 1970, and monotonic time when they were last compared.
+    clock: (i64, Instant),
     /// Where reading of events goes on.
     pub next_event: Option<Cursor>,
     identities: Identities,
@@ -82,6 +109,10 @@ impl Memory {
             extras: Extras::default(),
             parts: Parts { started: now, windows, parts: HashMap::new() },
             jobs: JobTimeline::default(),
+            totals: Tally::default(),
+            accounts_left_out: 0,
+            told_left_out: false,
+            clock: (now, Instant::now()),
             next_event: None,
             identities: Identities::default(),
         }
@@ -96,6 +127,7 @@ impl Memory {
     pub fn inventory(&mut self, inventory: &Inventory) {
         for key in self.identities.update(inventory) {
             self.parts.parts.values_mut().for_each(|part| part.forget(key));
+            self.totals.forget(key);
             self.jobs.forget(key);
         }
     }
@@ -105,32 +137,75 @@ impl Memory {
         self.identities.key(entity)
     }
 
-    /// Notes which jobs have a GPU or instance from now on.
-    pub fn set_jobs(&mut self, now: i64, entity: &Entity, jobs: &[&str]) {
-        if let Some(key) = self.key(entity) {
-            self.jobs.set(now, key, jobs);
+    /// Looks at the clock, in microseconds since 1970. If it was set, the times of jobs move with it.
+    pub fn see_clock(&mut self, now: i64) {
+        // Clocks are read one after the other, and drift a little.
+        const STEP: i64 = 2_000_000;
+        let looked = Instant::now();
+        let (wall, monotonic) = std::mem::replace(&mut self.clock, (now, looked));
+        let step = now - wall - looked.duration_since(monotonic).as_micros() as i64;
+        if step.abs() > STEP {
+            self.jobs.shift(step);
+            self.totals.shift(step);
+            self.parts.of::<Accounts>().shift(step);
         }
     }
 
-    /// Notes whose accounts a GPU or instance belongs to from now on. Returns whether that is new.
-    pub fn set_account_jobs(&mut self, now: i64, entity: &Entity, jobs: &[&str]) -> bool {
+    /// Notes which jobs have a GPU or instance from now on. Returns whether they are others than before.
+    pub fn set_jobs(&mut self, now: i64, entity: &Entity, jobs: &[&str]) -> bool {
         let Some(key) = self.key(entity) else { return false };
-        let label = |name: &str| entity.label(name).unwrap_or_default().to_owned();
-        let instance = entity.gpu_instance.map(|id| id.to_string()).unwrap_or_default();
-        let uuid = match entity.uuid.is_empty() {
-            true => format!("{}/{instance}", entity.gpu_uuid),
-            false => entity.uuid.clone(),
-        };
-        let device = Device { uuid, gpu: label("gpu"), instance, profile: label("GPU_I_PROFILE") };
-        let accounts = self.parts.of::<Accounts>();
-        accounts.see_clock(now);
-        accounts.set_jobs(now, key, &device, jobs)
+        let is_accounted = self.extras.job_accounting;
+        if is_accounted {
+            let accounts = self.parts.of::<Accounts>();
+            if let Some((since, kept)) = accounts.meet(key, &device(entity), jobs) {
+                self.jobs.begin(since, key, kept);
+            }
+            accounts.count_to(now, &self.jobs);
+        }
+        let (_, before) = self.jobs.current(key);
+        if !self.jobs.set(now, key, jobs) {
+            return false;
+        }
+        for job in before.iter().filter(|job| !jobs.contains(&&***job)) {
+            self.totals.end(now, key, job);
+        }
+        if is_accounted {
+            self.parts.of::<Accounts>().change(key, &before, &self.jobs);
+        }
+        true
     }
 
-    /// Series that could not be counted for want of room, since the start.
-    pub fn left_out(&self) -> u64 {
-        self.parts.parts.values().map(|part| part.left_out()).sum()
+    /// Releases jobs that are over. To be called when their records were handed over; after `settle` microseconds nothing
+    /// is added to them.
+    pub fn forget_ended(&mut self, now: i64, settle: i64) {
+        let (keep, most) = (self.extras.keep(), self.extras.most_accounts());
+        let left_out = self.parts.of::<Accounts>().forget_ended(now, settle, keep, most);
+        self.accounts_left_out += (left_out * Extras::ACCOUNT_SERIES) as u64;
+        self.forget_ended_totals(now);
     }
+
+    /// The same for counts of events alone, before they are shown.
+    pub fn forget_ended_totals(&mut self, now: i64) {
+        let accounts = self.parts.of::<Accounts>().count().min(self.extras.most_accounts());
+        let room = self.extras.job_series_limit - accounts * Extras::ACCOUNT_SERIES;
+        self.totals.forget_ended(now, self.extras.keep(), room, &self.jobs);
+    }
+
+    /// Series that could not be counted for want of room, or went before their time, since the start.
+    pub fn left_out(&mut self) -> u64 {
+        self.totals.left_out() + self.accounts_left_out + self.parts.of::<Accounts>().left_out()
+    }
+}
+
+/// What names a GPU or instance in accounts.
+fn device(entity: &Entity) -> Device {
+    let label = |name: &str| entity.label(name).unwrap_or_default().to_owned();
+    let instance = entity.gpu_instance.map(|id| id.to_string()).unwrap_or_default();
+    let uuid = match entity.uuid.is_empty() {
+        true => format!("{}/{instance}", entity.gpu_uuid),
+        false => entity.uuid.clone(),
+    };
+    Device { uuid, gpu: label("gpu"), instance, profile: label("GPU_I_PROFILE") }
 }
 
 #[cfg(test)]
@@ -149,10 +224,6 @@ mod tests {
 
         fn forget(&mut self, key: Key) {
             self.0.remove(&key);
-        }
-
-        fn left_out(&self) -> u64 {
-            0
         }
     }
 

@@ -66,6 +66,12 @@ impl Samples {
         self.lists.iter().find(|(known, _)| *known == name).map(|(_, list)| list.as_slice()).unwrap_or_default()
     }
 
+    /// How many there are of single jobs.
+    pub fn of_jobs(&self) -> usize {
+        let samples = self.lists.iter().flat_map(|(_, list)| list);
+        samples.filter(|sample| matches!(sample.job, Attribution::Then(Some(_)))).count()
+    }
+
     pub fn clear(&mut self) {
         self.lists.iter_mut().for_each(|(_, list)| list.clear());
         self.values.clear();

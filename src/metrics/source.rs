@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::events::{Event, Wanted};
 use super::identity::Key;
-use super::job_timeline::JobTimeline;
+use super::job_timeline::{JobIds, JobTimeline};
 use super::memory::{Extras, Memory, Parts, Windows};
 use super::sample::Samples;
 use super::table::Table;
+use super::tally::Tally;
 use super::watches::FieldGroups;
 use crate::dcgm::{Error, Result, Session};
 use crate::inventory::Inventory;
@@ -83,6 +84,10 @@ pub struct Context<'a> {
     /// What the fields of the counters file were at this collection.
     pub table: &'a Table,
     pub jobs: &'a JobTimeline,
+    /// Counts of events by job.
+    pub totals: &'a mut Tally,
+    /// Whether these have jobs as labels.
+    pub job_labels: bool,
     /// What happened since the last collection, and [`OVERLAP`](super::events::OVERLAP) before it.
     pub events: &'a [Event],
     /// The engine's time of the last read of events, in microseconds since 1970.
@@ -109,11 +114,18 @@ impl<'a> Context<'a> {
             parts: &mut memory.parts,
             table,
             jobs: &memory.jobs,
+            totals: &mut memory.totals,
+            job_labels: memory.extras.job_labels,
             events: &[],
             engine_time: memory.next_event.map_or(now, |cursor| cursor.next),
             set_back: None,
             events_failed: None,
         }
+    }
+
+    /// These jobs as labels; none where jobs are not on samples.
+    pub fn labels(&self, jobs: &JobIds) -> JobIds {
+        if self.job_labels { jobs.clone() } else { JobIds::default() }
     }
 
     /// For a source to end with that works with events: fails if some could not be read.
@@ -195,6 +207,8 @@ pub mod tests {
                 parts: &mut self.memory.parts,
                 table: &table,
                 jobs: &self.memory.jobs,
+                totals: &mut self.memory.totals,
+                job_labels: true,
                 events,
                 engine_time: self.engine_time.unwrap_or(now),
                 set_back: self.set_back,

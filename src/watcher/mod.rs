@@ -31,8 +31,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::Config;
 use crate::config::engine::{EngineSelection, usual_places};
+use crate::config::{Config, JobLabels};
 use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Library, hostengine};
@@ -129,7 +129,7 @@ pub struct Watcher {
     memory: Memory,
     answered: Answered,
     lost: LostEntities,
-    /// GPUs and instances as they were last found, for whose jobs it is counted what they use.
+    /// GPUs and instances as they were last found; their jobs come and go also without a session.
     accounted: Vec<Entity>,
     /// `None` without a directory for them.
     summary_writer: Option<Writer>,
@@ -193,6 +193,9 @@ impl Watcher {
                 own_metrics: config.exporter_metrics,
                 error_labels: config.extended_labels,
                 job_accounting: config.accounts_jobs(),
+                job_labels: config.job_labels == JobLabels::OnSamples,
+                job_series_keep: config.job_series_keep,
+                job_series_limit: config.job_series_limit,
             }),
             answered: Answered::default(),
             lost: LostEntities::default(),
@@ -503,7 +506,8 @@ impl Watcher {
         if reported.clone().next().is_some() {
             self.accounted = reported.cloned().collect();
         }
-        self.account_to_jobs(microseconds());
+        let now = self.now();
+        self.set_jobs(now);
         Ok(inventory)
     }
 
@@ -526,8 +530,9 @@ impl Watcher {
     /// Collects and publishes. Returns why the engine should be started again, if it should.
     fn collect(&mut self, run: &mut SessionRun) -> Result<Option<RestartReason>, Event> {
         let (start, interval, schedule) = (Instant::now(), self.period(run), self.schedule(run));
+        let now = self.now();
         let watches = run.watches.as_mut().expect("something is watched");
-        let collected = watches.collector.collect(&watches.inventory, &mut self.memory, microseconds());
+        let collected = watches.collector.collect(&watches.inventory, &mut self.memory, now);
         let outcome = collected.map_err(|error| self.lost(None, &error))?;
         run.has_failed |= !outcome.errors.is_empty();
         let (table, judgement) = (&mut watches.collector.table, &mut watches.judgement);
@@ -603,8 +608,9 @@ impl Watcher {
 
     /// Samples what jobs use, because one has come or gone.
     fn read_between(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let now = self.now();
         let Some(watches) = &mut run.watches else { return Ok(()) };
-        let read = watches.collector.read_between(&watches.inventory, &mut self.memory, microseconds());
+        let read = watches.collector.read_between(&watches.inventory, &mut self.memory, now);
         read.map_err(|error| self.lost(None, &error))
     }
 

@@ -1,7 +1,7 @@
 //! The page: samples, jobs and the exporter's own metrics, rendered and published.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::active_watches::ActiveWatches;
 use super::phase::Phase;
@@ -12,11 +12,15 @@ use crate::dcgm::inflight;
 use crate::exposition::OwnMetrics;
 use crate::inventory::{Kind, hostname};
 use crate::jobs;
-use crate::metrics::Collector;
 use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::ErrorKind;
 use crate::metrics::sources::xid;
+use crate::metrics::{Collector, Extras};
 use crate::system::threads::{contained, test_fault};
+
+/// After a job's end something may still be added to what it used, for at least and at most so long.
+const SETTLE_SOONEST: Duration = Duration::from_secs(3);
+const SETTLE_LATEST: Duration = Duration::from_secs(60);
 
 /// What could not be used at the last reading of the job map.
 #[derive(Default)]
@@ -67,8 +71,10 @@ impl Watcher {
         if self.config.exporter_metrics || self.config.job_labels == JobLabels::InfoOnly {
             watches.exposition.render_jobs(&mut self.text);
             if self.config.accounts_jobs() {
-                let accounts = self.memory.parts.of::<Accounts>();
-                watches.exposition.render_accounts(accounts, watches.collector.keys(), microseconds(), &mut self.text);
+                let keys = watches.collector.keys();
+                let left = self.memory.extras.job_series_limit.saturating_sub(watches.collector.computed.of_jobs());
+                let most = left / Extras::ACCOUNT_SERIES;
+                watches.exposition.render_accounts(&mut self.memory, most, keys, microseconds(), &mut self.text);
             }
         }
         if self.config.exporter_metrics {
@@ -76,11 +82,23 @@ impl Watcher {
         }
     }
 
-    /// Hands what is new of jobs to the thread that writes it down.
+    /// Hands what is new of jobs to the thread that writes it down, and releases jobs that are over.
     pub(super) fn write_summaries(&mut self) {
-        let Some(writer) = &self.summary_writer else { return };
-        let accounts = self.memory.parts.of::<Accounts>();
-        writer.put(self.summaries.new_ones(accounts.records(), &self.hostname));
+        if let Some(writer) = &self.summary_writer {
+            let accounts = self.memory.parts.of::<Accounts>();
+            writer.put(self.summaries.new_ones(accounts.records(), &self.hostname));
+        }
+        // A host engine's next sample has the end of the job, and DCGM stamps errors up to two seconds late.
+        let settle = (self.config.period() * 2).clamp(SETTLE_SOONEST, SETTLE_LATEST);
+        let now = self.now();
+        self.memory.forget_ended(now, settle.as_micros() as i64);
+    }
+
+    /// Microseconds since 1970; the times of jobs move with the clock.
+    pub(super) fn now(&mut self) -> i64 {
+        let now = microseconds();
+        self.memory.see_clock(now);
+        now
     }
 
     /// Takes in the job map where nothing is sampled. Jobs end all the same, also those that were read back.
@@ -129,12 +147,6 @@ impl Watcher {
         self.unmatched = unmatched;
         let beyond: usize = watches.inventory.entities.iter().map(|entity| jobs.beyond_limit(&entity.names)).sum();
         self.report.job_ids_left_out = Some(jobs.left_out() + beyond);
-        if self.config.job_labels == JobLabels::OnSamples {
-            let now = microseconds();
-            for entity in watches.inventory.entities.iter().filter(|entity| !entity.names.is_empty()) {
-                self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
-            }
-        }
     }
 
     /// Takes up what the container runtime has said since the last time.
@@ -151,6 +163,7 @@ impl Watcher {
         let Some(directory) = &self.config.job_map else { return false };
         // What is sampled from now on belongs to the jobs that are read now.
         let now = microseconds();
+        self.memory.see_clock(now);
         let scan = {
             let _named = inflight::enter("read(job map)");
             jobs::scan(directory, self.config.job_map_trust)
@@ -176,15 +189,15 @@ impl Watcher {
             }
             self.summaries.tidy(|job| jobs.has(job));
         }
-        self.account_to_jobs(now)
+        self.set_jobs(now)
     }
 
-    /// Notes which jobs what is used from `now` on belongs to, also on GPUs that no engine answers for at the moment.
-    pub(super) fn account_to_jobs(&mut self, now: i64) -> bool {
-        let (Some(jobs), true) = (&self.jobs, self.config.accounts_jobs()) else { return false };
+    /// Notes which jobs what happens from `now` on belongs to, also on GPUs that no engine answers for at the moment.
+    pub(super) fn set_jobs(&mut self, now: i64) -> bool {
+        let Some(jobs) = &self.jobs else { return false };
         let mut is_new = false;
         for entity in &self.accounted {
-            is_new |= self.memory.set_account_jobs(now, entity, &jobs.jobs_of(&entity.names));
+            is_new |= self.memory.set_jobs(now, entity, &jobs.jobs_of(&entity.names));
         }
         is_new
     }

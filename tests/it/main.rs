@@ -14,6 +14,7 @@ mod engine_starts;
 mod entities;
 mod every_path;
 mod file_sd;
+mod finished_jobs;
 mod golden;
 mod http;
 mod install;

@@ -7,11 +7,11 @@ use crate::dcgm::{EntityId, Result};
 use crate::inventory::{Inventory, Kind};
 use crate::metrics::events::Event;
 use crate::metrics::identity::Key;
+use crate::metrics::job_timeline::JobIds;
 use crate::metrics::memory::{Part, Windows};
 use crate::metrics::number::Number;
 use crate::metrics::sample::{Attribution, Sample, Samples};
 use crate::metrics::source::{Context, Setup, Source};
-use crate::metrics::tally::Tally;
 use crate::metrics::window::Window;
 
 /// The reasons for which clocks are held down, as a bit mask.
@@ -42,29 +42,16 @@ pub struct Counted {
     recent: Window,
     /// Time and mask of the last sample: it may be read again, and an event that goes on does not begin again.
     last: HashMap<Key, (i64, i64)>,
-    begins: Tally<&'static str>,
-    seconds: Tally<&'static str>,
 }
 
 impl Part for Counted {
     fn new(windows: Windows) -> Counted {
-        Counted {
-            recent: Window::new(windows.clock_events),
-            last: HashMap::new(),
-            begins: Tally::default(),
-            seconds: Tally::default(),
-        }
+        Counted { recent: Window::new(windows.clock_events), last: HashMap::new() }
     }
 
     fn forget(&mut self, key: Key) {
         self.recent.forget(key);
         self.last.remove(&key);
-        self.begins.forget(key);
-        self.seconds.forget(key);
-    }
-
-    fn left_out(&self) -> u64 {
-        self.begins.left_out() + self.seconds.left_out()
     }
 }
 
@@ -115,12 +102,12 @@ impl ClockEvents {
         let was = before.map_or(0, |(_, mask)| mask);
         let longest = (self.interval * LONGEST_GAP).as_micros() as i64;
         let lasted = since.map_or(0, |since| (time - since.max(started)).clamp(0, longest)) as f64 / 1e6;
-        let jobs = context.jobs.at(time, key);
-        for (bit, event) in EVENTS {
+        let jobs = context.labels(&context.jobs.at(time, key));
+        for (event, (bit, _)) in (0..).zip(EVENTS) {
             if was & bit != 0 {
-                counted.seconds.add(context.now, key, event, &jobs, lasted);
+                context.totals.add(context.now, key, (SECONDS, event), &jobs, lasted);
             } else if mask & bit != 0 {
-                counted.begins.add(context.now, key, event, &jobs, 1.0);
+                context.totals.add(context.now, key, (TOTAL, event), &jobs, 1.0);
             }
         }
     }
@@ -149,7 +136,7 @@ impl Source for ClockEvents {
             self.take_in(event, context);
         }
         let now = context.now;
-        let Counted { recent, begins, seconds, .. } = context.parts.of::<Counted>();
+        let Counted { recent, .. } = context.parts.of::<Counted>();
         let width = recent.width().as_millis().to_string();
         let window = || ("window_size_in_ms", width.clone());
         let reported = context.inventory.entities.iter().zip(context.keys).enumerate();
@@ -169,22 +156,16 @@ impl Source for ClockEvents {
                     }
                 }
             }
-            let jobs = context.jobs.at(now, key);
-            let kinds = EVENTS.map(|(_, event)| event);
-            let of_tally = |tally: &mut Tally<&'static str>, number: fn(f64) -> Number, list: &mut Vec<Sample>| {
-                tally.tend(now, key, &kinds, &jobs);
-                list.extend(tally.of(key).map(|(event, job, count)| Sample {
+            let jobs = if context.job_labels { context.jobs.current(key).1 } else { JobIds::default() };
+            for metric in [TOTAL, SECONDS] {
+                let Some(list) = samples.list(metric) else { continue };
+                context.totals.begin(now, key, (0..).zip(EVENTS).map(|(event, _)| (metric, event)), &jobs);
+                list.extend(context.totals.of(key, metric).map(|(event, job, count)| Sample {
                     entity: index,
-                    labels: vec![("clock_event", event.to_owned())],
+                    labels: vec![("clock_event", EVENTS[event as usize].1.to_owned())],
                     job: Attribution::Then(job),
-                    number: number(count),
+                    number: if metric == TOTAL { Number::Int(count as i64) } else { Number::Double(count) },
                 }));
-            };
-            if let Some(list) = samples.list(TOTAL) {
-                of_tally(begins, |count| Number::Int(count as i64), list);
-            }
-            if let Some(list) = samples.list(SECONDS) {
-                of_tally(seconds, Number::Double, list);
             }
         }
         context.events_complete()

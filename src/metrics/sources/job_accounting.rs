@@ -82,7 +82,6 @@ impl Source for JobAccounting {
     /// Adds no samples: the page's are made of the accounts.
     fn collect(&mut self, context: &mut Context<'_>, _: &mut Samples) -> Result<()> {
         let accounts = context.parts.of::<Accounts>();
-        accounts.see_clock(context.now);
         let longest = LONGEST_GAP.max(self.interval * 3).as_micros() as i64;
         let key_of = |entity: EntityId| self.entities.get(&entity).and_then(|index| context.keys[*index]);
         let mut failed = None;
@@ -97,7 +96,7 @@ impl Source for JobAccounting {
                     && timestamp > 0
                     && let Some(key) = key_of(entity)
                 {
-                    accounts.take_in(key, field, timestamp, value, longest);
+                    accounts.take_in(context.jobs, key, field, timestamp, value, longest);
                 }
             });
             match read {
@@ -118,11 +117,11 @@ impl Source for JobAccounting {
                     Number::Blank => continue,
                 };
                 if is_wanted && time > 0 {
-                    accounts.take_in(key, field, time, value, longest);
+                    accounts.take_in(context.jobs, key, field, time, value, longest);
                 }
             }
         }
-        accounts.count_to(context.now);
+        accounts.count_to(context.now, context.jobs);
         failed.map_or(Ok(()), Err)
     }
 }

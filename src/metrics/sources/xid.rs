@@ -16,11 +16,11 @@ use crate::inventory::{Inventory, Kind};
 use crate::metrics::accounts::Accounts;
 use crate::metrics::events::Event;
 use crate::metrics::identity::Key;
+use crate::metrics::job_timeline::JobIds;
 use crate::metrics::memory::{Memory, Part, Windows};
 use crate::metrics::number::Number;
 use crate::metrics::sample::{Attribution, FieldValue, Sample, Samples};
 use crate::metrics::source::{Context, Setup, Source};
-use crate::metrics::tally::Tally;
 use crate::metrics::window::Window;
 
 /// The code of the last XID error.
@@ -59,7 +59,6 @@ const MOST_REMEMBERED: usize = 100_000;
 /// XID errors since the exporter started.
 pub struct Xids {
     recent: Window,
-    totals: Tally<i64>,
     /// All of them, whatever their codes.
     events: HashMap<Key, u64>,
     /// Time and code of the last one.
@@ -78,25 +77,14 @@ impl Xids {
 
 impl Part for Xids {
     fn new(windows: Windows) -> Xids {
-        Xids {
-            recent: Window::new(windows.xid),
-            totals: Tally::default(),
-            events: HashMap::new(),
-            last: HashMap::new(),
-            seen: BTreeSet::new(),
-        }
+        Xids { recent: Window::new(windows.xid), events: HashMap::new(), last: HashMap::new(), seen: BTreeSet::new() }
     }
 
     fn forget(&mut self, key: Key) {
         self.recent.forget(key);
-        self.totals.forget(key);
         self.events.remove(&key);
         self.last.remove(&key);
         self.seen.retain(|(_, owner, ..)| *owner != key);
-    }
-
-    fn left_out(&self) -> u64 {
-        self.totals.left_out()
     }
 }
 
@@ -184,8 +172,10 @@ impl XidErrors {
         // A new engine reads the kernel's log from its beginning: what is older than the exporter is not its to count.
         if time >= started {
             *xids.events.entry(key).or_default() += 1;
-            xids.totals.add(context.now, key, code, &context.jobs.of_error(time, key), 1.0);
-            context.parts.of::<Accounts>().count_xid(key, time, code);
+            let jobs = context.jobs.of_error(time, key);
+            let labels = context.labels(&jobs);
+            context.totals.add(context.now, key, (TOTAL, code), &labels, 1.0);
+            context.parts.of::<Accounts>().count_xid(key, &jobs, code);
         }
     }
 }
@@ -231,8 +221,9 @@ impl Source for XidErrors {
                 );
             }
             if let Some(list) = samples.list(TOTAL) {
-                xids.totals.tend(context.now, key, &FROM_ZERO, &context.jobs.at(context.now, key));
-                list.extend(xids.totals.of(key).map(|(code, job, count)| Sample {
+                let jobs = if context.job_labels { context.jobs.current(key).1 } else { JobIds::default() };
+                context.totals.begin(context.now, key, FROM_ZERO.map(|code| (TOTAL, code)), &jobs);
+                list.extend(context.totals.of(key, TOTAL).map(|(code, job, count)| Sample {
                     entity: index,
                     labels: vec![("err_msg", text(code).to_owned()), ("xid", code.to_string())],
                     job: Attribution::Then(job),
