@@ -88,19 +88,25 @@ fn spans(text: &str) -> Vec<String> {
     prose.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }
 
-/// Every line of source, scripts and tests, to look names up in.
-fn sources_of(directories: &[&str]) -> String {
-    let mut all = String::new();
-    let mut open: Vec<_> = directories.iter().map(|name| root().join(name)).collect();
+/// Files with one of these endings, or with any but that of Markdown, by their path.
+fn files_in(places: &[&str], endings: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open: Vec<_> = places.iter().map(|name| root().join(name)).collect();
     while let Some(path) = open.pop() {
+        let ending = path.extension().unwrap_or_default().to_str().unwrap();
         if path.is_dir() {
             open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_none_or(|ending| ending != "md") {
-            all += &String::from_utf8_lossy(&std::fs::read(path).unwrap());
-            all.push('\n');
+        } else if endings.contains(&ending) || (endings.is_empty() && ending != "md") {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            found.push((path.strip_prefix(root()).unwrap().display().to_string(), text));
         }
     }
-    all
+    found
+}
+
+/// Every line of source, scripts and tests, to look names up in.
+fn sources_of(directories: &[&str]) -> String {
+    files_in(directories, &[]).into_iter().map(|(_, text)| text + "\n").collect()
 }
 
 fn has_word(text: &str, word: &str) -> bool {
@@ -420,6 +426,49 @@ fn files_and_make_targets_exist() {
     }
     none(wrong);
     assert!(checked > 120, "{checked}");
+}
+
+/// Guides, rules, dashboards and configurations meet in names: of the scrape job, of the labels that targets are given, of
+/// recorded series. One that differs leaves an alert or a panel without data, and nobody is told.
+#[test]
+fn names_that_rules_and_dashboards_share_are_the_same_everywhere() {
+    let texts = files_in(&["dist", "README.md"], &["md", "yaml", "json", "py"]);
+    let all: String = texts.iter().map(|(_, text)| text.as_str()).collect();
+    let recorded: BTreeSet<&str> = all.split("- record: ").skip(1).map(|rest| rest.lines().next().unwrap()).collect();
+    let (mut wrong, mut jobs, mut targets, mut series) = (Vec::new(), 0, 0, 0);
+    for (file, text) in &texts {
+        // As JSON has it within a text.
+        let text = text.replace("\\\"", "\"");
+        for start in ["{job=\"", "{job=~\"", ", job=\"", ",job=\"", "\"job\": \"", "job_name: ", "/job/"] {
+            for (at, _) in text.match_indices(start) {
+                let name = text[at + start.len()..].split(['"', '\n', ' ']).next().unwrap();
+                jobs += 1;
+                if name != "dcgm-exporter" {
+                    wrong.push(format!("{file}: the scrape job is '{name}' after {start}"));
+                }
+            }
+        }
+        for (at, _) in text.match_indices("\"labels\": {").chain(text.match_indices("labels: {")) {
+            let labels = text[at..].split('}').next().unwrap();
+            // Those of rules have no targets before them.
+            if text[..at].lines().rev().take(2).any(|line| line.contains("targets")) {
+                targets += 1;
+                if !labels.contains("cluster\":") && !labels.contains("cluster:") {
+                    wrong.push(format!("{file}: targets without the label cluster: {labels}}}"));
+                }
+            }
+        }
+        for prefix in ["gpu:dcgm_", "instance:dcgm_", "hpc_job:dcgm_", "user:dcgm_", "cluster:dcgm_"] {
+            for (name, _) in words(&text, prefix, |c| is_name(c) || c == ':') {
+                series += 1;
+                if !recorded.contains(name) {
+                    wrong.push(format!("{file}: no rule records {name}"));
+                }
+            }
+        }
+    }
+    none(wrong);
+    assert!(jobs > 10 && targets >= 4 && series > 50, "{jobs} {targets} {series}");
 }
 
 /// `make e2e` lets promtool read them; here only what needs no parser is looked at.
