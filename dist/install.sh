@@ -48,10 +48,10 @@ for unit in $UNITS; do plan 644 "$(filled "dist/systemd/$unit")" "$UNITDIR/$unit
 plan 644 dist/tmpfiles/dcgm-exporter.conf "$TMPFILESDIR/dcgm-exporter.conf"
 plan 644 dist/systemd/remote.conf "$DATADIR/remote.conf"
 plan 755 dist/systemd/make-devices.sh "$DATADIR/make-devices.sh"
-# Scripts for Slurm, rules, dashboards: whatever lies in these folders.
+# Scripts for Slurm, rules, dashboards: whatever lies in these folders, but for the guide and what makes the dashboards.
 for folder in slurm prometheus grafana; do
     [ -d "dist/$folder" ] || continue
-    find "dist/$folder" -type f -o -type l | LC_ALL=C sort >"$work/files"
+    find "dist/$folder" ! -type d ! -name README.md ! -name make.py ! -name requirements.txt | LC_ALL=C sort >"$work/files"
     while IFS= read -r file; do
         mode=644
         if [ -x "$file" ]; then mode=755; fi
@@ -78,6 +78,10 @@ plan 644 "$work/dcgm-exporter.1.gz" "$MANDIR/dcgm-exporter.1.gz"
 plan 644 "$work/dcgm-exporter.bash" "$COMPLETIONS/dcgm-exporter"
 plan 644 "$work/dcgm-exporter.zsh" "$ZSH/_dcgm-exporter"
 plan 644 "$work/dcgm-exporter.fish" "$FISH/dcgm-exporter.fish"
+# In the same folders as here, so that links from one to another lead somewhere.
+for file in README.md CONTRIBUTING.md benches/FIGURES.md dist/status-page.png dist/*/README.md; do
+    plan 644 "$file" "$DOCDIR/$file"
+done
 plan 644 LICENSE "$DOCDIR/LICENSE"
 plan 644 dist/package/copyright "$DOCDIR/copyright"
 plan 644 "$work/changelog.gz" "$DOCDIR/CHANGELOG.md.gz"
@@ -143,6 +147,9 @@ while IFS=$tab read -r mode source target; do
 done <"$work/plan"
 
 # Of a release before this one.
+for file in slurm/README.md prometheus/README.md grafana/README.md grafana/make.py grafana/requirements.txt; do
+    rm -f "$DESTDIR$DATADIR/$file"
+done
 rm -f "$DESTDIR$MANDIR/dcgm-exporter.1"
 
 if [ "$changed" = no ]; then echo "nothing has changed"; fi

@@ -4,6 +4,24 @@ use std::fmt::Write;
 
 use super::own;
 
+/// What is installed, read and written, as the packages and the unit have it.
+const FILES: [(&str, &str); 11] = [
+    ("/etc/dcgm-exporter/default-counters.csv", "Which fields to export: name, type, help"),
+    ("/etc/dcgm-exporter/*.csv", "Other counters files, for --collectors"),
+    ("/etc/dcgm-exporter/environment", "Variables of the service, of the prolog and of the epilog"),
+    ("/etc/systemd/system/dcgm-exporter.service.d/", "Drop-ins for the unit; systemctl edit dcgm-exporter makes one"),
+    ("/run/dcgm-job-map/", "Which job has which GPU; prolog and epilog write it"),
+    ("/run/dcgm-exporter/", "The one directory below /run that the unit lets the service write to: for a socket"),
+    ("/run/dcgm-exporter/pause-profiling", "While it exists, profiling fields are not watched"),
+    ("/var/lib/dcgm-exporter/", "Summaries of jobs"),
+    ("/var/spool/dcgm-exporter/", "Lines of the epilog about jobs that have ended"),
+    (
+        "/usr/share/dcgm-exporter/",
+        "Scripts for Slurm, rules, dashboards, drop-ins; after make install /usr/local/share/dcgm-exporter",
+    ),
+    ("/usr/share/doc/dcgm-exporter/", "README and guides; after make install /usr/local/share/doc/dcgm-exporter"),
+];
+
 /// The page in troff.
 pub fn page() -> String {
     let mut page = format!(
@@ -42,9 +60,11 @@ pub fn page() -> String {
         ".SH SIGNALS\n.TP\nSIGHUP\nReads the configuration file and the counters file again.\n.TP\nSIGUSR1\nReleases the GPUs, for a reset or a driver \
          reload.\n.TP\nSIGUSR2\nUses the GPUs again.\n.TP\nSIGTERM, SIGINT, SIGQUIT\nReleases everything and exits.\n.SH EXIT \
          STATUS\n0 after a signal to exit, 1 if the exporter could not start or stop as it should, 70 if a bug ended one of its threads. Of \\-\\-check: 0 ok, 1 \
-         warnings, 2 failures.\n.SH FILES\n.TP\n/etc/dcgm\\-exporter/default\\-counters.csv\nWhich fields to export: name, \
-         type, help.\n.TP\n/etc/dcgm\\-exporter/environment\nVariables of the service, of the prolog and of the epilog.\n",
+         warnings, 2 failures.\n.SH FILES\n",
     );
+    for (file, what) in FILES {
+        let _ = write!(page, ".TP\n{}\n{}.\n", escaped(file), escaped(what));
+    }
     page
 }
 

@@ -341,7 +341,9 @@ fn the_rpm_asks_the_presets() {
 fn what_goes_with_the_binary() {
     let listed = check(Command::new("dpkg-deb").arg("--contents").arg(release(".deb")));
     let rpm = check(Command::new("rpm").args(["-qlp"]).arg(release(".rpm")));
-    for file in ["copyright", "LICENSE", "CHANGELOG.md.gz"].map(|file| format!("/usr/share/doc/dcgm-exporter/{file}")) {
+    for file in ["copyright", "LICENSE", "CHANGELOG.md.gz", "README.md", "dist/slurm/README.md", "dist/web/README.md"]
+        .map(|file| format!("/usr/share/doc/dcgm-exporter/{file}"))
+    {
         assert!(listed.contains(&file) && rpm.contains(&file), "{file}\n{listed}\n{rpm}");
     }
     assert!(listed.contains("/usr/share/doc/dcgm-exporter/changelog.gz"), "{listed}");

@@ -78,14 +78,36 @@ const INSTALLED: [(&str, u32); 25] = [
     ("usr/local/share/zsh/site-functions/_dcgm-exporter", 0o644),
 ];
 
+const DOCUMENTS: &str = "usr/local/share/doc/dcgm-exporter";
+
+/// README, guides, and what they lead to, in the same folders as in the project.
+const GUIDES: [&str; 12] = [
+    "CONTRIBUTING.md",
+    "README.md",
+    "benches/FIGURES.md",
+    "dist/bcm/README.md",
+    "dist/from-nvidia/README.md",
+    "dist/grafana/README.md",
+    "dist/package/README.md",
+    "dist/prometheus/README.md",
+    "dist/slurm/README.md",
+    "dist/status-page.png",
+    "dist/systemd/README.md",
+    "dist/web/README.md",
+];
+
 /// Besides, whatever lies in these folders.
 fn installed() -> Vec<(String, u32)> {
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist");
     let mut all: Vec<(String, u32)> = INSTALLED.map(|(name, mode)| (name.to_owned(), mode)).into();
+    all.extend(GUIDES.map(|file| (format!("{DOCUMENTS}/{file}"), 0o644)));
     for folder in ["slurm", "prometheus", "grafana"].map(|folder| dist.join(folder)) {
         let files = if folder.is_dir() { tree(&folder) } else { Vec::new() };
+        // The guide lies with the other guides, and what makes the dashboards is of no use on a node.
+        let is_used = |name: &str| !["README.md", "make.py", "requirements.txt"].contains(&name);
+        let files = files.into_iter().filter(|(name, ..)| is_used(name));
         let shown = folder.strip_prefix(&dist).unwrap().display().to_string();
-        all.extend(files.into_iter().map(|(name, mode, _)| {
+        all.extend(files.map(|(name, mode, _)| {
             // A link has none.
             let mode = if mode == 0 {
                 0
@@ -125,6 +147,58 @@ fn twice_is_as_once() {
     let unit = std::fs::read_to_string(image.join("etc/systemd/system/dcgm-exporter.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/local/bin/dcgm-exporter\n"), "{unit}");
     assert!(!unit.contains("@PREFIX@") && !unit.contains("@SYSCONFDIR@"), "{unit}");
+}
+
+/// Also in a package, where nothing else of the project is.
+#[test]
+fn every_guide_is_there_and_its_links_lead_somewhere() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    make("install", &image, &[]);
+    let documents = image.join(DOCUMENTS);
+    let mut links = 0;
+    for (file, _, text) in tree(&documents).into_iter().filter(|(file, ..)| file.ends_with(".md")) {
+        let text = String::from_utf8(text).unwrap();
+        for rest in text.split("](").skip(1) {
+            let target = rest.split([')', '#']).next().unwrap();
+            let path = documents.join(&file).parent().unwrap().join(target);
+            assert!(target.contains("://") || path.exists(), "{file}: there is no {target}");
+            links += 1;
+        }
+    }
+    assert!(links > 15, "{links}");
+    let all: Vec<String> = crate::markdown::files().into_iter().map(|(file, _)| file).collect();
+    let guides: Vec<&String> = all.iter().filter(|file| file.starts_with("dist/") || *file == "README.md").collect();
+    for guide in guides {
+        assert!(documents.join(guide).is_file(), "{guide}");
+    }
+    // What an earlier release put elsewhere.
+    let old = image.join("usr/local/share/dcgm-exporter/grafana/make.py");
+    std::fs::write(&old, "").unwrap();
+    make("install", &image, &[]);
+    assert!(!old.exists());
+}
+
+/// The man page names every directory of the exporter that is written, read or installed.
+#[test]
+fn the_man_page_lists_all_files() {
+    let page = Command::new(env!("CARGO_BIN_EXE_dcgm-exporter")).args(["--generate", "man"]).output().unwrap().stdout;
+    let page = String::from_utf8(page).unwrap().replace('\\', "");
+    let files = page.split(".SH FILES").nth(1).unwrap();
+    for place in [
+        "/etc/dcgm-exporter/default-counters.csv",
+        "/etc/dcgm-exporter/*.csv",
+        "/etc/dcgm-exporter/environment",
+        "/etc/systemd/system/dcgm-exporter.service.d/",
+        "/run/dcgm-job-map/",
+        "/run/dcgm-exporter/pause-profiling",
+        "/var/lib/dcgm-exporter/",
+        "/var/spool/dcgm-exporter/",
+        "/usr/share/dcgm-exporter/",
+        "/usr/share/doc/dcgm-exporter/",
+    ] {
+        assert!(files.lines().any(|line| line == place), "{place}\n{files}");
+    }
 }
 
 #[test]
