@@ -1,5 +1,5 @@
-//! What `--check` asks of the directories that the service writes to, for summaries of jobs and for `file_sd`: whether its
-//! unit lets it, and whether they are such as the exporter accepts.
+//! What `--check` asks of the directories that the service writes to, for summaries of jobs, for `file_sd` and for Unix
+//! sockets: whether its unit lets it, and whether they are such as the exporter accepts.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use super::Host;
 use super::answers::Answers;
 use super::unit::Unit;
 use crate::config::Config;
+use crate::config::listen::ListenAddress;
 use crate::summary::store::Store;
 
 const SUMMARIES: &str = "job summaries";
@@ -36,6 +37,17 @@ pub fn directories(host: &Host, config: &Config, unit: Option<&Unit>, answers: &
         if is_let(path, FILE_SD, &fix, unit, answers) && !host.is_image {
             writable(path, FILE_SD, answers);
         }
+    }
+    sockets(config, unit, answers);
+}
+
+/// Whether the unit lets the service make its Unix sockets; systemd makes those that it passes.
+fn sockets(config: &Config, unit: Option<&Unit>, answers: &mut Answers) {
+    for address in config.listen.iter().filter(|_| !config.systemd_socket) {
+        let ListenAddress::Unix { path, .. } = address else { continue };
+        let above = path.parent().unwrap_or(path).display();
+        let fix = format!("unix:///run/dcgm-exporter/http.sock, or a drop-in with [Service] ReadWritePaths={above}");
+        is_let(path, "socket", &fix, unit, answers);
     }
 }
 
@@ -146,6 +158,15 @@ mod tests {
         assert_eq!(found(&config("/anywhere"), "[Service]\nProtectSystem=full\n"), []);
         // Nothing is written without a job map.
         assert_eq!(found(&Config { job_map: None, ..config("/anywhere") }, unit), []);
+        // A Unix socket to serve on.
+        let socket = |path: &str| {
+            let address = ListenAddress::parse(&format!("unix://{path}")).unwrap();
+            Config { listen: vec![address], ..Config::default() }
+        };
+        assert_eq!(found(&socket("/run/dcgm-exporter/http.sock"), unit), []);
+        let refused = found(&socket("/run/http.sock"), unit);
+        assert!(refused.len() == 1 && refused[0].1.contains("cannot write to /run/http.sock"), "{refused:?}");
+        assert_eq!(found(&socket("/srv/http.sock"), &with_path(unit)), []);
         let config = Config { file_sd_dir: Some("/shared/targets".into()), ..Config::default() };
         let refused = found(&config, unit);
         assert!(refused.len() == 1 && refused[0].1.contains("/shared/targets"), "{refused:?}");

@@ -10,6 +10,7 @@ use super::answers::Answers;
 use super::systemd::Shown;
 use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection};
+use crate::config::listen::ListenAddress;
 use crate::system::files;
 
 const NAME: &str = "dcgm-exporter";
@@ -319,11 +320,16 @@ pub fn hidden_files(config: &Config, unit: Option<&Unit>, answers: &mut Answers)
         ("file_sd", config.file_sd_dir.as_deref()),
         ("library", config.libdcgm.as_deref()),
     ];
+    let sockets = config.listen.iter().filter_map(|address| match address {
+        ListenAddress::Unix { path, .. } if !config.systemd_socket => Some(("socket", Some(path.as_path()))),
+        _ => None,
+    });
+    let named: Vec<(&str, Option<&Path>)> = named.into_iter().chain(sockets).collect();
     for (setting, directories) in
         [("PrivateTmp", &["/tmp", "/var/tmp"][..]), ("ProtectHome", &["/home", "/root", "/run/user"])]
     {
         let is_hidden = |path: &Path| unit.is_on(setting) && directories.iter().any(|hidden| path.starts_with(hidden));
-        for (question, path) in named {
+        for &(question, path) in &named {
             if let Some(path) = path.filter(|path| is_hidden(path)) {
                 answers.fail(
                     question,

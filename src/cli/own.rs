@@ -324,8 +324,8 @@ const SERVE: &[Flag] = &[
         default: ":9400",
         help: "Address to serve on: [HOST]:PORT, [V6]:PORT or unix:///PATH",
         details: "May be given more than once; the variable takes a list with commas. A Unix socket has mode \
-                  0660; set others with ?mode= and ?group=.",
-        example: "--address 127.0.0.1:9400 --address 'unix:///run/dcgm.sock?mode=0600'",
+                  0660; set others with ?mode= and ?group=. The unit lets the service make one in /run/dcgm-exporter.",
+        example: "--address 127.0.0.1:9400 --address 'unix:///run/dcgm-exporter/http.sock?mode=0666'",
         apply: |config, value| {
             let addresses = value.split(',').map(|address| ListenAddress::parse(address.trim()));
             config.listen = addresses.collect::<Result<_, String>>()?;

@@ -75,7 +75,7 @@ pub fn open(address: &ListenAddress) -> Result<Vec<Listener>, String> {
         ListenAddress::Tcp { host, port } => open_tcp(address, host, *port),
         ListenAddress::Unix { path, mode, group } => {
             let listener = open_unix(path, *mode, group.as_deref())
-                .map_err(|error| format!("cannot listen on {address}: {error}; see --address"))?;
+                .map_err(|error| format!("cannot listen on {address}: {error}; {}", advice(&error)))?;
             let socket = Socket::Unix(listener, path.clone(), place_of(path));
             Ok(vec![Listener { socket, is_passed: false }])
         }
@@ -150,6 +150,17 @@ fn prepare(socket: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
     rustix::net::listen(socket, QUEUE)?;
     Ok(())
+}
+
+/// What to do where a Unix socket cannot be made.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the unit lets the service write below /run/dcgm-exporter: unix:///run/dcgm-exporter/http.sock; another \
+             directory needs a drop-in with [Service] ReadWritePaths= (systemctl edit dcgm-exporter)"
+        }
+        _ => "see --address",
+    }
 }
 
 fn open_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<UnixListener> {
@@ -278,6 +289,15 @@ mod tests {
         assert!(open(&tcp("127.0.0.1", port)).is_err());
         held.iter().for_each(Listener::close);
         open(&tcp("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_the_unit_closes_is_told_with_the_one_that_is_open() {
+        assert!(advice(&Errno::ROFS.into()).contains("unix:///run/dcgm-exporter/"));
+        assert_eq!(advice(&Errno::NOENT.into()), "see --address");
+        // As the unit has it.
+        let unit = include_str!("../../dist/systemd/dcgm-exporter.service");
+        assert!(unit.lines().any(|line| line == "ReadWritePaths=-/run/dcgm-exporter"));
     }
 
     #[test]
