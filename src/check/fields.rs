@@ -17,7 +17,7 @@ use crate::counters::{Counters, PROFILING};
 use crate::dcgm::applies::{Target, targets};
 use crate::dcgm::fields::{self, Field, Listed, ValueType};
 use crate::dcgm::watch::Keep;
-use crate::dcgm::{EntityGroup, EntityId, Error, Library, Session, Value, inflight, process};
+use crate::dcgm::{EntityGroup, EntityId, Error, Library, Session, inflight, process};
 use crate::metrics::profiling_support;
 use crate::metrics::schedule::Schedule;
 use crate::metrics::watches::{FieldGroups, Watcher};
@@ -143,10 +143,10 @@ fn ask_engine(
         session.update_all_fields().map_err(failed)?;
         for watch in &watcher.watches {
             let read = watch.latest(&mut |_, reading| {
-                let answer = match reading.value {
-                    Value::Blank if reading.has_no_data() => "no data",
-                    Value::Blank => "no",
-                    _ => "yes",
+                let answer = match reading.value.is_blank() {
+                    true if reading.has_no_data() => "no data",
+                    true => "no",
+                    false => "yes",
                 };
                 // Of several GPUs the one that has most.
                 let known = best.entry(reading.field).or_insert(answer);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::engine::Asker;
-use crate::dcgm::{EntityGroup, EntityId, Session, Value};
+use crate::dcgm::{EntityGroup, EntityId, Session};
 use crate::inventory::{self, Inventory, Kind};
 use crate::metrics::Collector;
 use crate::metrics::number::Number;
@@ -45,7 +45,7 @@ impl Asker {
         let mut answers: BTreeSet<(EntityGroup, u32, u16)> = BTreeSet::new();
         for asked in [whole, parts].iter().filter(|asked| !asked.is_empty() && !fields.is_empty()) {
             inventory::read_once(session, asked, &fields, &mut |entity, field, value| {
-                if *value != Value::Blank {
+                if !value.is_blank() {
                     answers.insert((entity.group, entity.id, field));
                 }
             })?;

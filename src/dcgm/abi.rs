@@ -9,6 +9,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 pub const OK: c_int = 0;
 pub const BADPARAM: c_int = -1;
 pub const NOT_SUPPORTED: c_int = -6;
+pub const NVML_ERROR: c_int = -8;
 pub const VER_MISMATCH: c_int = -12;
 pub const MAX_LIMIT: c_int = -24;
 pub const CONNECTION_NOT_VALID: c_int = -21;
@@ -26,6 +27,9 @@ pub const MAX_ENTITIES_PER_GROUP: usize = 1024;
 pub const MAX_ENTITIES_PER_GROUP_V3: usize = 64;
 pub const MAX_GPUS: usize = 32;
 pub const MAX_CPUS: usize = 8;
+
+/// `DCGM_FV_FLAG_LIVE_DATA`: ask the driver now.
+pub const LIVE_DATA: c_uint = 1;
 
 pub const GROUP_EMPTY: c_int = 1;
 pub const OPERATION_MODE_MANUAL: c_uint = 2;
@@ -116,6 +120,20 @@ pub struct FieldValue {
     pub field_id: u16,
     pub field_type: u16,
     pub status: c_int,
+    pub ts: i64,
+    pub value: FieldValueData,
+}
+
+/// `dcgmFieldValue_v2`: the same with the entity that it is of.
+#[repr(C)]
+pub struct EntityFieldValue {
+    pub version: u32,
+    pub group: c_uint,
+    pub id: u32,
+    pub field_id: u16,
+    pub field_type: u16,
+    pub status: c_int,
+    pub unused: u32,
     pub ts: i64,
     pub value: FieldValueData,
 }
@@ -339,6 +357,8 @@ layout!(StartEmbeddedParams, size 72 as 1 = 0x100_0048, version @ 0, op_mode @ 4
     deny_list_count @ 28, deny_list @ 32);
 layout!(ConnectParams, size 16 as 2 = 0x200_0010, persist_after_disconnect @ 4, timeout_ms @ 8, address_is_unix_socket @ 12);
 layout!(FieldValue, size 4120 as 1 = 0x100_1018, field_id @ 4, field_type @ 6, status @ 8, ts @ 16, value @ 24);
+layout!(EntityFieldValue, size 4128 as 2 = 0x200_1020, group @ 4, id @ 8, field_id @ 12, field_type @ 14, status @ 16, ts @ 24,
+    value @ 32);
 layout!(GroupEntityPair, size 8, group @ 0, id @ 4);
 layout!(MigEntityInfo, size 148, gpu_uuid @ 0, nvml_gpu_index @ 128, nvml_instance_id @ 132, nvml_compute_instance_id @ 136,
     nvml_mig_profile_id @ 140, nvml_profile_slices @ 144);

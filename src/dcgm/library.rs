@@ -162,6 +162,9 @@ symbols! {
         dcgmVersionInfo: fn(*mut VersionInfo) -> c_int;
         dcgmHostengineVersionInfo: fn(Handle, *mut VersionInfo) -> c_int;
         dcgmGetGpuInstanceHierarchy: fn(Handle, *mut MigHierarchy) -> c_int;
+        dcgmEntitiesGetLatestValues: fn(
+            Handle, *const GroupEntityPair, c_uint, *const u16, c_uint, c_uint, *mut EntityFieldValue
+        ) -> c_int;
         dcgmGetGpuStatus: fn(Handle, c_uint, *mut c_int) -> c_int;
         dcgmGetNvLinkLinkStatus: fn(Handle, *mut c_void) -> c_int;
         dcgmGetNvLinkP2PStatus: fn(Handle, *mut NvLinkP2pStatus) -> c_int;

@@ -17,6 +17,18 @@ const PORT_REGISTERS: std::ops::RangeInclusive<u16> = 580..=592;
 /// `DCGM_FI_DEV_NVLINK_PPCNT_IBPC_PORT_XMIT_WAIT`, which no release so far translates.
 const PORT_XMIT_WAIT: u16 = 1509;
 
+/// Fields of GPU links that are read live instead of watched. An engine polls watched ones twice per update whatever their
+/// interval. Not the profiling fields 1532 and 1533, which have no value without a watch.
+pub fn is_read_live(field: u16) -> bool {
+    PORT_REGISTERS.contains(&field) || matches!(field, 1508 | PORT_XMIT_WAIT | 1525..=1531)
+}
+
+/// Fields whose failed read fails a live read as a whole, so each needs a call of its own: PPRM_OPER_RECOVERY, the state
+/// and the wait counter. As watches they would keep every sample for ever.
+pub fn is_read_alone(field: u16) -> bool {
+    matches!(field, 580 | 1508 | PORT_XMIT_WAIT)
+}
+
 /// The first release with ids of 8 bits kind, 16 index, 8 parent.
 const WIDE_INDEX: Release = Release::new(4, 3, 1);
 /// The first release that translates [`PORT_REGISTERS`].

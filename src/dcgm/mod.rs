@@ -6,7 +6,7 @@
 //! - [`library`]: finding and opening `libdcgm.so.4` or `.3`, and its symbols. [`release`]: a version number. [`error`]:
 //!   what calls answer.
 //! - [`session`]: an engine, embedded or remote. [`types`]: entities, readings, values.
-//! - [`query`], [`watch`], [`health`]: what a session can be asked. [`links`]: entity ids of links, by release.
+//! - [`query`], [`watch`], [`live`], [`health`]: what a session can be asked. [`links`]: entity ids of links, by release.
 //! - [`modules`]: parts of the engine that need not be loaded.
 //! - [`hostengine`]: whether a host engine listens at an address.
 //! - [`process`]: what libdcgm wants of the whole process.
@@ -23,6 +23,7 @@ pub mod hostengine;
 pub mod inflight;
 pub mod library;
 pub mod links;
+pub mod live;
 pub mod modules;
 pub mod process;
 pub mod query;

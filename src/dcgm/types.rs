@@ -80,6 +80,12 @@ impl Reading<'_> {
     pub fn has_no_data(&self) -> bool {
         self.status == NO_DATA
     }
+
+    /// The hardware or its driver does not have the field, as the status (-6) or the blank says; -8 is what a port register
+    /// answers that cannot be read.
+    pub fn is_unsupported(&self) -> bool {
+        self.value == Value::NotSupported || matches!(self.status, NOT_SUPPORTED | NVML_ERROR)
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -87,24 +93,45 @@ pub enum Value<'a> {
     Int(i64),
     Double(f64),
     Text(Cow<'a, str>),
-    /// Nothing to show: no data, not supported, not permitted.
+    /// Nothing to show: no data, not permitted.
     Blank,
+    /// Nothing to show: the hardware does not have it.
+    NotSupported,
     /// Binary and time-stamp fields: no text form.
     Opaque,
+}
+
+impl Value<'_> {
+    pub fn is_blank(&self) -> bool {
+        matches!(self, Value::Blank | Value::NotSupported)
+    }
 }
 
 /// A value as the callback gets it. One with a status other than 0 is blank whatever it holds: DCGM 3.3 answers "no
 /// data" with a 0.
 pub(super) fn reading(value: &FieldValue) -> Reading<'_> {
-    let (field, status, timestamp) = (value.field_id, value.status, value.ts);
+    let FieldValue { field_id, field_type, status, ts, value, .. } = value;
+    reading_of(*field_id, *field_type, *status, *ts, value)
+}
+
+/// The same of a live read.
+pub(super) fn live_reading(value: &EntityFieldValue) -> Reading<'_> {
+    let EntityFieldValue { field_id, field_type, status, ts, value, .. } = value;
+    reading_of(*field_id, *field_type, *status, *ts, value)
+}
+
+fn reading_of(field: u16, field_type: u16, status: c_int, timestamp: i64, value: &FieldValueData) -> Reading<'_> {
     if status != OK {
         return Reading { field, status, timestamp, value: Value::Blank };
     }
     // SAFETY: the field's type says which member libdcgm wrote; every bit pattern is an integer or a double, and
     // text is looked at as bytes, up to its NUL or the end of the member.
     let shown = unsafe {
-        match value.field_type as u8 {
-            b'i' => match value.value.i64 {
+        match field_type as u8 {
+            b'i' => match value.i64 {
+                number if number == INT32_BLANK + NOT_SUPPORTED_CODE || number == INT64_BLANK + NOT_SUPPORTED_CODE => {
+                    Value::NotSupported
+                }
                 number
                     if (INT32_BLANK..INT32_BLANK + 4).contains(&number)
                         || (INT64_BLANK..=INT64_BLANK + 3).contains(&number) =>
@@ -113,15 +140,16 @@ pub(super) fn reading(value: &FieldValue) -> Reading<'_> {
                 }
                 number => Value::Int(number),
             },
-            b'd' => match value.value.dbl {
+            b'd' => match value.dbl {
+                number if number == FP64_BLANK + NOT_SUPPORTED_CODE as f64 => Value::NotSupported,
                 number if is_blank_double(number) => Value::Blank,
                 number => Value::Double(number),
             },
             b's' => {
-                let member = &value.value.str;
-                let bytes = std::slice::from_raw_parts(member.as_ptr().cast::<u8>(), member.len());
+                let bytes = std::slice::from_raw_parts(value.str.as_ptr().cast::<u8>(), value.str.len());
                 let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
                 match String::from_utf8_lossy(&bytes[..end]) {
+                    text if text == TEXT_NOT_SUPPORTED => Value::NotSupported,
                     text if is_blank_text(&text) => Value::Blank,
                     text => Value::Text(text),
                 }
@@ -132,15 +160,16 @@ pub(super) fn reading(value: &FieldValue) -> Reading<'_> {
     Reading { field, status, timestamp, value: shown }
 }
 
+/// The blank that means "not supported" is so much above the plain one.
+const NOT_SUPPORTED_CODE: i64 = 2;
+const TEXT_NOT_SUPPORTED: &str = "<<<NOT_SUPPORTED>>>";
+
 fn is_blank_double(number: f64) -> bool {
     (0..4).any(|sub_code| number == FP64_BLANK + f64::from(sub_code))
 }
 
 pub(super) fn is_blank_text(text: &str) -> bool {
-    matches!(
-        text,
-        "<<<NULL>>>" | "<<<NOT_FOUND>>>" | "<<<NOT_SUPPORTED>>>" | "<<<NOT_PERM>>>" | "<<<NOT_PERMISSIONED>>>"
-    )
+    matches!(text, "<<<NULL>>>" | "<<<NOT_FOUND>>>" | TEXT_NOT_SUPPORTED | "<<<NOT_PERM>>>" | "<<<NOT_PERMISSIONED>>>")
 }
 
 #[cfg(test)]
@@ -177,8 +206,10 @@ mod tests {
             format!("{:?}", reading(&value).value)
         };
         assert_eq!(of(b'i', FieldValueData { i64: 0 }), "Int(0)");
-        assert_eq!(of(b'i', FieldValueData { i64: INT64_BLANK + 2 }), "Blank");
+        assert_eq!(of(b'i', FieldValueData { i64: INT64_BLANK + 2 }), "NotSupported");
         assert_eq!(of(b'i', FieldValueData { i64: INT32_BLANK }), "Blank");
+        assert_eq!(of(b'd', FieldValueData { dbl: FP64_BLANK + 2.0 }), "NotSupported");
+        assert_eq!(of(b's', text("<<<NOT_SUPPORTED>>>")), "NotSupported");
         assert_eq!(of(b'd', FieldValueData { dbl: 0.5 }), "Double(0.5)");
         assert_eq!(of(b'd', FieldValueData { dbl: FP64_BLANK + 3.0 }), "Blank");
         assert_eq!(of(b's', text("580.1")), "Text(\"580.1\")");

@@ -42,7 +42,7 @@ pub fn read_constant(
     for chunk in entities.chunks(Group::capacity(session)) {
         let (group, fields) = (Group::new(session, chunk, |_, _| {})?, FieldGroup::new(session, &[field])?);
         let read = latest(&group, &fields, &mut |entity, reading| {
-            if reading.value != Value::Blank {
+            if !reading.value.is_blank() {
                 unknown.retain(|unknown| *unknown != entity);
                 each(entity, &reading.value);
             }
@@ -50,7 +50,7 @@ pub fn read_constant(
         read.or_else(|error| if error.is_connection_lost() { Err(error) } else { Ok(()) })?;
     }
     read_once(session, &unknown, &[field], &mut |entity, _, value| {
-        if *value != Value::Blank {
+        if !value.is_blank() {
             each(entity, value);
         }
     })

@@ -14,7 +14,9 @@ use super::events::{Events, Wanted};
 use super::exporter::SourceRun;
 use super::fatal_xid::FatalXid;
 use super::identity::Key;
+use super::live_links::LiveLinks;
 use super::memory::Memory;
+use super::number::Number;
 use super::plan::Plan;
 use super::sample::Samples;
 use super::schedule::Schedule;
@@ -42,6 +44,7 @@ pub struct Collector {
     pub no_room: Vec<Error>,
     watches: Vec<Watched>,
     field_groups: FieldGroups,
+    live_links: LiveLinks,
     switch_fields: SwitchFields,
     schedule: Schedule,
     /// Collections since everything was watched.
@@ -109,6 +112,8 @@ pub struct Outcome {
     pub errors: Vec<Error>,
     /// What else is to be logged.
     pub problems: Vec<String>,
+    /// GPU, and a field that no link of it has and that is left out from now on.
+    pub left_out: Vec<(u32, u16)>,
     /// How each source did.
     pub sources: Vec<SourceRun>,
     /// Series that could not be counted for want of room, since the exporter started.
@@ -150,12 +155,20 @@ impl Collector {
         let mut field_groups = FieldGroups::default();
         let mut made = Made::default();
         for fields in &plan.fields {
-            let kind = fields.kind;
-            made.watch(session, plan, schedule, &mut field_groups, kind, &fields.ids, |watcher, ids| {
+            let (kind, ids) = (fields.kind, fields.watched().collect::<Vec<u16>>());
+            made.watch(session, plan, schedule, &mut field_groups, kind, &ids, |watcher, ids| {
                 watch_fields(watcher, plan, inventory, kind, ids)
             })?;
         }
         let Made { watches, mut refused, mut no_room } = made;
+        let live_links = match session.has_live_reads() {
+            Ok(()) => LiveLinks::new(session, plan, inventory),
+            Err(error) => {
+                let fields = plan.fields.iter().flat_map(|fields| fields.live());
+                refused.extend(fields.map(|field| (field, error.clone())));
+                LiveLinks::default()
+            }
+        };
         let keys: Vec<Option<Key>> = inventory.entities.iter().map(|entity| memory.key(entity)).collect();
         let (wanted, shown): (Vec<_>, Vec<_>) = (plan.computed().collect(), plan.shown().collect());
         let mut wanted_events = Wanted::default();
@@ -199,6 +212,7 @@ impl Collector {
             no_room,
             watches,
             field_groups,
+            live_links,
             switch_fields: SwitchFields::default(),
             schedule,
             collections: 0,
@@ -299,6 +313,15 @@ impl Collector {
             }
             outcome.note(read)?;
         }
+        let has_value = |table: &Table, index: usize| table.cells(index).any(|(_, number, _)| number != Number::Blank);
+        let answers = |table: &Table, gpu: u32| {
+            let of_gpu =
+                inventory.entities.iter().enumerate().filter(|(_, it)| it.gpu == Some(gpu) && it.kind == Kind::Gpu);
+            of_gpu.into_iter().any(|(index, _)| has_value(table, index))
+        };
+        let live = self.live_links.collect(&self.session, self.schedule, now, &mut self.table, answers)?;
+        live.errors.into_iter().try_for_each(|error| outcome.note(Err(error)).map(drop))?;
+        outcome.left_out = live.left_out;
         let mut is_split = false;
         // From the last: a watch that is split moves those behind it.
         for at in unread.into_iter().rev() {

@@ -10,6 +10,7 @@
 //! - [`schedule`]: which collections sample a field.
 //! - [`watches`]: groups and field groups that keep what works when one entity or field does not.
 //! - [`switch_fields`]: fields of switches and their links that the hardware lacks.
+//! - [`live_links`]: fields of links of GPUs, which are read live. [`unsupported`]: fields that answer "not supported".
 //! - [`compute_instances`]: fields of MIG instances that only their compute instances have.
 //! - [`fatal_xid`]: the error after which DCGM answers for no GPU.
 //! - [`profiling_pause`]: on which GPUs profiling fields are not watched for a while.
@@ -26,6 +27,7 @@ pub mod fatal_xid;
 pub mod freshness;
 pub mod identity;
 pub mod job_timeline;
+mod live_links;
 pub mod memory;
 pub mod number;
 pub mod plan;
@@ -37,6 +39,7 @@ pub mod sources;
 pub mod switch_fields;
 pub mod table;
 pub mod tally;
+mod unsupported;
 pub mod watches;
 pub mod window;
 

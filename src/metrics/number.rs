@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::dcgm::Value;
+
 /// A number, or nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Number {
@@ -9,6 +11,16 @@ pub enum Number {
     Blank,
     Int(i64),
     Double(f64),
+}
+
+impl From<&Value<'_>> for Number {
+    fn from(value: &Value<'_>) -> Number {
+        match value {
+            Value::Int(number) => Number::Int(*number),
+            Value::Double(number) => Number::Double(*number),
+            Value::Text(_) | Value::Blank | Value::NotSupported | Value::Opaque => Number::Blank,
+        }
+    }
 }
 
 impl Number {

@@ -14,6 +14,7 @@ use crate::counters::{Counters, MetricType, PROFILING, Row, Source};
 use crate::dcgm::Library;
 use crate::dcgm::applies::targets;
 use crate::dcgm::fields::{Field, ValueType};
+use crate::dcgm::links::is_read_live;
 use crate::inventory::Kind;
 
 /// One metric of the page.
@@ -88,6 +89,22 @@ impl Scale {
 pub struct KindFields {
     pub kind: Kind,
     pub ids: Vec<u16>,
+}
+
+impl KindFields {
+    /// Fields that are watched.
+    pub fn watched(&self) -> impl Iterator<Item = u16> {
+        self.ids.iter().copied().filter(|id| !self.is_live(*id))
+    }
+
+    /// Fields that are [read live](super::live_links).
+    pub fn live(&self) -> impl Iterator<Item = u16> {
+        self.ids.iter().copied().filter(|id| self.is_live(*id))
+    }
+
+    fn is_live(&self, field: u16) -> bool {
+        self.kind == Kind::GpuLink && is_read_live(field)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

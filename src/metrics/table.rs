@@ -185,11 +185,7 @@ impl Table {
     fn put_at(&mut self, index: usize, column: usize, reading: &Reading<'_>) {
         let entry = &mut self.entries[index];
         let columns = &self.columns[entry.columns];
-        let number = match reading.value {
-            Value::Int(number) => Number::Int(number),
-            Value::Double(number) => Number::Double(number),
-            Value::Text(_) | Value::Blank | Value::Opaque => Number::Blank,
-        };
+        let number = Number::from(&reading.value);
         self.cells[entry.first + column] = Cell { number, timestamp: reading.timestamp };
         for &(label, scale) in &columns.labels[column] {
             let value = &mut entry.labels[label];

@@ -563,6 +563,7 @@ impl Watcher {
         for problem in outcome.problems {
             log::warn!("{problem}");
         }
+        notices::unsupported_by_links(&outcome.left_out, &watches.plan);
         let missing = watches.collector.no_room.len();
         if missing > 0 {
             judgement.reasons.push(format!("the engine has no room for more groups ({missing} watches are missing)"));

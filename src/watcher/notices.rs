@@ -2,6 +2,7 @@
 //!
 //! Those that begin with a capital letter are NVIDIA's, word by word, because administrators search for them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -230,5 +231,18 @@ pub fn switch_fields(change: &Change, plan: &Plan) {
     }
     if let Some((kind, field)) = change.kept {
         log::info!("no longer skipping '{}' of {}: it has samples now", names(field), kind.name());
+    }
+}
+
+/// Fields that no link of a GPU has, by the GPUs that lack the same.
+pub fn unsupported_by_links(left_out: &[(u32, u16)], plan: &Plan) {
+    let mut by_field: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+    left_out.iter().for_each(|(gpu, field)| by_field.entry(*field).or_default().push(*gpu));
+    let mut by_gpus: BTreeMap<Vec<u32>, Vec<u16>> = BTreeMap::new();
+    by_field.into_iter().for_each(|(field, gpus)| by_gpus.entry(gpus).or_default().push(field));
+    for (gpus, fields) in by_gpus {
+        let names: Vec<&str> = fields.iter().flat_map(|field| plan.names_of(*field)).collect();
+        let gpus = self::gpus(&gpus);
+        log::info!("links of {gpus} do not have {}; asking again every 10 minutes", names.join(", "));
     }
 }

@@ -101,12 +101,13 @@ fn one_read_for_each_group_and_none_for_labels_alone() {
     assert_eq!(series(&page, "DCGM_FI_DEV_GPU_TEMP"), 56);
     exporter.stop();
     let of_large = calls(&scratch);
-    // GPUs, switches, links of GPUs and of switches, CPUs, cores, adapters; and once, however many looks, for the profiles
-    // of the instances.
+    // GPUs, switches, links of switches, CPUs, cores, adapters; and once, however many looks, for the profiles of the
+    // instances. Links of GPUs are read live, those of each GPU for themselves.
     assert!(of_large["dcgmGetGpuInstanceHierarchy"].as_u64().unwrap() > 1, "{of_large}");
     let reads = of_large["dcgmGetLatestValues_v2"].as_u64().unwrap() - 1;
     let updates = of_large["dcgmUpdateAllFields"].as_u64().unwrap() - 1;
-    assert_eq!(reads, 7 * updates, "{of_large}");
+    assert_eq!(reads, 6 * updates, "{of_large}");
+    assert_eq!(of_large["dcgmEntitiesGetLatestValues"].as_u64(), Some(8 * updates), "{of_large}");
 
     let labels = "DCGM_FI_DEV_GPU_TEMP, gauge, g\nDCGM_FI_DRIVER_VERSION, label, d\n";
     let mut exporter = start(&scratch, &board(2, 0, 4, 18, 2, 72), labels, &[]);

@@ -22,6 +22,7 @@ mod inventory;
 mod job_summary;
 mod jobs;
 mod library;
+mod links;
 mod markdown;
 mod newest;
 mod node;
