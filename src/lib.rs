@@ -39,7 +39,7 @@
 //!
 //! Threads: main (signals and supervision: a thread that ends makes the process exit), the watcher (the only one that
 //! calls DCGM), one that looks at files, the poll loop of the public sockets, tiny_http behind it, and, with a web
-//! configuration, one for passwords, with `--container-labels` one that asks the container runtime, and with `--job-summary-dir` one that writes
+//! configuration, one for passwords, with a job map one that reads it, with `--container-labels` one that asks the container runtime, and with `--job-summary-dir` one that writes
 //! summaries of jobs.
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]

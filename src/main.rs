@@ -19,6 +19,7 @@ use dcgm_exporter::containers::Containers;
 use dcgm_exporter::counters::{Counters, types};
 use dcgm_exporter::dcgm::{Library, inflight, process};
 use dcgm_exporter::exposition::openmetrics;
+use dcgm_exporter::inventory::hostname;
 use dcgm_exporter::metrics::sources;
 use dcgm_exporter::publish::{Health, PublishedPage, Publisher};
 use dcgm_exporter::server::file_sd::Registration;
@@ -220,7 +221,11 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
     let containers = container_runtime(&config).map(Containers::once);
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published.clone()))
         .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
-    let watcher = watcher.with_containers(containers);
+    let mut watcher = watcher.with_containers(containers);
+    let (supervisor, _ends) = Supervisor::new(|| ());
+    watcher
+        .read_job_map(&supervisor)
+        .map_err(|error| format!("cannot start the thread that reads the job map: {error}"))?;
     let (ended, end_of_watcher) = channel();
     std::thread::Builder::new()
         .name("watcher".to_owned())
@@ -339,14 +344,15 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         .transpose()
         .map_err(|error| format!("cannot start the thread that asks the container runtime: {error}"))?;
     let summaries = config.job_summaries.clone().filter(|_| config.accounts_jobs());
-    let summaries =
-        summaries.map(|directory| Writer::start(&directory, config.job_summary_days, &supervisor)).transpose()?;
+    let host = hostname::of_node(&config);
+    let summaries = summaries.map(|directory| Writer::start(&directory, config.job_summary_days, &host, &supervisor));
+    let summaries = summaries.transpose()?;
     let (watcher, handle) = Watcher::new(config, Arc::new(library), counters, Publisher::new(published))
         .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
-    let mut watcher = watcher.with_containers(containers);
-    if let Some((writer, unfinished)) = summaries {
-        watcher = watcher.with_summaries(writer, unfinished);
-    }
+    let mut watcher = watcher.with_containers(containers).with_summaries(summaries);
+    watcher
+        .read_job_map(&supervisor)
+        .map_err(|error| format!("cannot start the thread that reads the job map: {error}"))?;
     watcher
         .monitor_files(has_file.then(|| given.settings()), &supervisor)
         .map_err(|error| format!("cannot start the thread that looks at files: {error}"))?;

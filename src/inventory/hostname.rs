@@ -15,6 +15,11 @@ pub fn of(config: &Config) -> String {
     }
 }
 
+/// What names this node where the label may be left out.
+pub fn of_node(config: &Config) -> String {
+    Some(of(config)).filter(|name| !name.is_empty()).unwrap_or_else(system::node_name)
+}
+
 /// The node's name for samples of an engine on this node: embedded, behind a Unix socket or a loopback address, or
 /// whichever of them `auto` finds. For an engine elsewhere the host part of its address. As dcgm-exporter has it from
 /// 4.8.3 on; until then it said `localhost`. `NODE_NAME`, if set, wins locally.

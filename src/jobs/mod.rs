@@ -65,9 +65,9 @@ impl JobMap {
         ids
     }
 
-    /// Whether a job has a GPU.
-    pub fn has(&self, job: &str) -> bool {
-        self.jobs.values().flatten().any(|id| id == job)
+    /// Jobs that have a GPU.
+    pub fn ids(&self) -> HashSet<&str> {
+        self.jobs.values().flatten().map(String::as_str).collect()
     }
 
     /// A job under any of these names of one GPU that wants profiling fields not to be watched there.
@@ -77,7 +77,8 @@ impl JobMap {
 
     /// All jobs with a GPU that want the same.
     pub fn pausing_jobs(&self) -> impl Iterator<Item = &str> {
-        let pausing = self.facts.iter().filter(|(id, facts)| facts.pauses_profiling && self.has(id));
+        let running = self.ids();
+        let pausing = self.facts.iter().filter(move |(id, facts)| facts.pauses_profiling && running.contains(&***id));
         pausing.map(|(id, _)| id.as_str())
     }
 

@@ -672,6 +672,26 @@ mod tests {
     }
 
     #[test]
+    fn five_thousand_running_jobs_are_read_back_in_a_moment() {
+        let mut node = Node::default();
+        let account = Account { held_seconds: 1.0, ..Account::default() };
+        let record = |job: u32| Record {
+            job: job.to_string().into(),
+            device: device(),
+            account: account.clone(),
+            updated: SECOND,
+            energy_reading: None,
+            idle_since: None,
+        };
+        let start = std::time::Instant::now();
+        node.0.restore((0..5_000).map(record));
+        node.0.end_restored(|job| job == "17");
+        node.jobs(2.0, &["17"]);
+        assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!((node.of(3.0, "17").held_seconds, node.of(3.0, "18").ended), (3.0, Some(SECOND)));
+    }
+
+    #[test]
     fn a_clock_that_is_set_costs_nothing() {
         for by in [-3600 * SECOND, 3600 * SECOND] {
             let mut node = Node::default();

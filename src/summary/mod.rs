@@ -41,10 +41,11 @@ pub struct Summaries {
 }
 
 impl Summaries {
-    /// Begins with what was read back.
-    pub fn new(restored: &[Summary]) -> Summaries {
-        let about = restored.iter().map(|summary| (summary.job.clone(), summary.about.clone())).collect();
-        Summaries { about, written: HashMap::new() }
+    /// Takes in what was read back. What the job map has said meanwhile counts first.
+    pub fn restore(&mut self, restored: &[Summary]) {
+        for Summary { job, about, .. } in restored {
+            self.about.entry(job.clone()).or_insert_with(|| about.clone());
+        }
     }
 
     /// Forgets what the job map knew of jobs that are neither written down nor in it.

@@ -4,6 +4,7 @@
 //! user, by an access control list. Others can neither read a file nor list the directory.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -24,8 +25,11 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// Behind the name of a file that is none of ours.
 const ASIDE: &str = ".bad";
 const BEING_WRITTEN: &str = ".new-";
+/// Before the name of a job's file while the job runs: an empty file beside it, so that at the start nothing else is opened.
+const RUNNING: &str = ".running-";
 /// A user can open the file that he may read, and not see which others there are.
 const DIRECTORY_MODE: Mode = Mode::RWXU.union(Mode::XGRP).union(Mode::XOTH);
+const NO_SUCH_FILE: &str = "no such file";
 /// What the job map calls the number of a job's user.
 const UID: &str = "uid";
 
@@ -93,12 +97,38 @@ impl Store {
             .is_ok_and(|(named, opened)| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino))
     }
 
-    /// Writes a job's file: aside, and then in its place.
-    pub fn write(&self, summary: &Summary) -> std::io::Result<()> {
+    /// Writes a job's file: aside, and then in its place. One of another node is left alone; `ours` are names that this node
+    /// has had.
+    ///
+    /// Errors: the system's; `AlreadyExists` if there is a file of another node.
+    pub fn write(&self, summary: &Summary, ours: &BTreeSet<String>) -> std::io::Result<()> {
         let name = file_name(&summary.job);
+        match self.read_file(&name) {
+            Ok(found) if !ours.contains(&found.hostname) => {
+                let found =
+                    format!("{name} is a summary of node {}; give each node a directory of its own", found.hostname);
+                return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, found));
+            }
+            Ok(_) => {}
+            Err(why) if why == NO_SUCH_FILE => {}
+            Err(why) => log::warn!("{}", self.put_aside(&name, &why)),
+        }
+        let marker = format!("{RUNNING}{name}");
+        if !summary.is_over() {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            openat(&self.opened, &marker, flags, Mode::RUSR | Mode::WUSR)?;
+        }
+        self.replace(summary, &name)?;
+        if summary.is_over() {
+            let _ = unlinkat(&self.opened, &marker, AtFlags::empty());
+        }
+        Ok(())
+    }
+
+    fn replace(&self, summary: &Summary, name: &str) -> std::io::Result<()> {
         files::replace(
             &self.opened,
-            &name,
+            name,
             &format!("{BEING_WRITTEN}{name}"),
             |file| {
                 files::set_mode(file, 0o640)?;
@@ -138,7 +168,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = openat(&self.opened, name, flags, Mode::empty()).map_err(|error| match error {
             Errno::LOOP => "it is a link".to_owned(),
-            Errno::NOENT => "no such file".to_owned(),
+            Errno::NOENT => NO_SUCH_FILE.to_owned(),
             error => error.to_string(),
         })?;
         let stat = fstat(&opened).map_err(|error| error.to_string())?;
@@ -154,27 +184,35 @@ impl Store {
         file::read(&bytes)
     }
 
-    /// The jobs that were running when they were last written down. A file that cannot be used gets another name, once,
-    /// and a sentence in `problems`.
-    pub fn unfinished(&self, problems: &mut Vec<String>) -> Vec<Summary> {
+    /// The jobs of this node that were running when they were last written down. A file that cannot be used gets another
+    /// name, once, and a sentence in `problems`; those of other nodes are left alone.
+    pub fn unfinished(&self, host: &str, problems: &mut Vec<String>) -> Vec<Summary> {
         let mut found = Vec::new();
-        for name in self.names() {
-            if name.starts_with(BEING_WRITTEN) {
-                let _ = unlinkat(&self.opened, &name, AtFlags::empty());
-                continue;
-            }
-            if !name.ends_with(".json") {
-                continue;
-            }
-            match self.read_file(&name) {
-                Ok(summary) if file_name(&summary.job) != name => {
-                    problems.push(self.put_aside(&name, &format!("it is of job {}", summary.job)));
+        let mut others: BTreeMap<String, usize> = BTreeMap::new();
+        for marker in self.names() {
+            let Some(name) = marker.strip_prefix(RUNNING) else { continue };
+            match self.read_file(name) {
+                Ok(summary) if summary.hostname != host => {
+                    *others.entry(summary.hostname).or_default() += 1;
+                    continue;
                 }
-                Ok(summary) if summary.is_over() => {}
-                Ok(summary) => found.push(summary),
-                Err(why) => problems.push(self.put_aside(&name, &why)),
+                Ok(summary) if file_name(&summary.job) != name => {
+                    problems.push(self.put_aside(name, &format!("it is of job {}", summary.job)));
+                }
+                Ok(summary) if !summary.is_over() => {
+                    found.push(summary);
+                    continue;
+                }
+                Ok(_) => {}
+                Err(why) if why == NO_SUCH_FILE => {}
+                Err(why) => problems.push(self.put_aside(name, &why)),
             }
+            let _ = unlinkat(&self.opened, &marker, AtFlags::empty());
         }
+        problems.extend(others.into_iter().map(|(host, count)| {
+            let shown = self.path.display();
+            format!("{shown} has {count} running jobs of node {host}, which are left alone; give each node a directory of its own")
+        }));
         found
     }
 
@@ -187,16 +225,17 @@ impl Store {
         }
     }
 
-    /// Removes what has not changed for so long.
-    pub fn prune(&self, age: Duration) {
+    /// Removes what has not changed for so long, but not what other nodes wrote.
+    pub fn prune(&self, age: Duration, ours: &BTreeSet<String>) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         for name in self.names() {
-            if !name.ends_with(".json") && !name.ends_with(&format!(".json{ASIDE}")) {
+            let is_left_over = name.starts_with(BEING_WRITTEN) || name.ends_with(&format!(".json{ASIDE}"));
+            if !is_left_over && (!name.ends_with(".json") || name.starts_with(RUNNING)) {
                 continue;
             }
             let is_old = statat(&self.opened, &name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| now - stat.st_mtime > age.as_secs() as i64);
-            if is_old {
+            if is_old && (is_left_over || self.read_file(&name).is_ok_and(|found| ours.contains(&found.hostname))) {
                 let _ = unlinkat(&self.opened, &name, AtFlags::empty());
             }
         }
@@ -232,6 +271,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+    const HOST: &str = "node\u{e4}";
+
+    fn ours() -> BTreeSet<String> {
+        [HOST.to_owned()].into()
+    }
+
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("dcgm-exporter-summary-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
@@ -257,14 +302,14 @@ mod tests {
         symlink(&victim, path.join(".new-17.json")).unwrap();
         assert_eq!(store.read("17"), Err("it is a link".to_owned()));
         let mut written = summary();
-        store.write(&written).unwrap();
+        store.write(&written, &ours()).unwrap();
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "x");
         assert_eq!(std::fs::metadata(path.join("17.json")).unwrap().mode() & 0o7777, 0o640);
         assert_eq!(store.read("17").as_ref(), Ok(&written));
-        assert_eq!(store.unfinished(&mut Vec::new()), [written.clone()]);
+        assert_eq!(store.unfinished(HOST, &mut Vec::new()), [written.clone()]);
         written.records[0].account.ended = Some(1);
-        store.write(&written).unwrap();
-        assert_eq!(store.unfinished(&mut Vec::new()), []);
+        store.write(&written, &ours()).unwrap();
+        assert_eq!(store.unfinished(HOST, &mut Vec::new()), []);
         assert_eq!(store.read("18"), Err("no such file".to_owned()));
         std::fs::remove_dir_all(&path).unwrap();
     }
@@ -276,13 +321,17 @@ mod tests {
         std::fs::write(path.join("18.json"), "{").unwrap();
         std::fs::write(path.join("19.json"), file::write(&summary())).unwrap();
         std::fs::create_dir(path.join("20.json")).unwrap();
+        for name in ["18.json", "19.json", "20.json"] {
+            std::fs::write(path.join(format!("{RUNNING}{name}")), "").unwrap();
+        }
+        std::fs::write(path.join("21.json"), "is not read").unwrap();
         std::fs::write(path.join("README"), "not ours").unwrap();
         let mut problems = Vec::new();
-        assert_eq!(store.unfinished(&mut problems), []);
+        assert_eq!(store.unfinished(HOST, &mut problems), []);
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems[0].contains("18.json is no summary of a job: it is no JSON"), "{problems:?}");
-        assert!(path.join("18.json.bad").exists() && path.join("README").exists());
-        assert!(store.unfinished(&mut problems).is_empty() && problems.len() == 3);
+        assert!(path.join("18.json.bad").exists() && path.join("21.json").exists() && path.join("README").exists());
+        assert!(store.unfinished(HOST, &mut problems).is_empty() && problems.len() == 3);
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -290,15 +339,15 @@ mod tests {
     fn old_files_go() {
         let path = directory("old");
         let store = Store::open(&path).unwrap();
-        store.write(&summary()).unwrap();
+        store.write(&summary(), &ours()).unwrap();
         std::fs::write(path.join("README"), "not ours").unwrap();
         let old = SystemTime::now() - Duration::from_secs(3 * 86_400);
         for name in ["17.json", "README"] {
             std::fs::File::options().write(true).open(path.join(name)).unwrap().set_modified(old).unwrap();
         }
-        store.prune(Duration::from_secs(4 * 86_400));
+        store.prune(Duration::from_secs(4 * 86_400), &ours());
         assert!(path.join("17.json").exists());
-        store.prune(Duration::from_secs(2 * 86_400));
+        store.prune(Duration::from_secs(2 * 86_400), &ours());
         assert!(!path.join("17.json").exists() && path.join("README").exists());
         std::fs::remove_dir_all(&path).unwrap();
     }
@@ -311,7 +360,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o711);
         let mut of_user = summary();
         of_user.about.push(("uid".to_owned(), "4711".to_owned()));
-        store.write(&of_user).unwrap();
+        store.write(&of_user, &ours()).unwrap();
         let file = path.join("17.json");
         assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
         let mut list = [0; 200];
@@ -327,7 +376,7 @@ mod tests {
         for (uid, job) in [("x", "18"), ("-1", "19"), ("4294967296", "20")] {
             let mut summary = of_user.clone();
             (summary.job, summary.about[1].1) = (job.into(), uid.to_owned());
-            store.write(&summary).unwrap();
+            store.write(&summary, &ours()).unwrap();
             let found =
                 rustix::fs::getxattr(path.join(format!("{job}.json")), "system.posix_acl_access", &mut list[..]);
             assert!(found.is_err(), "{uid}");
@@ -343,7 +392,7 @@ mod tests {
         symlink("private/dcgm-exporter", path.join("dcgm-exporter")).unwrap();
         let store = Store::open(&path.join("dcgm-exporter/jobs")).unwrap();
         store.check_owner().unwrap();
-        store.write(&summary()).unwrap();
+        store.write(&summary(), &ours()).unwrap();
         assert!(path.join("private/dcgm-exporter/jobs/17.json").exists());
         std::fs::remove_dir_all(&path).unwrap();
     }

@@ -1,6 +1,7 @@
 //! Requests to the operating system. Neither DCGM nor Prometheus is known here.
 //!
 //! - [`allocator`]: glibc's allocator.
+//! - [`busy`]: which file a thread waits for.
 //! - [`directory`]: changes in a directory, through inotify.
 //! - [`driver`]: the GPUs that the driver lists.
 //! - [`files`]: reading files that other programs write, and replacing files whole.
@@ -17,6 +18,7 @@
 //! - [`writers`]: who may change a file.
 
 pub mod allocator;
+pub mod busy;
 pub mod directory;
 pub mod driver;
 pub mod files;

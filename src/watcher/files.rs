@@ -4,15 +4,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use super::wait::{Message, WatcherHandle};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::dcgm::process;
 use crate::metrics::sources;
+use crate::system::busy::Busy;
 use crate::system::files::Monitor;
 use crate::system::switch_file::{self, Switch};
 use crate::system::threads::{Supervisor, test_fault};
@@ -21,9 +22,6 @@ use crate::system::threads::{Supervisor, test_fault};
 const LOOK: Duration = Duration::from_secs(1);
 /// And one that has changed after this: an editor writes in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
-/// A look that takes longer than this hangs.
-const HANGS: Duration = Duration::from_secs(5);
-
 /// Understands the settings again, from the same command line and the configuration file as it is now.
 ///
 /// Errors: a line for each problem.
@@ -42,8 +40,8 @@ pub struct Loaded {
 pub struct FilesHandle {
     thread: OnceLock<Thread>,
     is_asked: AtomicBool,
-    /// The file that is looked at now, and since when.
-    busy: Mutex<Option<(PathBuf, Instant)>>,
+    /// The file that is looked at now.
+    busy: Busy,
 }
 
 impl FilesHandle {
@@ -55,15 +53,7 @@ impl FilesHandle {
 
     /// A sentence on the file whose file system hangs.
     pub fn hanging(&self) -> Option<String> {
-        let busy = self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (file, since) = busy.as_ref().filter(|(_, since)| since.elapsed() >= HANGS)?;
-        let since = humantime::format_rfc3339_seconds(SystemTime::now().checked_sub(since.elapsed())?);
-        Some(format!("{} has not answered since {since}: its file system hangs, changes are not seen", file.display()))
-    }
-
-    fn is_busy_with(&self, file: Option<&Path>) {
-        let file = file.map(|file| (file.to_owned(), Instant::now()));
-        *self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = file;
+        self.busy.hanging("changes are not seen")
     }
 }
 
@@ -105,7 +95,7 @@ impl Files {
             }
             self.look_for_pause_file();
             test_fault("files")?;
-            self.handle.is_busy_with(None);
+            self.handle.busy.set(None);
             let is_unsettled = self.monitors.iter().any(|(_, monitor)| monitor.is_unsettled());
             std::thread::park_timeout(if is_unsettled { SETTLE } else { LOOK });
         }
@@ -116,7 +106,7 @@ impl Files {
     fn look(&mut self) -> bool {
         let mut has_changed = false;
         for (file, monitor) in &mut self.monitors {
-            self.handle.is_busy_with(Some(file));
+            self.handle.busy.set(Some(file));
             has_changed |= monitor.changed() && monitor.are_all_there();
         }
         has_changed
@@ -126,13 +116,13 @@ impl Files {
     fn load(&mut self) -> Result<Loaded, String> {
         self.monitors.clear();
         self.monitor();
-        self.handle.is_busy_with(self.config.config_file.as_deref());
+        self.handle.busy.set(self.config.config_file.as_deref());
         let settings = self.read_settings.as_ref().map(|read| read()).transpose()?;
         if let Some(settings) = &settings {
             self.config = settings.clone();
             self.monitor();
         }
-        self.handle.is_busy_with(Some(self.config.counters_file()));
+        self.handle.busy.set(Some(self.config.counters_file()));
         let counters = Counters::of(&self.config, &sources::names()).map_err(|error| error.to_string())?;
         Ok(Loaded { settings, counters })
     }
@@ -144,7 +134,7 @@ impl Files {
         self.monitors.retain(|(known, _)| files.contains(&known.as_path()));
         for file in files {
             if self.monitors.iter().all(|(known, _)| known != file) {
-                self.handle.is_busy_with(Some(file));
+                self.handle.busy.set(Some(file));
                 let mut monitor = Monitor::default();
                 monitor.add(file);
                 self.monitors.push((file.to_owned(), monitor));
@@ -154,7 +144,7 @@ impl Files {
 
     fn look_for_pause_file(&mut self) {
         let Some(file) = self.config.pause_profiling.as_deref() else { return };
-        self.handle.is_busy_with(Some(file));
+        self.handle.busy.set(Some(file));
         let found = switch_file::look(file);
         if found != self.pause_file {
             self.pause_file = found.clone();

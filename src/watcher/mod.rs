@@ -15,6 +15,7 @@ pub mod active_watches;
 mod connect;
 pub mod engine_selection;
 mod files;
+mod job_map;
 mod lost_entities;
 pub mod notices;
 mod pace;
@@ -39,7 +40,6 @@ use crate::dcgm::{Library, hostengine};
 use crate::inventory::hostname;
 use crate::inventory::{self, Entity, Inventory, Kind, Known};
 use crate::jobs::JobMap;
-use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::{ErrorKind, Report};
 use crate::metrics::fatal_xid;
 use crate::metrics::freshness::{Answered, Look};
@@ -47,8 +47,8 @@ use crate::metrics::schedule::Schedule;
 use crate::metrics::switch_fields::Change;
 use crate::metrics::{Extras, Memory, ProfilingPause, Windows};
 use crate::publish::Publisher;
+use crate::summary::Summaries;
 use crate::summary::writer::Writer;
-use crate::summary::{Summaries, Summary};
 use crate::system::logging::Throttle;
 use crate::system::threads::{Supervisor, test_fault};
 use crate::system::{allocator, driver, switch_file, systemd};
@@ -56,6 +56,7 @@ use active_watches::{ActiveWatches, unneeded_modules};
 use engine_selection::EngineChooser;
 use files::Loaded;
 pub use files::ReadSettings;
+use job_map::JobMapReader;
 use lost_entities::LostEntities;
 use pace::Pace;
 use page::JobMapProblems;
@@ -115,6 +116,9 @@ pub struct Watcher {
     pace: Pace,
     scrapes: ScrapeTimes,
     hostname: String,
+    /// `None` without a job map.
+    job_map: Option<JobMapReader>,
+    /// `None` until it was read.
     jobs: Option<JobMap>,
     /// Where profiling fields are not watched, and who asks for that.
     pause: ProfilingPause,
@@ -152,7 +156,7 @@ impl Watcher {
         counters: Counters,
         publisher: Publisher,
     ) -> std::io::Result<(Watcher, WatcherHandle)> {
-        let wait = Wait::new(config.job_map.as_deref())?;
+        let wait = Wait::new()?;
         let handle = wait.handle();
         if let Some(directory) = &config.job_map {
             notices::job_map(directory);
@@ -177,7 +181,8 @@ impl Watcher {
             pace: Pace::new(config.period(), config.min_collect_interval),
             scrapes: ScrapeTimes::default(),
             hostname: String::new(),
-            jobs: config.job_map.is_some().then(JobMap::default),
+            job_map: None,
+            jobs: None,
             pause: ProfilingPause::default(),
             pause_requests: Requests::default(),
             job_map_problems: JobMapProblems::default(),
@@ -229,18 +234,24 @@ impl Watcher {
         files::start(self.config.clone(), read, pause_file, self.wait.handle(), files, supervisor)
     }
 
+    /// Reads the job map, if there is one, whenever it changes.
+    ///
+    /// Errors: the system cannot start another thread.
+    pub fn read_job_map(&mut self, supervisor: &Supervisor) -> std::io::Result<()> {
+        let Some(directory) = self.config.job_map.clone() else { return Ok(()) };
+        let reader = JobMapReader::start(directory, self.config.job_map_trust, self.wait.handle(), supervisor)?;
+        self.job_map = Some(reader);
+        Ok(())
+    }
+
     /// Labels samples with what these say.
     pub fn with_containers(self, containers: Option<Containers>) -> Watcher {
         Watcher { containers, ..self }
     }
 
     /// Keeps summaries of jobs with this writer, and goes on with those that were running.
-    pub fn with_summaries(mut self, writer: Writer, unfinished: Vec<Summary>) -> Watcher {
-        self.summaries = Summaries::new(&unfinished);
-        let records = unfinished.into_iter().flat_map(|summary| summary.records);
-        self.memory.parts.of::<Accounts>().restore(records);
-        self.summary_writer = Some(writer);
-        self
+    pub fn with_summaries(self, writer: Option<Writer>) -> Watcher {
+        Watcher { summary_writer: writer, ..self }
     }
 
     /// Runs until told to stop; then the watches are released and the engine is stopped.
@@ -357,8 +368,8 @@ impl Watcher {
             self.publish_status_if_waited_for(run);
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
-                Wake::JobsChanged => {
-                    if self.read_jobs() {
+                Wake::Told(Message::JobsChanged) => {
+                    if self.take_in_jobs() {
                         self.read_between(run)?;
                     }
                     self.pause_profiling(run)?;
@@ -630,6 +641,8 @@ impl Watcher {
         let mut reasons = watches.judgement.reasons.clone();
         reasons.extend(self.lost.reasons());
         reasons.extend(self.wait.files().hanging());
+        reasons.extend(self.job_map.as_ref().and_then(JobMapReader::hanging));
+        reasons.extend(self.summary_writer.as_ref().and_then(Writer::hanging));
         if let Some((step @ Step::Back(_), _)) = run.catches_up {
             reasons.push(format!(
                 "{step}; the host engine samples nothing until it has caught up: restart nv-hostengine (systemctl restart \
@@ -726,7 +739,7 @@ impl Watcher {
             match self.wait(until.min(probe)) {
                 Wake::Due if self.engines.answers() => return Event::PauseOver,
                 Wake::Due => probe = Instant::now() + PROBE,
-                Wake::JobsChanged => self.take_in_jobs_without_session(),
+                Wake::Told(Message::JobsChanged) => self.take_in_jobs_without_session(),
                 Wake::Told(Message::PauseFile(found)) => _ = self.note_pause_file(found),
                 Wake::Told(Message::Loaded(loaded)) => _ = self.take_loaded(*loaded),
                 Wake::Told(Message::Resume) => {}
@@ -745,7 +758,7 @@ impl Watcher {
                     self.publish_without_samples();
                     publish = Instant::now() + REPUBLISH;
                 }
-                Wake::JobsChanged => self.take_in_jobs_without_session(),
+                Wake::Told(Message::JobsChanged) => self.take_in_jobs_without_session(),
                 Wake::Told(Message::PauseFile(found)) => _ = self.note_pause_file(found),
                 Wake::Told(Message::Loaded(loaded)) => _ = self.take_loaded(*loaded),
                 Wake::Told(Message::Release) => {}

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::active_watches::ActiveWatches;
+use super::job_map::{JobMapReader, Reading};
 use super::phase::Phase;
 use super::session_run::SessionRun;
 use super::{Watcher, microseconds, notices};
 use crate::config::JobLabels;
-use crate::dcgm::inflight;
 use crate::exposition::OwnMetrics;
 use crate::inventory::{Kind, hostname};
-use crate::jobs;
 use crate::metrics::accounts::Accounts;
 use crate::metrics::exporter::ErrorKind;
 use crate::metrics::sources::xid;
 use crate::metrics::{Collector, Extras};
+use crate::summary::writer::Writer;
 use crate::system::threads::{contained, test_fault};
 
 /// After a job's end something may still be added to what it used, for at least and at most so long.
@@ -84,9 +84,12 @@ impl Watcher {
 
     /// Hands what is new of jobs to the thread that writes it down, and releases jobs that are over.
     pub(super) fn write_summaries(&mut self) {
+        // It may be read late.
+        self.take_in_unfinished();
         if let Some(writer) = &self.summary_writer {
             let accounts = self.memory.parts.of::<Accounts>();
-            writer.put(self.summaries.new_ones(accounts.records(), &self.hostname));
+            let host = if self.hostname.is_empty() { hostname::of_node(&self.config) } else { self.hostname.clone() };
+            writer.put(self.summaries.new_ones(accounts.records(), &host));
         }
         // A host engine's next sample has the end of the job, and DCGM stamps errors up to two seconds late.
         let settle = (self.config.period() * 2).clamp(SETTLE_SOONEST, SETTLE_LATEST);
@@ -103,10 +106,8 @@ impl Watcher {
 
     /// Takes in the job map where nothing is sampled. Jobs end all the same, also those that were read back.
     pub(super) fn take_in_jobs_without_session(&mut self) {
-        self.read_jobs();
-        if let Some(jobs) = &self.jobs {
-            self.memory.parts.of::<Accounts>().end_restored(|job| jobs.has(job));
-        }
+        self.take_in_jobs();
+        self.take_in_unfinished();
         // There may have been no session yet.
         self.hostname = hostname::of(&self.config);
         self.write_summaries();
@@ -158,17 +159,23 @@ impl Watcher {
         }
     }
 
-    /// Reads the job map. Returns whether a GPU or instance has other jobs than before.
-    pub(super) fn read_jobs(&mut self) -> bool {
-        let Some(directory) = &self.config.job_map else { return false };
-        // What is sampled from now on belongs to the jobs that are read now.
-        let now = microseconds();
-        self.memory.see_clock(now);
-        let scan = {
-            let _named = inflight::enter("read(job map)");
-            jobs::scan(directory, self.config.job_map_trust)
-        };
-        log::debug!("the job map has been read: {}", scan.map.summary());
+    /// Takes in what was read back of jobs that were running when the exporter ended.
+    pub(super) fn take_in_unfinished(&mut self) {
+        let accounts = self.memory.parts.of::<Accounts>();
+        if let Some(unfinished) = self.summary_writer.as_ref().and_then(Writer::unfinished) {
+            self.summaries.restore(&unfinished);
+            accounts.restore(unfinished.into_iter().flat_map(|summary| summary.records));
+        }
+        if let Some(jobs) = &self.jobs {
+            let jobs = jobs.ids();
+            accounts.end_restored(|job| jobs.contains(job));
+        }
+    }
+
+    /// Takes in the job map as it was last read. Returns whether a GPU or instance has other jobs than before.
+    pub(super) fn take_in_jobs(&mut self) -> bool {
+        let Some(Reading { scan, began }) = self.job_map.as_ref().and_then(JobMapReader::take) else { return false };
+        self.now();
         let before = std::mem::take(&mut self.job_map_problems);
         // A file stays as it is while others come and go; it is counted and told when that begins.
         let new: Vec<&String> = scan.problems.iter().filter(|problem| !before.told.contains(*problem)).collect();
@@ -187,13 +194,17 @@ impl Watcher {
             for (job, facts) in jobs.facts() {
                 self.summaries.describe(job, facts.labels.iter().map(|(name, value)| (*name, value.as_str())));
             }
-            self.summaries.tidy(|job| jobs.has(job));
+            let ids = jobs.ids();
+            self.summaries.tidy(|job| ids.contains(job));
         }
-        self.set_jobs(now)
+        self.set_jobs(began)
     }
 
     /// Notes which jobs what happens from `now` on belongs to, also on GPUs that no engine answers for at the moment.
     pub(super) fn set_jobs(&mut self, now: i64) -> bool {
+        if !self.accounted.is_empty() {
+            self.take_in_unfinished();
+        }
         let Some(jobs) = &self.jobs else { return false };
         let mut is_new = false;
         for entity in &self.accounted {

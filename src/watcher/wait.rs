@@ -1,7 +1,6 @@
-//! Waiting for a time, a message or a change of the job map, in one `poll(2)`.
+//! Waiting for a time or a message, in one `poll(2)`.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -10,15 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::files::{FilesHandle, Loaded};
-use crate::dcgm::inflight;
-use crate::system::directory::DirectoryMonitor;
 use crate::system::switch_file::Switch;
-
-/// Whether the job map's directory is another one now is looked at this often, and, without inotify, what is in it.
-const LOOK_LATEST: Duration = Duration::from_secs(1);
-/// After an event of it no other one is heard for so long. Prolog and epilog write several times in a row: their changes
-/// are taken together. And whoever can write there keeps nobody busy.
-const EVENTS_SOONEST: Duration = Duration::from_millis(50);
 
 /// What the main thread may ask of the watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +31,8 @@ pub enum Message {
     Resume,
     /// Files were read again.
     Loaded(Box<Result<Loaded, String>>),
+    /// The job map was read again.
+    JobsChanged,
     /// The file that pauses profiling has come, gone or changed.
     PauseFile(Switch),
 }
@@ -83,7 +76,6 @@ impl WatcherHandle {
 #[derive(Debug)]
 pub enum Wake {
     Due,
-    JobsChanged,
     Stop,
     Told(Message),
 }
@@ -92,16 +84,11 @@ pub enum Wake {
 pub struct Wait {
     messages: Receiver<Message>,
     handle: WatcherHandle,
-    jobs: Option<DirectoryMonitor>,
-    /// When the job map last had an event.
-    heard: Instant,
 }
 
 impl Wait {
-    /// Monitors the job map's directory.
-    ///
     /// Errors: no event descriptor is to be had.
-    pub fn new(jobs: Option<&Path>) -> std::io::Result<Wait> {
+    pub fn new() -> std::io::Result<Wait> {
         let (sender, messages) = channel();
         // It stays readable until it has been read once for each message.
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
@@ -111,7 +98,7 @@ impl Wait {
             files: Arc::default(),
             wake_up: Arc::new(eventfd(0, flags)?),
         };
-        Ok(Wait { messages, handle, jobs: jobs.map(DirectoryMonitor::new), heard: Instant::now() })
+        Ok(Wait { messages, handle })
     }
 
     pub fn handle(&self) -> WatcherHandle {
@@ -122,19 +109,11 @@ impl Wait {
         &self.handle.files
     }
 
-    /// Waits until `until`, a message, or a change.
+    /// Waits until `until` or a message.
     pub fn until(&mut self, until: Instant) -> Wake {
         loop {
-            let now = Instant::now();
-            let mut rest = until.saturating_duration_since(now).min(LOOK_LATEST);
-            let hears_from = self.heard + EVENTS_SOONEST;
-            let hears = now >= hears_from;
-            if !hears {
-                rest = rest.min(hears_from - now);
-            }
-            // Also where nothing is left of the time: a message that has come meanwhile is seen first, and a change, unless
-            // one was heard a moment ago.
-            let has_event = self.sleep(rest, hears);
+            // Also where nothing is left of the time: a message that has come meanwhile is seen first.
+            self.sleep(until.saturating_duration_since(Instant::now()));
             if self.handle.should_stop.load(Ordering::Acquire) {
                 return Wake::Stop;
             }
@@ -142,40 +121,19 @@ impl Wait {
                 Ok(message) => return Wake::Told(message),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
             }
-            let now = Instant::now();
-            // It was no message, so it was the directory.
-            if has_event {
-                self.heard = now;
-            }
-            if hears && self.jobs.as_mut().is_some_and(|jobs| has_changed(jobs, has_event)) {
-                return Wake::JobsChanged;
-            }
-            if now >= until {
+            if Instant::now() >= until {
                 return Wake::Due;
             }
         }
     }
 
-    /// Sleeps until a descriptor is readable, at most for `rest`. Returns whether one is.
-    fn sleep(&self, rest: Duration, hears_jobs: bool) -> bool {
-        let jobs = self.jobs.iter().filter(|_| hears_jobs).filter_map(DirectoryMonitor::descriptor);
-        let descriptors = std::iter::once(&*self.handle.wake_up).chain(jobs);
-        let mut descriptors: Vec<PollFd<'_>> =
-            descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+    /// Sleeps until somebody wakes this thread, at most for `rest`. An interrupted sleep is a short one.
+    fn sleep(&self, rest: Duration) {
         let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
-        // An interrupted wait is a short one.
-        if poll(&mut descriptors, Some(&timeout)) == Ok(0) {
-            return false;
+        if poll(&mut [PollFd::new(&*self.handle.wake_up, PollFlags::IN)], Some(&timeout)) != Ok(0) {
+            let _ = rustix::io::read(&*self.handle.wake_up, &mut [0u8; 8]);
         }
-        let _ = rustix::io::read(&*self.handle.wake_up, &mut [0u8; 8]);
-        true
     }
-}
-
-/// Whether the job map may have changed. Its file system may hang.
-fn has_changed(jobs: &mut DirectoryMonitor, has_event: bool) -> bool {
-    let _named = inflight::enter("stat(job map)");
-    jobs.changed(has_event)
 }
 
 #[cfg(test)]
@@ -185,7 +143,7 @@ mod tests {
     /// A message that was not noticed would wait for the next look, a second each.
     #[test]
     fn messages_that_come_together_wait_for_nothing() {
-        let mut wait = Wait::new(None).unwrap();
+        let mut wait = Wait::new().unwrap();
         let (handle, start) = (wait.handle(), Instant::now());
         for _ in 0..20 {
             handle.send(Command::Release);
@@ -200,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_stop_overtakes_all_else() {
-        let mut wait = Wait::new(None).unwrap();
+        let mut wait = Wait::new().unwrap();
         for command in [Command::Release, Command::Reload, Command::Resume, Command::Stop] {
             wait.handle().send(command);
         }

@@ -370,6 +370,7 @@ fn an_exporter_that_is_killed_goes_on_where_it_was() {
     jobs(&node, "1", "17\n18\n");
     std::fs::create_dir_all(node.scratch.path("summaries")).unwrap();
     std::fs::write(node.scratch.path("summaries/99.json"), "{ half of").unwrap();
+    std::fs::write(node.scratch.path("summaries/.running-99.json"), "").unwrap();
     let mut exporter = start_with_summaries(&node);
     exporter.until("it is said", |exporter| exporter.log().contains("99.json is no summary of a job").then_some(()));
     exporter.page_with("it runs", |page| seconds(page, "17") > 0.5);

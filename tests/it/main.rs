@@ -35,6 +35,7 @@ mod replaceable;
 mod resilience;
 mod scripts;
 mod sessions;
+mod shared_directories;
 mod sharing;
 mod signals;
 mod slurm;
