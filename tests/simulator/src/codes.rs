@@ -3,6 +3,7 @@
 pub const BADPARAM: i32 = -1;
 pub const NOT_CONFIGURED: i32 = -5;
 pub const NOT_SUPPORTED: i32 = -6;
+pub const INIT_ERROR: i32 = -7;
 pub const NVML_ERROR: i32 = -8;
 pub const UNINITIALIZED: i32 = -10;
 pub const VER_MISMATCH: i32 = -12;

@@ -233,6 +233,10 @@ pub struct Faults {
     pub fail: Vec<Failure>,
     /// GPUs that have fallen off the bus.
     pub lost_gpus: Vec<u32>,
+    /// GPUs that were lost before the engine started: their static data answer, all else is blank, and their status is OK.
+    pub lost_before_start: Vec<u32>,
+    /// GPUs that do not even answer static data: no engine starts.
+    pub unreadable_gpus: Vec<u32>,
     /// GPUs that are unbound from the driver.
     pub unbound_gpus: Vec<u32>,
     /// Entities whose fields are not sampled any more: their last values and time stamps stay.

@@ -10,6 +10,9 @@ use crate::links::{self, Link};
 use crate::recording::{self, Recorded, load, replayed};
 use crate::scenario::{Recording, Scenario};
 
+/// What an engine reads of a GPU once, when it starts: name, UUID, bus and the like.
+const STATIC: std::ops::RangeInclusive<u16> = 50..=63;
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Int(i64),
@@ -50,6 +53,7 @@ pub struct Values {
     unsupported_by_links: Vec<u16>,
     replay: bool,
     lost: Vec<u32>,
+    lost_before_start: Vec<u32>,
     nvsdm: bool,
 }
 
@@ -109,6 +113,7 @@ impl Values {
             unsupported_by_links: scenario.unsupported_by_links.clone(),
             replay: scenario.replay,
             lost: scenario.faults.lost_gpus.clone(),
+            lost_before_start: scenario.faults.lost_before_start.clone(),
             nvsdm: scenario.has_nvsdm(),
         }
     }
@@ -167,6 +172,9 @@ impl Values {
         let gpu = self.gpu(entity);
         if self.is_lost(entity) {
             return blank(kind, GPU_IS_LOST);
+        }
+        if !STATIC.contains(&field) && gpu.is_some_and(|gpu| self.lost_before_start.contains(&gpu)) {
+            return blank(kind, if field == FIELD_XID { NO_DATA } else { 0 });
         }
         if let Some((value, stamp)) = self.explicit.get(&(entity, field)) {
             let value = match (value, self.rates.get(&(entity, field))) {

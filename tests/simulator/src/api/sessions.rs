@@ -52,6 +52,7 @@ pub extern "C" fn errorString(code: c_int) -> *const c_char {
         -1 => c"Bad parameter passed to function",
         -5 => c"Setting not configured",
         -6 => c"Feature not supported",
+        -7 => c"DCGM initialization error",
         -10 => c"DCGM is not initialized",
         -12 => c"API version mismatch",
         -14 => c"No data is available",
@@ -123,6 +124,9 @@ pub unsafe extern "C" fn dcgmStartEmbedded_v2(params: *mut c_void) -> c_int {
         let engine = Engine::new(Source::new(scenario_path()), mode == MANUAL, denied.clone(), None);
         if engine.scenario.unknown_module.is_some_and(|module| denied.contains(&module)) {
             return BADPARAM;
+        }
+        if !engine.scenario.faults.unreadable_gpus.is_empty() {
+            return INIT_ERROR;
         }
         if let Some(code) = engine.failure("dcgmStartEmbedded_v2", None, None) {
             return code;

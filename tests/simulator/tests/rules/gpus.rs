@@ -88,3 +88,30 @@ fn an_instance_with_the_id_of_another_starts_afresh() {
         assert_eq!(client.one(profile).datum, Datum::Text("7g.141gb".to_owned()));
     });
 }
+
+/// The kernel has lost it, the engine has not: it is listed and its status is OK.
+#[test]
+fn a_gpu_that_was_lost_before_the_engine_started() {
+    let mut lost = node();
+    lost["faults"]["lost_before_start"] = json!([1]);
+    alone("gpus::a_gpu_that_was_lost_before_the_engine_started", lost, |client| {
+        let client = client.start();
+        assert_eq!((client.entities(GPU, 0), client.entities(GPU, 1)), (Ok(vec![0, 1]), Ok(vec![0, 1])));
+        let mut status = 0;
+        assert_eq!(call!(client, dcgmGetGpuStatus(usize, u32, *mut c_int), client.handle, 1, &mut status), 0);
+        assert_eq!(status, 1);
+        let (group, fields) = (client.group(&[(GPU, 1)]), client.fields(&[54, 57, 100, 150, 155, 203, 230, 252, 1001]));
+        client.watch(group, fields, SECOND);
+        for _ in 0..3 {
+            client.step(1);
+            client.update();
+        }
+        let readings = client.latest(group, fields).unwrap();
+        assert_eq!(readings[0].datum, Datum::Text("GPU-1".to_owned()));
+        assert!(!readings[1].is_blank());
+        assert!(readings[2..].iter().all(Reading::is_blank), "{readings:?}");
+        let no_data: Vec<u16> =
+            readings.iter().filter(|reading| reading.status == -14).map(|reading| reading.field).collect();
+        assert_eq!(no_data, [230]);
+    });
+}

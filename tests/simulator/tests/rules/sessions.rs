@@ -125,3 +125,14 @@ fn a_shutdown_frees_the_fields_and_ends_every_session_of_the_process() {
         assert_eq!(client.start_denying(&[]), 0);
     });
 }
+
+#[test]
+fn a_gpu_without_attributes_keeps_the_engine_from_starting() {
+    let mut unreadable = node();
+    unreadable["faults"]["unreadable_gpus"] = json!([1]);
+    alone("sessions::a_gpu_without_attributes_keeps_the_engine_from_starting", unreadable, |mut client| {
+        assert_eq!(client.start_denying(&[]), -7);
+        client.set_scenario(&node());
+        assert_eq!(client.start_denying(&[]), 0);
+    });
+}
