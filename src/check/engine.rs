@@ -219,7 +219,7 @@ impl Asker {
                 Some(session)
             }
             Err(error) => {
-                self.fail("engine", format!("an embedded engine does not start: {error}"), "see nvidia-smi and dmesg");
+                self.fail("engine", format!("an embedded engine does not start: {error}"), error.hint_of_start());
                 None
             }
         }

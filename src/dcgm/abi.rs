@@ -9,6 +9,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 pub const OK: c_int = 0;
 pub const BADPARAM: c_int = -1;
 pub const NOT_SUPPORTED: c_int = -6;
+pub const INIT_ERROR: c_int = -7;
 pub const NVML_ERROR: c_int = -8;
 pub const VER_MISMATCH: c_int = -12;
 pub const MAX_LIMIT: c_int = -24;

@@ -50,6 +50,16 @@ impl Error {
         self.kind == ErrorKind::ConnectionLost
     }
 
+    /// What to look at where an embedded engine does not start.
+    pub fn hint_of_start(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::Other(abi::INIT_ERROR) => {
+                "a lost GPU is one cause: nvidia-smi names the GPU that it cannot read, dmesg | grep -i xid says why"
+            }
+            _ => "see nvidia-smi and dmesg",
+        }
+    }
+
     pub fn is_absence(&self) -> bool {
         self.kind == ErrorKind::Absent
     }

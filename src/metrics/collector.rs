@@ -270,6 +270,16 @@ impl Collector {
         self.fatal_xid.forget_old().or_else(|error| if error.is_connection_lost() { Err(error) } else { Ok(()) })
     }
 
+    /// Why nothing is watched of GPUs, where something was to be watched and all of it was refused.
+    pub fn watches_no_gpu(&self, plan: &Plan) -> Option<&Error> {
+        if self.watches.iter().any(|watched| watched.kind == Kind::Gpu) {
+            return None;
+        }
+        let of_gpus = plan.fields.iter().find(|fields| fields.kind == Kind::Gpu)?;
+        let refused = self.refused.iter().find(|(field, _)| of_gpus.ids.contains(field)).map(|(_, error)| error);
+        refused.or(self.no_room.first())
+    }
+
     /// By entity of the inventory.
     pub fn keys(&self) -> &[Option<Key>] {
         &self.keys

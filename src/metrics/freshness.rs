@@ -20,9 +20,15 @@ use crate::inventory::{Entity, Inventory, Kind};
 /// collections may follow each other more closely, after a reload of the counters file, and bring no sample then.
 const STILL_LIMIT: u32 = 5;
 
-/// Whether a field's time stamp says that the field was sampled.
+/// A GPU without any value.
+const SILENT: &str = "none of its fields has a value";
+/// The label by which GPUs of one model are known.
+const MODEL: &str = "modelName";
+
+/// Whether a field's time stamp says that the field was sampled. Static data (50 to 63: name, UUID, bus) are read when the
+/// engine starts, and a lost GPU has them, too.
 pub fn is_evidence(field: u16) -> bool {
-    !matches!(field, 0..50 | 156 | 230 | 240..=247 | 310..=399)
+    !matches!(field, 0..64 | 156 | 230 | 240..=247 | 310..=399)
 }
 
 /// When values are looked at, and how often they are sampled.
@@ -30,6 +36,8 @@ pub fn is_evidence(field: u16) -> bool {
 pub struct Look {
     pub now: Instant,
     pub schedule: Schedule,
+    /// Nothing of GPUs is watched, or the last reading failed: their silence needs no other evidence.
+    pub failing: bool,
 }
 
 /// Modules with clocks of their own are not expected to bring values oftener than this, whatever their watches say.
@@ -117,22 +125,13 @@ pub struct Freshness {
     /// By the interval of their collection; only where there is more than one.
     classes: HashMap<(EntityId, Option<Duration>), Class>,
     /// What [`Answered`] says of the entities of this session.
-    answered: HashMap<EntityId, bool>,
+    expected: HashMap<EntityId, Expected>,
 }
 
-/// Entities that have ever had a value. Outlives sessions, so that a GPU that does not answer a new engine is missed.
+/// Entities that are expected to answer: they have had a value, or have been found to lack what others like them have.
+/// Outlives sessions, so that a GPU that does not answer a new engine is missed.
 #[derive(Default)]
 pub struct Answered(HashSet<(String, EntityGroup, u32)>);
-
-impl Answered {
-    fn contains(&self, entity: &Entity) -> bool {
-        self.0.contains(&identity(entity))
-    }
-
-    fn insert(&mut self, entity: &Entity) {
-        self.0.insert(identity(entity));
-    }
-}
 
 /// Numbers of GPUs and instances may come to mean others; UUIDs do not.
 fn identity(entity: &Entity) -> (String, EntityGroup, u32) {
@@ -142,6 +141,37 @@ fn identity(entity: &Entity) -> (String, EntityGroup, u32) {
         _ => entity.id.id,
     };
     (entity.uuid.clone(), entity.id.group, id)
+}
+
+/// Whether an entity is expected to answer.
+#[derive(Debug, Clone, Copy)]
+enum Expected {
+    Yes,
+    /// It has not had a value yet, in so many looks.
+    NotYet {
+        since: Instant,
+        looks: u32,
+    },
+}
+
+/// Clocks, temperature and power of a GPU: whichever of these is asked for, every GPU and instance answers it.
+const EVERY_GPU_HAS: [u16; 4] = [100, 101, 150, 155];
+
+/// Looks without a value, over at least an interval, after which an entity without any is said to be silent. A host
+/// engine's first samples may come late.
+const FIRST_LOOKS: u32 = 3;
+
+/// What a look at one entity saw.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// The newest time stamp.
+    newest: i64,
+    /// One of its fields has a value.
+    answers: bool,
+    /// It is asked for fields that show whether it is sampled.
+    is_asked: bool,
+    /// The same without profiling fields, which a healthy GPU may lack.
+    is_asked_plainly: bool,
 }
 
 /// What is found in a look at the table.
@@ -155,6 +185,8 @@ pub struct Judgement {
     pub rewatch: bool,
     /// By entity of the inventory: true for one that is shown with values that have stopped moving.
     pub stale: Vec<bool>,
+    /// A GPU without a value may still bring its first.
+    pub awaits_first: bool,
     /// No GPU or instance has a value, although some were asked for one.
     pub no_gpu_has_values: bool,
     /// The stamp of the newest sample, in microseconds since 1970; 0 if there is none.
@@ -174,71 +206,139 @@ impl Freshness {
     ) {
         judgement.clear(inventory.entities.len());
         let (mut gpus_asked, mut gpus_answer) = (false, false);
+        // Not allocated while all answer.
+        let mut silent = Vec::new();
         for (index, entity) in inventory.entities.iter().enumerate() {
-            let (mut newest, mut answers, mut asked) = (0, false, false);
             let intervals = table.intervals(index);
             let has_classes = intervals.iter().any(|interval| *interval != intervals[0]);
-            let is_paused = table.is_paused(index);
-            let is_asked = |field: u16| is_evidence(field) && !(is_paused && PROFILING.contains(&field));
-            let cells = table.cells(index).zip(intervals);
-            // Where there are none, an empty list is not allocated.
-            let profiling = self.profiling.entry(entity.id).or_default();
-            for ((field, number, timestamp), interval) in cells.filter(|((field, ..), _)| is_asked(*field)) {
-                asked = true;
-                // Profiling fields can go silent while all others of the entity move.
-                if has_classes && !PROFILING.contains(&field) {
-                    self.classes
-                        .entry((entity.id, *interval))
-                        .or_insert_with(|| Class::new(look.now))
-                        .see(timestamp, look.now);
-                }
-                newest = newest.max(timestamp);
-                answers |= number != Number::Blank;
-                if PROFILING.contains(&field) {
-                    let at = match profiling.binary_search_by_key(&field, |(field, _)| *field) {
-                        Ok(at) => at,
-                        Err(at) => {
-                            profiling.insert(at, (field, Stamp::new(look.now)));
-                            at
-                        }
-                    };
-                    profiling[at].1.see(timestamp, look.now);
-                }
-            }
-            let interval = self.interval(look, entity, intervals, has_classes);
+            let seen = self.see(look, index, entity, table, has_classes);
+            let interval = self.interval(look, entity, table.intervals(index), has_classes);
             let stamp = self.entities.entry(entity.id).or_insert_with(|| Stamp::new(look.now));
-            match asked || !is_paused {
-                true => stamp.see(newest, look.now),
+            match seen.is_asked || !table.is_paused(index) {
+                true => stamp.see(seen.newest, look.now),
                 // Nothing but profiling fields: their silence is no evidence.
                 false => stamp.rest(look.now),
             }
-            if is_paused {
-                let of_entity = self.profiling.get_mut(&entity.id).into_iter().flatten();
-                of_entity.for_each(|(_, stamp)| stamp.rest(look.now));
-            }
-            judgement.newest = judgement.newest.max(newest);
-            if entity.kind == Kind::Gpu {
-                (gpus_asked, gpus_answer) = (gpus_asked | asked, gpus_answer | answers);
-            }
             let is_frozen = stamp.is_frozen(look.now, interval);
-            let has_answered = self.answered.entry(entity.id).or_insert_with(|| answered.contains(entity));
-            if answers && !std::mem::replace(has_answered, true) {
-                answered.insert(entity);
+            judgement.newest = judgement.newest.max(seen.newest);
+            if entity.kind == Kind::Gpu {
+                (gpus_asked, gpus_answer) = (gpus_asked | seen.is_asked, gpus_answer | seen.answers);
             }
-            let is_silent = asked && *has_answered && !answers;
+            let expected = self.expect(look, answered, entity, seen);
             if is_frozen && !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
                 judgement.stale[index] = true;
                 judgement.blame(entity.id, "its values are no longer updated");
             } else if is_frozen {
                 table.blank(index);
                 judgement.fail(index, entity.kind, entity.id, "its values are no longer updated");
-            } else if is_silent {
-                judgement.fail(index, entity.kind, entity.id, "none of its fields has a value");
+            } else if seen.is_asked && !seen.answers && matches!(expected, Expected::Yes) {
+                judgement.fail(index, entity.kind, entity.id, SILENT);
             } else {
+                if seen.is_asked_plainly && !seen.answers && matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
+                    silent.push((index, interval));
+                }
                 self.judge_profiling(look, index, entity, table, judgement);
             }
         }
         judgement.no_gpu_has_values = gpus_asked && !gpus_answer;
+        for (index, interval) in silent {
+            self.judge_first_values(look, interval, index, answered, table, inventory, judgement);
+        }
+        if judgement.up.contains(&false) {
+            judgement.lose_parents(inventory);
+            (0..judgement.up.len()).filter(|index| !judgement.up[*index]).for_each(|index| table.blank_made_up(index));
+        }
+    }
+
+    /// Takes in the time stamps of an entity.
+    fn see(&mut self, look: Look, index: usize, entity: &Entity, table: &Table, has_classes: bool) -> Seen {
+        let mut seen = Seen::default();
+        let is_paused = table.is_paused(index);
+        let is_asked = |field: u16| is_evidence(field) && !(is_paused && PROFILING.contains(&field));
+        let cells = table.cells(index).zip(table.intervals(index));
+        // Where there are none, an empty list is not allocated.
+        let profiling = self.profiling.entry(entity.id).or_default();
+        for ((field, number, timestamp), interval) in cells.filter(|((field, ..), _)| is_asked(*field)) {
+            seen.is_asked = true;
+            seen.newest = seen.newest.max(timestamp);
+            seen.answers |= number != Number::Blank;
+            // Profiling fields can go silent while all others of the entity move.
+            if PROFILING.contains(&field) {
+                let at = match profiling.binary_search_by_key(&field, |(field, _)| *field) {
+                    Ok(at) => at,
+                    Err(at) => {
+                        profiling.insert(at, (field, Stamp::new(look.now)));
+                        at
+                    }
+                };
+                profiling[at].1.see(timestamp, look.now);
+                continue;
+            }
+            seen.is_asked_plainly = true;
+            if has_classes {
+                let class = self.classes.entry((entity.id, *interval)).or_insert_with(|| Class::new(look.now));
+                class.see(timestamp, look.now);
+            }
+        }
+        if is_paused {
+            profiling.iter_mut().for_each(|(_, stamp)| stamp.rest(look.now));
+        }
+        seen
+    }
+
+    /// Takes in whether an entity answers. Returns what is expected of it.
+    fn expect(&mut self, look: Look, answered: &mut Answered, entity: &Entity, seen: Seen) -> Expected {
+        let expected = self.expected.entry(entity.id).or_insert_with(|| match answered.0.contains(&identity(entity)) {
+            true => Expected::Yes,
+            false => Expected::NotYet { since: look.now, looks: 0 },
+        });
+        if let Expected::NotYet { looks, .. } = expected {
+            *looks = looks.saturating_add(1);
+            if seen.answers {
+                answered.0.insert(identity(entity));
+                *expected = Expected::Yes;
+            }
+        }
+        *expected
+    }
+
+    /// A GPU that has not had any value, and was asked for some. It is down if others of its model answer the same fields,
+    /// or if it is asked for what every GPU has, or if nothing can be asked of it; this is said when first samples have had
+    /// time to come.
+    #[allow(clippy::too_many_arguments)]
+    fn judge_first_values(
+        &mut self,
+        look: Look,
+        interval: Duration,
+        index: usize,
+        answered: &mut Answered,
+        table: &Table,
+        inventory: &Inventory,
+        judgement: &mut Judgement,
+    ) {
+        let entity = &inventory.entities[index];
+        let Some(Expected::NotYet { since, looks }) = self.expected.get(&entity.id).copied() else { return };
+        let is_over = looks >= FIRST_LOOKS && look.now.duration_since(since) >= interval.mul_f64(0.9);
+        let has_value = |(field, number, _): (u16, Number, i64)| {
+            is_evidence(field) && !PROFILING.contains(&field) && number != Number::Blank
+        };
+        let is_alike = |other: &Entity| {
+            (other.kind, other.id.group, other.label(MODEL)) == (entity.kind, entity.id.group, entity.label(MODEL))
+        };
+        let mut others = inventory.entities.iter().enumerate().filter(|(_, other)| is_alike(other));
+        let should_answer = look.failing
+            || table.cells(index).any(|(field, ..)| EVERY_GPU_HAS.contains(&field))
+            || others.any(|(other, _)| table.cells(other).any(has_value));
+        if should_answer && is_over {
+            answered.0.insert(identity(entity));
+            self.expected.insert(entity.id, Expected::Yes);
+            judgement.fail(index, entity.kind, entity.id, SILENT);
+        } else if should_answer {
+            judgement.up[index] = false;
+            judgement.awaits_first = true;
+        } else if is_over && judgement.no_gpu_has_values && entity.kind == Kind::Gpu {
+            judgement.blame(entity.id, SILENT);
+        }
     }
 
     /// Time between two samples of an entity: of its fields that are sampled most often, among those that have been seen
@@ -279,7 +379,7 @@ impl Freshness {
     /// An entity is gone, and its id may come to mean another.
     pub fn forget(&mut self, entity: EntityId) {
         self.entities.remove(&entity);
-        self.answered.remove(&entity);
+        self.expected.remove(&entity);
         self.profiling.remove(&entity);
         self.classes.retain(|(owner, _), _| *owner != entity);
     }
@@ -293,7 +393,18 @@ impl Judgement {
         self.stale.clear();
         self.stale.resize(entities, false);
         self.reasons.clear();
-        (self.rewatch, self.no_gpu_has_values, self.newest) = (false, false, 0);
+        (self.rewatch, self.awaits_first, self.no_gpu_has_values, self.newest) = (false, false, false, 0);
+    }
+
+    /// A GPU that is reported by its instances is lost with all of them.
+    fn lose_parents(&mut self, inventory: &Inventory) {
+        let entities = &inventory.entities;
+        for (index, parent) in entities.iter().enumerate().filter(|(_, entity)| entity.kind == Kind::WholeGpu) {
+            let parts = entities.iter().zip(&self.up);
+            let mut parts = parts.filter(|(part, _)| part.kind == Kind::Gpu && part.gpu == parent.gpu).peekable();
+            let is_lost = parts.peek().is_some() && parts.all(|(_, up)| !up);
+            self.up[index] &= !is_lost;
+        }
     }
 
     fn fail(&mut self, index: usize, kind: Kind, entity: EntityId, why: &str) {
@@ -384,7 +495,7 @@ mod tests {
                     &crate::dcgm::Reading { field: *field, status: 0, timestamp, value: crate::dcgm::Value::Int(1) },
                 );
             }
-            let look = Look { now: self.now, schedule: Schedule::from(Duration::from_secs(1)) };
+            let look = Look { now: self.now, schedule: Schedule::from(Duration::from_secs(1)), failing: false };
             self.freshness.judge(look, &mut Answered::default(), &mut self.table, &self.inventory, &mut self.judgement);
         }
 

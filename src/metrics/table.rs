@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::number::Number;
-use super::plan::{Asked, LabelRow, Plan, Scale};
+use super::plan::{Asked, FIELD_XID, LabelRow, Plan, Scale};
 use super::profiling_pause::{PAUSED, ProfilingPause};
 use super::sample::FieldValue;
 use crate::counters::PROFILING;
@@ -250,6 +250,13 @@ impl Table {
     pub fn blank_cell(&mut self, entity: usize, field: u16) {
         if let Some(column) = self.column(entity, field) {
             self.cells[self.entries[entity].first + column] = Cell::default();
+        }
+    }
+
+    /// Takes back an XID of 0 that only says that there has been none: see [`none_so_far`](super::sources::xid::none_so_far).
+    pub fn blank_made_up(&mut self, entity: usize) {
+        if self.cell(entity, FIELD_XID).is_some_and(|cell| cell.timestamp == 0) {
+            self.blank_cell(entity, FIELD_XID);
         }
     }
 

@@ -114,7 +114,7 @@ impl Watcher {
             notices::unreachable(address, error);
         }
         match address {
-            "" => format!("cannot start the embedded DCGM engine ({error})"),
+            "" => format!("cannot start the embedded DCGM engine ({error}); {}", error.hint_of_start()),
             address => format!("cannot connect to the host engine at {address} ({error})"),
         }
     }

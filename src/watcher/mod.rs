@@ -36,7 +36,7 @@ use crate::config::engine::{EngineSelection, usual_places};
 use crate::config::{Config, JobLabels};
 use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
-use crate::dcgm::{Library, hostengine};
+use crate::dcgm::{Error, Library, hostengine};
 use crate::inventory::hostname;
 use crate::inventory::{self, Entity, Inventory, Kind, Known};
 use crate::jobs::JobMap;
@@ -546,10 +546,14 @@ impl Watcher {
         let collected = watches.collector.collect(&watches.inventory, &mut self.memory, now);
         let outcome = collected.map_err(|error| self.lost(None, &error))?;
         run.has_failed |= !outcome.errors.is_empty();
+        let unwatched = watches.collector.watches_no_gpu(&watches.plan).map(ToString::to_string);
         let (table, judgement) = (&mut watches.collector.table, &mut watches.judgement);
         table.settle_labels();
-        let look = Look { now: start, schedule };
+        let is_read = |error: &Error| matches!(error.call, "dcgmUpdateAllFields" | "dcgmGetLatestValues_v2");
+        let failing = unwatched.is_some() || outcome.errors.iter().any(is_read);
+        let look = Look { now: start, schedule, failing };
         run.freshness.judge(look, &mut self.answered, table, &watches.inventory, judgement);
+        judgement.reasons.extend(unwatched.map(|why| format!("DCGM watches no field of the GPUs: {why}")));
         if !judgement.no_gpu_has_values && !watches.inventory.gpus.is_empty() {
             run.fatal_xid.clear();
             if run.started.elapsed() >= SessionRun::KERNEL_LOG_IS_READ {
@@ -652,7 +656,7 @@ impl Watcher {
         reasons.sort();
         let up = watches.inventory.entities.iter().zip(&watches.judgement.up);
         let mut gpus = up.filter(|(entity, _)| entity.kind == Kind::Gpu).map(|(_, up)| *up).peekable();
-        let no_gpu_answers = gpus.peek().is_some() && !gpus.any(|up| up);
+        let no_gpu_answers = gpus.peek().is_some() && !gpus.any(|up| up) && !watches.judgement.awaits_first;
         Event::Collected(Running { reasons, no_gpu_answers })
     }
 

@@ -72,7 +72,7 @@ pub fn unreachable(address: &str, error: &Error) {
     match address {
         "" => log::error!(
             error = error.to_string(),
-            hint = "run dcgm-exporter --check on this node; see also nvidia-smi and dmesg";
+            hint = format!("run dcgm-exporter --check on this node; {}", error.hint_of_start());
             "the embedded DCGM engine does not start; trying again"
         ),
         address => log::error!(

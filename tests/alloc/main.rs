@@ -92,7 +92,7 @@ fn with_cycle(run: impl FnOnce(&mut dyn FnMut())) {
     let (mut answered, mut freshness) = (Answered::default(), Freshness::default());
     let mut judgement = Judgement::default();
     let (mut text, report) = (String::new(), Report::default());
-    let look = Look { now: Instant::now(), schedule: interval.into() };
+    let look = Look { now: Instant::now(), schedule: interval.into(), failing: false };
     let mut cycle = || {
         let outcome = collector.collect(&inventory, &mut memory, 0).unwrap();
         assert!(outcome.errors.is_empty());

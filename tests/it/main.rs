@@ -15,6 +15,7 @@ mod entities;
 mod every_path;
 mod file_sd;
 mod finished_jobs;
+mod first_values;
 mod golden;
 mod http;
 mod install;
