@@ -115,7 +115,7 @@ pub struct PublishedPage {
     scrapes: AtomicU64,
     http_restarts: AtomicU64,
     /// Who has fetched the page since the watcher last asked.
-    scraped: Mutex<Vec<(u64, Instant)>>,
+    scraped: Mutex<Vec<(Client, Instant)>>,
     started: Instant,
     /// Milliseconds from the start to the last sign of life of the watcher.
     progress: AtomicU64,
@@ -128,8 +128,17 @@ pub struct PublishedPage {
     current_call: fn() -> Option<Call>,
 }
 
-/// Scrapes remembered between two looks of the watcher; a flood needs no more.
+/// Who has fetched the page: a number for the address, and one for the User-Agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    pub address: u64,
+    pub agent: u64,
+}
+
+/// Scrapes remembered between two looks of the watcher, a second apart at the most; and those of one address, so that a
+/// flood from there leaves room for others.
 const MOST_SCRAPES: usize = 64;
+const MOST_SCRAPES_OF_ADDRESS: usize = 8;
 
 /// A page is too old to be shown after three intervals, and never before this.
 const SHORTEST_STALE: Duration = Duration::from_secs(15);
@@ -267,22 +276,20 @@ impl PublishedPage {
         self.open_metrics.page()
     }
 
-    /// Notes that a client (a number for its address) has fetched the page.
-    pub fn note_scrape(&self, client: u64) {
+    /// Counts and notes that a client begins to get the page.
+    pub fn note_scrape(&self, client: Client) {
+        self.scrapes.fetch_add(1, Ordering::Relaxed);
         let mut scraped = self.scraped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if scraped.len() < MOST_SCRAPES {
+        let of_address = scraped.iter().filter(|(other, _)| other.address == client.address).count();
+        if scraped.len() < MOST_SCRAPES && of_address < MOST_SCRAPES_OF_ADDRESS {
             scraped.push((client, Instant::now()));
         }
     }
 
     /// Hands the scrapes since the last call to `each`.
-    pub fn take_scrapes(&self, mut each: impl FnMut(u64, Instant)) {
+    pub fn take_scrapes(&self, mut each: impl FnMut(Client, Instant)) {
         let mut scraped = self.scraped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         scraped.drain(..).for_each(|(client, at)| each(client, at));
-    }
-
-    pub fn count_scrape(&self) {
-        self.scrapes.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn scrapes(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! One connection of the poll loop: its state, what it waits for, and when it is overdue.
 
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::request::Request;
 use super::response::Asked;
 use super::stream::Stream;
 use crate::config::listen::Timeouts;
-use crate::publish::Page;
+use crate::publish::{Client, Page};
 use crate::status::Rendered;
 
 /// How long a kept connection may be idle.
@@ -22,8 +23,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Connection {
     pub id: u64,
     pub stream: Stream,
-    /// A number for the address that it comes from, whatever its port; the same for all of a Unix socket.
-    pub client: u64,
+    /// The address is the same for all of a Unix socket. The User-Agent is that of the present request.
+    pub client: Client,
     pub state: State,
     /// When the present state began.
     pub since: Instant,
@@ -115,9 +116,6 @@ impl Connection {
 }
 
 /// A number for a client's address, whatever its port; one for all clients of a Unix socket.
-pub fn client(address: Option<SocketAddr>) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    address.map(|address| IpAddr::to_canonical(&address.ip())).hash(&mut hasher);
-    hasher.finish()
+pub fn number(address: Option<SocketAddr>) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(address.map(|address| address.ip().to_canonical()))
 }

@@ -21,7 +21,7 @@ use rustix::net::SocketFlags;
 
 use super::accept::Form;
 use super::backend::{Answer, Backend, Body};
-use super::connection::{Connection, Content, State, client};
+use super::connection::{Connection, Content, State, number};
 use super::credentials::{Credentials, Login};
 use super::listen::Listener;
 use super::rate_limit::Bucket;
@@ -32,7 +32,7 @@ use super::watchdog::Watchdog;
 use super::{routes, tls};
 use crate::config::OpenMetrics;
 use crate::config::listen::Timeouts;
-use crate::publish::PublishedPage;
+use crate::publish::{Client, PublishedPage};
 use crate::status;
 use crate::system::threads::test_fault;
 
@@ -292,6 +292,7 @@ impl Connections {
                 }
                 let is_head = request.method == Method::Head;
                 connection.asked = Asked { is_head, keep_alive: request.keep_alive, version: request.version };
+                connection.client.agent = request.agent;
                 self.admit(at, request, now);
             }
         }
@@ -304,7 +305,7 @@ impl Connections {
             return self.respond(at, &Plain::status("429 Too Many Requests"), now);
         }
         let connection = &mut self.open[at];
-        match self.credentials.judge(connection.id, connection.client, request.authorization.as_deref()) {
+        match self.credentials.judge(connection.id, connection.client.address, request.authorization.as_deref()) {
             Login::Accepted => self.ask(at, &request, now),
             Login::Refused => self.respond(at, &UNAUTHORIZED, now),
             Login::Pending => connection.enter(State::LoggingIn(request), now),
@@ -315,7 +316,6 @@ impl Connections {
     fn ask(&mut self, at: usize, request: &Request, now: Instant) {
         let form = request.accept.form(self.policy.open_metrics);
         if request.is_for_page() && self.is_decided(form, request.takes_gzip, now) {
-            self.published.count_scrape();
             return self.deliver(at, Answer::page(form, request.takes_gzip), now);
         }
         let connection = &mut self.open[at];
@@ -407,7 +407,9 @@ impl Connections {
         };
         let mut extra: Vec<(&str, &str)> = Vec::new();
         if !matches!(body, Content::Text(_)) {
-            self.published.note_scrape(self.open[at].client);
+            if !self.open[at].asked.is_head {
+                self.published.note_scrape(self.open[at].client);
+            }
             extra.push(("Vary", "Accept, Accept-Encoding"));
         }
         extra.extend(is_compressed.then_some(("Content-Encoding", "gzip")));
@@ -505,7 +507,10 @@ impl Connections {
                     self.open.push(Connection {
                         id,
                         stream: Stream::new(socket, config.tls.clone()),
-                        client: client(address.and_then(|address| SocketAddr::try_from(address).ok())),
+                        client: Client {
+                            address: number(address.and_then(|address| SocketAddr::try_from(address).ok())),
+                            agent: 0,
+                        },
                         state: State::Reading,
                         since: now,
                         moved: now,

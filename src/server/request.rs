@@ -6,6 +6,8 @@
 //!
 //! One file, because the rules are read together; nearly half of it are their tests.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
 use super::accept::{Accept, Encodings, Form};
 use super::routes::{PATHS, TEXT};
 
@@ -80,6 +82,8 @@ pub struct Request {
     pub keep_alive: bool,
     /// The value of `Authorization`.
     pub authorization: Option<String>,
+    /// A number for the `User-Agent`; 0 without one.
+    pub agent: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +97,8 @@ impl Request {
     pub fn health() -> Request {
         let (method, version) = (Method::Get, Version::Http11);
         let accept = Accept::default();
-        Request { method, path: "/health", takes_gzip: false, accept, version, keep_alive: true, authorization: None }
+        let (takes_gzip, keep_alive, authorization, agent) = (false, true, None, 0);
+        Request { method, path: "/health", takes_gzip, accept, version, keep_alive, authorization, agent }
     }
 
     /// Whether it asks for the page, or for the head of that answer.
@@ -156,7 +161,7 @@ fn read(method: Method, target: &str, version: Version, headers: &[httparse::Hea
     let mut hosts = 0;
     let (mut accept, mut encodings) = (Accept::default(), Encodings::default());
     let (mut says_close, mut says_keep_alive) = (false, false);
-    let mut authorization = None;
+    let (mut authorization, mut agent) = (None, 0);
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         let value = std::str::from_utf8(header.value).map_err(|_| BAD_REQUEST)?;
@@ -171,6 +176,8 @@ fn read(method: Method, target: &str, version: Version, headers: &[httparse::Hea
                 says_close |= token.eq_ignore_ascii_case("close");
                 says_keep_alive |= token.eq_ignore_ascii_case("keep-alive");
             }
+        } else if is("user-agent") {
+            agent = BuildHasherDefault::<DefaultHasher>::default().hash_one(value);
         } else if is("authorization") {
             authorization.get_or_insert_with(|| value.to_owned());
         } else if is("transfer-encoding") {
@@ -192,7 +199,8 @@ fn read(method: Method, target: &str, version: Version, headers: &[httparse::Hea
     };
     let path = PATHS.into_iter().find(|known| *known == path).unwrap_or(UNKNOWN_PATH);
     let keep_alive = !says_close && (version == Version::Http11 || says_keep_alive);
-    Ok(Request { method, path, takes_gzip: encodings.prefer_gzip(), accept, version, keep_alive, authorization })
+    let takes_gzip = encodings.prefer_gzip();
+    Ok(Request { method, path, takes_gzip, accept, version, keep_alive, authorization, agent })
 }
 
 /// How many bytes come before the first that is not ASCII or is a line feed without its carriage return.

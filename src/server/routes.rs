@@ -105,7 +105,6 @@ fn status(published: &PublishedPage, form: status::Form) -> Cow<'static, str> {
 pub const UNAVAILABLE: &str = "503 Service Unavailable";
 
 fn metrics(request: &Request, published: &PublishedPage) -> Cow<'static, str> {
-    published.count_scrape();
     // The canonical head has these only for a client that prefers gzip, or gets another form than the usual.
     let header = |name: &'static str| request.headers().iter().find(|header| header.field.equiv(name));
     let takes_gzip = header("Accept-Encoding").is_some();

@@ -471,7 +471,7 @@ impl Watcher {
             return Ok(());
         }
         let scrapes = &mut self.scrapes;
-        self.publisher.published().take_scrapes(|client, at| scrapes.note(client, at));
+        self.publisher.published().take_scrapes(|client, at| scrapes.note(client.address ^ client.agent, at));
         let (scraper, changed) = self.pace.adopt(scrapes, Instant::now());
         if changed {
             notices::pace(self.pace.period(), self.pace.follows());

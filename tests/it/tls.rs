@@ -182,6 +182,44 @@ fn page_over_tls(site: &Site, exporter: &mut Exporter) {
     exporter.until("there is a page", |exporter| site.scraper().is_let_in(exporter.port).then_some(()));
 }
 
+/// Over plain HTTP and over TLS, two hundred at once, and those in between who get no page.
+#[test]
+fn each_page_that_is_sent_is_counted_as_a_scrape_and_nothing_else() {
+    let site = Site::new();
+    for web in [String::new(), format!("tls_server_config:\n{PAIR}")] {
+        let mut exporter = Exporter::start(site.command(&web).args(["-c", "200ms"]));
+        let (config, port) = (site.scraper().config(), exporter.port);
+        let ask = |what: &str| {
+            let ask = format!("{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            if web.is_empty() {
+                request(port, &ask).unwrap()
+            } else {
+                connect(&config, port).unwrap().ask(&ask).unwrap()
+            }
+        };
+        exporter.until("all is well", |_| (ask("GET /health").status == 200).then_some(()));
+        let all_at_once = std::sync::Barrier::new(250);
+        std::thread::scope(|scope| {
+            for number in 0..250 {
+                let (ask, all_at_once) = (&ask, &all_at_once);
+                let what =
+                    ["GET /metrics", "GET /metrics", "GET /metrics", "GET /metrics", "HEAD /metrics"][number % 5];
+                scope.spawn(move || {
+                    all_at_once.wait();
+                    assert_eq!(ask(what).status, 200);
+                });
+            }
+        });
+        for what in ["HEAD /metrics", "OPTIONS /metrics", "GET /", "GET /health", "GET /missing"] {
+            ask(what);
+        }
+        // Of two more collections.
+        std::thread::sleep(Duration::from_millis(700));
+        let page = ask("GET /metrics").body;
+        assert!(page.contains("\ndcgm_exporter_scrapes_total 200\n"), "{web}: {page}");
+    }
+}
+
 #[test]
 fn files_that_can_be_used_and_files_that_cannot() {
     let site = Site::new();
