@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
 use dcgm_exporter::watcher::{self, Watcher};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// How long an engine may take to stop. Eight GPUs and their modules take 2 s; systemd waits for 15.
@@ -45,7 +47,26 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(200);
 /// The exit status after a bug of ours, as sysexits.h has it.
 const EX_SOFTWARE: i32 = 70;
 
+/// Signals that came before there was somebody to take them, with what they ask for.
+type EarlySignals = Vec<(watcher::Command, Arc<AtomicBool>)>;
+
+/// Keeps signals that are for a running exporter from ending one that starts. What prints and exits has `is_over` set, and
+/// is ended by them as usual.
+fn early_signals(is_over: &Arc<AtomicBool>) -> EarlySignals {
+    use watcher::Command::{Release, Reload, Resume};
+    let take = |(signal, command)| {
+        let came = Arc::new(AtomicBool::new(false));
+        // What cannot be taken is as it was.
+        let _ = flag::register_conditional_default(signal, is_over.clone());
+        let _ = flag::register(signal, came.clone());
+        (command, came)
+    };
+    [(SIGHUP, Reload), (SIGUSR1, Release), (SIGUSR2, Resume)].map(take).into()
+}
+
 fn main() -> ExitCode {
+    let prints = Arc::new(AtomicBool::new(false));
+    let early = early_signals(&prints);
     allocator::tune();
     let given = Given::now();
     let config = match given.parse() {
@@ -66,6 +87,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let serves = !config.check_counters
+        && config.check.is_none()
+        && config.job_summary.is_none()
+        && config.list_fields.is_none()
+        && config.once.is_none();
+    prints.store(!serves, Ordering::Release);
     if config.check_counters {
         return check_counters(&config);
     }
@@ -94,7 +121,7 @@ fn main() -> ExitCode {
         });
     }
     log::info!(Version = env!("CARGO_PKG_VERSION"); "Starting dcgm-exporter");
-    match run(config, given) {
+    match run(config, given, early) {
         Ok(code) => code,
         Err(error) => {
             // One line for each thing that is wrong.
@@ -279,7 +306,13 @@ impl Given {
 
     /// Errors: as [`cli::parse`].
     fn parse(&self) -> Result<Command, String> {
-        cli::parse(self.arguments.iter().cloned(), |name| self.environment.get(OsStr::new(name)).cloned())
+        let mut command =
+            cli::parse(self.arguments.iter().cloned(), |name| self.environment.get(OsStr::new(name)).cloned())?;
+        if let Command::Run(config) = &mut command {
+            let names = self.environment.keys().filter_map(|name| name.to_str());
+            config.warnings.extend(cli::unknown_variables(names));
+        }
+        Ok(command)
     }
 
     /// Understands the settings again, for a configuration file that has changed.
@@ -298,14 +331,15 @@ fn open_library(config: &Config) -> Result<Library, String> {
     Ok(library)
 }
 
-fn run(config: Config, given: Given) -> Result<ExitCode, String> {
+fn run(config: Config, given: Given, early: EarlySignals) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     limits::check_open_files()?;
+    // Before signals are taken: a file system that hangs does not keep it from being ended.
+    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(signals).map_err(|error| format!("cannot take signals: {error}"))?;
-    let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
     counters.notes(config.counters_file()).iter().for_each(|note| log::warn!("{note}"));
     let library = open_library(&config)?;
     log::info!(path = library.path().display().to_string(), version = library.version(); "loaded libdcgm");
@@ -335,7 +369,6 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
         let addresses: Vec<_> = listeners.iter().filter_map(Listener::tcp_address).collect();
         Registration::write(directory, config.file_sd_address.as_deref(), &addresses, has_tls)
     });
-    systemd::ready();
     usage::all_threads_serve();
 
     let has_file = config.config_file.is_some();
@@ -369,6 +402,9 @@ fn run(config: Config, given: Given) -> Result<ExitCode, String> {
             }
         })
         .map_err(|error| format!("cannot start the collecting thread: {error}"))?;
+    // Nothing after this can keep it from serving.
+    systemd::ready();
+    early.into_iter().filter(|(_, came)| came.load(Ordering::Acquire)).for_each(|(command, _)| handle.send(command));
 
     for signal in signals.forever() {
         log::info!(signal = signal_hook::low_level::signal_name(signal).unwrap_or("?"); "Received signal");

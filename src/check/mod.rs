@@ -37,6 +37,7 @@ pub mod tree;
 pub mod unit;
 pub mod values;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -223,7 +224,10 @@ fn configuration(
             let from =
                 if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
             answers.ok(QUESTION, format!("from {from}"));
-            for warning in &config.warnings {
+            let own = std::env::vars_os().filter(|_| !host.is_image).filter_map(|(name, _)| name.into_string().ok());
+            let names = unit.iter().flat_map(|unit| unit.variables().map(str::to_owned)).chain(own);
+            let names: BTreeSet<String> = names.collect();
+            for warning in config.warnings.iter().chain(&cli::unknown_variables(names.iter().map(String::as_str))) {
                 answers.warn(QUESTION, warning.clone(), "correct or remove this setting");
             }
             Some(*config)

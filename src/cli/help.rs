@@ -28,7 +28,7 @@ pub fn help(width: usize) -> String {
         "",
         width,
         "Flags take one or two dashes. Give the value as the next word or after '='. Each flag has an environment \
-         variable, which is used where the flag is not given; --help FLAG names it.",
+         variable, which is used where the flag is not given; --help FLAG names it. Those that print and exit have none.",
     );
     for group in own::GROUPS {
         let _ = write!(text, "\n{}:\n", group.title);
@@ -68,7 +68,10 @@ pub fn of_flag(name: &str, width: usize) -> Result<String, String> {
     if !flag.details.is_empty() {
         wrap(&mut text, "  ", width, flag.details);
     }
-    let _ = write!(text, "\n  Variable: {}\n", flag.variable);
+    text.push('\n');
+    if !flag.variable.is_empty() {
+        let _ = writeln!(text, "  Variable: {}", flag.variable);
+    }
     if let Some(default) = flag.shown_default() {
         let _ = writeln!(text, "  Default:  {default}");
     }

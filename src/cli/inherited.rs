@@ -114,10 +114,11 @@ pub static FLAGS: &[Flag] = &[
     Flag {
         long: "enable-exporter-metrics",
         variable: "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS",
-        help: "Accepted; they are on by default",
+        default: "true",
+        help: "Accepted; they are on in any case",
         effect: Effect::None(
-            "the exporter's own metrics (dcgm_exporter_*, process_*) are on by default, and --disable-exporter-metrics \
-             leaves them out; there are no go_* and promhttp_*",
+            "the exporter's own metrics (dcgm_exporter_*, process_*) are on, and --disable-exporter-metrics leaves them \
+             out; there are no go_* and promhttp_*",
         ),
         ..FLAG
     },

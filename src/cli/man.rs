@@ -46,9 +46,11 @@ pub fn page() -> String {
             if !flag.details.is_empty() {
                 let _ = write!(page, " {}", escaped(flag.details));
             }
-            let _ = write!(page, "\n.br\nVariable: {}.", flag.variable);
+            if !flag.variable.is_empty() {
+                let _ = write!(page, "\n.br\nVariable: {}.", flag.variable);
+            }
             if let Some(default) = flag.shown_default() {
-                let _ = write!(page, " Default: {}.", escaped(default));
+                let _ = write!(page, "\n.br\nDefault: {}.", escaped(default));
             }
             if !flag.example.is_empty() {
                 let _ = write!(page, "\n.br\nExample: \\fBdcgm\\-exporter {}\\fR", escaped(flag.example));

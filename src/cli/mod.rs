@@ -22,6 +22,7 @@ pub mod values;
 
 use crate::config::Config;
 
+pub use flag::unknown_variables;
 pub use parse::{parse, parse_in, typed_check, typed_root};
 
 /// What the command line asks for.

@@ -244,20 +244,19 @@ const COLLECT: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "30000",
         help: "Time between two collections: 30s, 500ms, or a number of milliseconds",
-        details: "At least 100ms, at most 24h. With an embedded engine collections follow a regular scraper, \
+        details: "At most 24h. A shorter interval than 100ms is 100ms. With an embedded engine collections follow a regular scraper, \
                   see --min-collect-interval. A plain number is milliseconds, as in NVIDIA's dcgm-exporter.",
         example: "--collect-interval 10s",
         apply: |config, value| {
-            let interval = values::duration(value)?;
+            let mut interval = values::between(value, Duration::from_nanos(1), LONGEST_INTERVAL)?;
+            // Guides of two vendors have 33 and 3.
             if interval < SHORTEST_INTERVAL {
-                return Err(Refusal::Value(
-                    "DCGM's profiling fields need at least 100 ms between samples; a plain number is milliseconds, so \
-                     30 seconds are 30000 or 30s"
-                        .to_owned(),
+                config.warnings.push(format!(
+                    "an interval of {} is too short for DCGM's profiling fields; it is 100ms instead. A plain number is \
+                     milliseconds: 30 seconds are 30s or 30000",
+                    humantime::format_duration(interval)
                 ));
-            }
-            if interval > LONGEST_INTERVAL {
-                return Err(Refusal::Value("expected at most 24h".to_owned()));
+                interval = SHORTEST_INTERVAL;
             }
             config.interval = interval;
             Ok(())
@@ -492,8 +491,8 @@ const ENGINE: &[Flag] = &[
         kind: Kind::Value("PATH"),
         default: "",
         help: "The libdcgm to load",
-        details: "Without it: the system's libdcgm.so.4, else libdcgm.so.3. As root, one that every user could replace is \
-                  refused: a file or a directory on its path that everybody can write.",
+        details: "Without it: the system's libdcgm.so.4, else libdcgm.so.3. One that other users \
+                  could replace is loaded with a warning: a file or a directory on its path that they can write.",
         example: "--libdcgm /opt/dcgm/lib/libdcgm.so.4",
         apply: path!(libdcgm),
         ..FLAG
@@ -697,7 +696,7 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("DAYS"),
         default: "7",
         help: "Days after which a job's file in --job-summary-dir is removed; 0 is never",
-        example: "--job-summary-days 30",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-summary-dir /var/lib/dcgm-exporter/jobs --job-summary-days 30",
         apply: |config, value| {
             config.job_summary_days = value.parse().map_err(|_| "expected a number of days, such as 7".to_owned())?;
             Ok(())
@@ -706,7 +705,6 @@ const JOBS: &[Flag] = &[
     },
     Flag {
         long: "job-summary",
-        variable: "DCGM_EXPORTER_JOB_SUMMARY",
         kind: Kind::Value("ID"),
         default: "",
         help: "Print what this job used of its GPUs and exit",
@@ -720,7 +718,6 @@ const JOBS: &[Flag] = &[
     },
     Flag {
         long: "job-summary-short",
-        variable: "DCGM_EXPORTER_JOB_SUMMARY_SHORT",
         help: "Print the summary of --job-summary in one line, for a job's comment",
         example: "--job-summary 17 --job-summary-short --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: switch!(job_summary_short),
@@ -738,12 +735,6 @@ const JOBS: &[Flag] = &[
             (true, None) => Err(Refusal::Flag(
                 "needs --container-runtime-socket, such as --container-runtime-socket /run/docker.sock".to_owned(),
             )),
-            (false, Some(_)) => {
-                let warning =
-                    "--container-runtime-socket has no effect: it belongs to --container-labels, which is off";
-                config.warnings.push(warning.to_owned());
-                Ok(())
-            }
             _ => Ok(()),
         },
         ..FLAG
@@ -771,7 +762,6 @@ const ONCE_LIMIT: Duration = Duration::from_secs(30);
 const DIAGNOSE: &[Flag] = &[
     Flag {
         long: "check",
-        variable: "DCGM_EXPORTER_CHECK",
         help: "Check everything that metrics depend on, print how to fix it, and exit",
         details: "Checks library, driver, permissions, GPUs, counters, port, job map and unit, with the settings of \
                   the installed unit. Exit status: 0 ok, 1 warnings, 2 failures. --check=json prints JSON. \
@@ -791,7 +781,6 @@ const DIAGNOSE: &[Flag] = &[
     },
     Flag {
         long: "root",
-        variable: "DCGM_EXPORTER_ROOT",
         kind: Kind::Value("DIR"),
         default: "/",
         help: "With --check, check the image in this directory, as on a head node",
@@ -813,7 +802,6 @@ const DIAGNOSE: &[Flag] = &[
     },
     Flag {
         long: "check-counters",
-        variable: "DCGM_EXPORTER_CHECK_COUNTERS",
         help: "Check the counters file and exit",
         details: "Prints what is wrong or unusual about each row. Exit status: 0, or 1 if a row cannot be used.",
         example: "--check-counters --collectors mine.csv",
@@ -822,7 +810,6 @@ const DIAGNOSE: &[Flag] = &[
     },
     Flag {
         long: "once",
-        variable: "DCGM_EXPORTER_ONCE",
         help: "Collect once, print the page of /metrics and exit",
         details: "For textfile collectors and reports. Exit status: 0, or 1 if there is no page within 30s or \
                   the time given, as in --once=5s. A profiling field takes a second longer. No port is opened.",
@@ -838,7 +825,6 @@ const DIAGNOSE: &[Flag] = &[
     },
     Flag {
         long: "list-fields",
-        variable: "DCGM_EXPORTER_LIST_FIELDS",
         kind: Kind::Optional("PATTERN"),
         default: "false",
         help: "Print the names that a counters file may have, and exit",

@@ -9,6 +9,7 @@ use super::{Command, completion, help, man, values};
 use crate::config::file::{self, ConfigFile, Setting};
 use crate::config::{CheckFormat, Config};
 use crate::system::files;
+use crate::system::printable::cut;
 
 /// Understands a command line (without the program's name) in an environment, and reads the configuration file that they
 /// name.
@@ -37,6 +38,7 @@ pub fn parse_in(
     for (flag, typed) in flag::all().zip(typed.values) {
         given.push(match typed {
             Some(value) => Some((value, format!("--{}", flag.long))),
+            None if flag.variable.is_empty() => None,
             None => match environment(flag.variable).filter(|value| !value.is_empty()) {
                 Some(value) => Some((text(value, flag.variable)?, format!("{} (--{})", flag.variable, flag.long))),
                 None => None,
@@ -69,7 +71,6 @@ pub fn parse_in(
         (flag.apply)(&mut config, &value).map_err(|refusal| refused(refusal, &origin, &value))?;
         if let Effect::None(why) = flag.effect
             && value != flag.default
-            && value != "false"
         {
             config.warnings.push(format!("{name} has no effect: {why}"));
         }
@@ -78,12 +79,32 @@ pub fn parse_in(
     if let Some((path, _)) = file {
         config.config_file = Some(path);
     }
+    for (name, needed) in NEEDS {
+        let is_set = |name: &str| {
+            origins.iter().find(|(flag, ..)| flag.long == name).is_some_and(|(flag, value, _)| value != flag.default)
+        };
+        if is_set(name) && !is_set(needed) {
+            config.warnings.push(format!("--{name} has no effect: it needs --{needed}"));
+        }
+    }
     for (flag, value, origin) in &origins {
         (flag.check)(&mut config).map_err(|refusal| refused(refusal, origin, value))?;
     }
     config.warnings.extend(config.uneven_intervals());
     Ok(Command::Run(Box::new(config)))
 }
+
+/// Flags that do nothing without another one.
+const NEEDS: [(&str, &str); 8] = [
+    ("dcgm-log-level", "enable-dcgm-log"),
+    ("gpu-bind-unbind-poll-interval", "enable-gpu-bind-unbind-watch"),
+    ("file-sd-address", "file-sd-dir"),
+    ("job-map-insecure", "hpc-job-mapping-dir"),
+    ("job-labels", "hpc-job-mapping-dir"),
+    ("job-summary-days", "job-summary-dir"),
+    ("job-summary-short", "job-summary"),
+    ("container-runtime-socket", "container-labels"),
+];
 
 fn setting_of<'a>(flag: &Flag, settings: &'a [Setting]) -> Option<&'a Setting> {
     settings.iter().find(|setting| setting.flag == flag.long)
@@ -104,7 +125,7 @@ fn read_file(path: &Path, origin: &str) -> Result<ConfigFile, String> {
 
 fn refused(refusal: Refusal, origin: &str, value: &str) -> String {
     match refusal {
-        Refusal::Value(right) => format!("{origin}: '{value}' is not valid: {right}"),
+        Refusal::Value(right) => format!("{origin}: '{}' is not valid: {right}", cut(value)),
         Refusal::Flag(why) => format!("{origin} {why}"),
     }
 }
@@ -156,7 +177,7 @@ fn read_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed
             Arg::Value(value) => match value.to_str() {
                 Some("help" | "h") => return help_about(&mut parser).map(Typed::Print),
                 _ => {
-                    typed.warnings.push(format!("argument '{}' is not used", value.to_string_lossy()));
+                    typed.warnings.push(format!("argument '{}' is not used", cut(&value.to_string_lossy())));
                     continue;
                 }
             },
@@ -221,7 +242,11 @@ fn generate(what: &str) -> Result<String, String> {
         "bash" => Ok(completion::bash()),
         "zsh" => Ok(completion::zsh()),
         "fish" => Ok(completion::fish()),
-        _ => Err(format!("--generate: '{what}' is not known; expected one of {}", completion::GENERATED.join(", "))),
+        _ => Err(format!(
+            "--generate: '{}' is not known; expected one of {}",
+            cut(what),
+            completion::GENERATED.join(", ")
+        )),
     }
 }
 
@@ -241,7 +266,7 @@ fn with_two_dashes(argument: OsString) -> OsString {
 }
 
 fn text(value: OsString, origin: &str) -> Result<String, String> {
-    value.into_string().map_err(|value| format!("{origin}: '{}' is not UTF-8", value.to_string_lossy()))
+    value.into_string().map_err(|value| format!("{origin}: '{}' is not UTF-8", cut(&value.to_string_lossy())))
 }
 
 #[cfg(test)]
@@ -350,7 +375,7 @@ mod tests {
     fn errors_name_the_flag_and_what_would_be_right() {
         for (arguments, parts) in [
             (&["--colectors", "x"][..], &["--colectors", "--collectors"][..]),
-            (&["-c", "50"], &["--collect-interval", "'50'", "100"]),
+            (&["-c", "0"], &["--collect-interval", "'0'", "24h"]),
             (&["-c", "soon"], &["--collect-interval", "'soon'", "30s"]),
             (&["--log-format", "xml"], &["--log-format", "'xml'", "text", "json"]),
             (&["--dcgm-log-level", "debug"], &["--dcgm-log-level", "'debug'", "DEBUG"]),
@@ -369,6 +394,93 @@ mod tests {
             for part in parts {
                 assert!(error.contains(part), "{arguments:?}: '{error}' lacks '{part}'");
             }
+        }
+    }
+
+    /// A switch for each of its values: the configuration is another one, or a warning says why not, or it is refused.
+    #[test]
+    fn every_switch_has_an_effect_or_says_that_it_has_none() {
+        let shown = |config: &Config| format!("{:?}", Config { warnings: Vec::new(), ..config.clone() });
+        let usual = run(&[], &[]).unwrap();
+        let switches = flag::all().filter(|flag| matches!(flag.kind, Kind::Switch));
+        for (flag, value) in switches.flat_map(|flag| [(flag, "true"), (flag, "false")]) {
+            if value == flag.default {
+                continue;
+            }
+            if let Ok(config) = run(&[&format!("--{}={value}", flag.long)], &[]) {
+                let said = config.warnings.iter().any(|warning| warning.contains(flag.long));
+                assert!(said || shown(&config) != shown(&usual), "--{}={value}", flag.long);
+                assert!(said || matches!(flag.effect, Effect::Yes), "--{}={value}", flag.long);
+            }
+        }
+        // On in any case, so its other value is the one without effect.
+        assert!(run(&["--enable-exporter-metrics"], &[]).unwrap().warnings.is_empty());
+        let warnings = run(&["--enable-exporter-metrics=false"], &[]).unwrap().warnings;
+        assert!(warnings[0].contains("--disable-exporter-metrics"), "{warnings:?}");
+    }
+
+    /// Each key of the configuration file, with a value that is not the default.
+    #[test]
+    fn every_key_of_the_file_has_an_effect_or_says_that_it_has_none() {
+        let shown =
+            |config: &Config| format!("{:?}", Config { warnings: Vec::new(), config_file: None, ..config.clone() });
+        let collection =
+            |more: &str| format!("collections: [{{name: a, every: 5s, metrics: {{include: [X]}}{more}}}]\n");
+        for (version, text, silent) in [
+            (2, "metrics: {file: /x.csv}\n".to_owned(), true),
+            (2, "metrics: {fields: [{name: A, prometheusType: gauge, help: h}]}\n".to_owned(), true),
+            (2, "metrics: {enableExporterMetrics: true}\n".to_owned(), true),
+            (2, "metrics: {enableExporterMetrics: false}\n".to_owned(), false),
+            (2, collection(""), true),
+            (2, collection(", sources: {dcgm: {watch: {maxKeepAge: 3s, maxKeepSamples: 4}}}"), false),
+            (2, "sources: {dcgm: {watch: {maxKeepAge: 3s}}}\n".to_owned(), false),
+            (2, "sources: {dcgm: {watch: {maxKeepSamples: 3}}}\n".to_owned(), false),
+            (2, "sources: {dcgm: {detectBindUnbind: {enabled: true}}}\n".to_owned(), true),
+            (2, "sources: {dcgm: {detectBindUnbind: {enabled: false}}}\n".to_owned(), true),
+            (2, "sources: {dcgm: {detectBindUnbind: {pollInterval: 3s}}}\n".to_owned(), false),
+            (2, "server: {maxConcurrentScrapes: 3}\n".to_owned(), false),
+            (1, "collection: {interval: 7s}\n".to_owned(), true),
+            (1, "collection: {retention: {maxAge: 3s}}\n".to_owned(), false),
+            (1, "collection: {retention: {maxSamples: 3}}\n".to_owned(), false),
+            (1, "collection: {watchGroups: [{name: a, interval: 5s, fields: [X]}]}\n".to_owned(), true),
+        ] {
+            let file = File::new("key", &format!("version: {version}\n{text}"));
+            let config = run(&["--config-file", file.path()], &[]).unwrap();
+            assert_eq!(config.warnings.is_empty(), silent, "{text}: {:?}", config.warnings);
+            let is_usual = shown(&config) == shown(&run(&[], &[]).unwrap());
+            let has_default = text.contains("Metrics: true") || text.contains("enabled: false");
+            assert!(!silent || has_default || !is_usual, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_prints_and_exits_is_typed() {
+        for (variable, value) in [("ONCE", "1"), ("CHECK", "1"), ("LIST_FIELDS", "1"), ("CHECK_COUNTERS", "1")] {
+            let config = run(&[], &[(&format!("DCGM_EXPORTER_{variable}"), value)]).unwrap();
+            assert!(
+                config.once.is_none()
+                    && config.check.is_none()
+                    && config.list_fields.is_none()
+                    && !config.check_counters
+            );
+        }
+    }
+
+    #[test]
+    fn intervals_of_vendors_guides_start_with_the_shortest() {
+        for value in ["33", "3", "99ms"] {
+            let config = run(&["-c", value], &[]).unwrap();
+            assert_eq!(config.interval, Duration::from_millis(100), "{value}");
+            assert!(config.warnings[0].contains("it is 100ms instead"), "{:?}", config.warnings);
+        }
+    }
+
+    #[test]
+    fn windows_have_an_end() {
+        for flag in ["--xid-count-window-size", "--clock-events-count-window-size", "--stale-after"] {
+            let error = run(&[flag, "300000000000000"], &[]).unwrap_err();
+            assert!(error.contains("30days"), "{error}");
+            run(&[flag, "30days"], &[]).unwrap();
         }
     }
 

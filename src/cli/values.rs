@@ -17,15 +17,22 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A duration: an integer is milliseconds, as dcgm-exporter has it; with a unit it is `30s`, `500ms` or `1m30s`.
+/// Longer than any time that a setting is for; in microseconds since 1970 nothing wraps.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A duration of at most 30 days: an integer is milliseconds, as dcgm-exporter has it; with a unit it is `30s`, `500ms`
+/// or `1m30s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    if let Some(milliseconds) = integer(text) {
-        return Ok(Duration::from_millis(milliseconds));
+    const FORMS: &str = "expected a time such as 30s or 500ms, or a number of milliseconds such as 30000";
+    let with_unit = || {
+        let time = humantime::parse_duration(text).ok();
+        time.filter(|_| text.ends_with(|last: char| last.is_ascii_alphabetic()))
+    };
+    match integer(text).map(Duration::from_millis).or_else(with_unit) {
+        Some(time) if time <= LONGEST => Ok(time),
+        Some(_) => Err("expected at most 30days".to_owned()),
+        None => Err(FORMS.to_owned()),
     }
-    humantime::parse_duration(text)
-        .ok()
-        .filter(|_| text.ends_with(|last: char| last.is_ascii_alphabetic()))
-        .ok_or_else(|| "expected a time such as 30s or 500ms, or a number of milliseconds such as 30000".to_owned())
 }
 
 /// A duration within bounds, both included.
@@ -105,6 +112,10 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
+        for text in ["2592000001", "31days", "500000years", &u64::MAX.to_string()] {
+            assert!(duration(text).unwrap_err().contains("30days"), "{text}");
+        }
+        assert_eq!(duration("30days"), Ok(LONGEST));
         for text in ["", "s", "-1", "1.5", "ten", "30 lightyears", "0x", "++5"] {
             assert!(duration(text).is_err(), "{text}");
         }

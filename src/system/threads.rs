@@ -40,6 +40,7 @@ impl Supervisor {
         stack: usize,
         work: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
+        test_fault(&format!("spawn-{name}")).map_err(io::Error::other)?;
         let (supervisor, thread) = (self.clone(), name.to_owned());
         std::thread::Builder::new().name(thread.clone()).stack_size(stack).spawn(move || {
             // Unwind safety: the thread's own values are dropped while it unwinds, and no other thread has them.
@@ -75,7 +76,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 /// For tests, in builds with debug assertions: the file that `DCGM_EXPORTER_TEST_FAULT` names says which fault which
 /// thread has, as in `panic watcher`, `return connections` or `hang routes`; a thread hangs as long as the file says
-/// so. `return inotify` makes inotify fail, and
+/// so. `return inotify` makes inotify fail, `return spawn-watcher` the start of that thread, and
 /// `panic page`, `panic status` and `panic answer` break the making of a page. In a release build this is nothing.
 pub fn test_fault(thread: &str) -> Result<(), String> {
     let fault = || {

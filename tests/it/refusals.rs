@@ -191,7 +191,8 @@ fn device_options_that_are_none() {
 #[test]
 fn flags_that_are_none() {
     refuses(exporter().arg("--colectors=x"), &["--colectors", "--collectors"]);
-    refuses(exporter().args(["-c", "10"]), &["--collect-interval", "'10'", "100 ms"]);
+    refuses(exporter().args(["-c", "0"]), &["--collect-interval", "'0'", "24h"]);
+    refuses(exporter().arg("--web.listen-address=:9400"), &["--web.listen-address", "did you mean --address?"]);
     refuses(exporter().args(["--stale-after", "0"]), &["--stale-after", "'0'", "--collect-interval"]);
     refuses(
         exporter().args(["-c", "10s"]).env("DCGM_EXPORTER_STALE_AFTER", "10s"),
@@ -276,4 +277,38 @@ fn too_few_open_files() {
     command.args(["-c", "ulimit -n 40 && exec \"$@\"", "sh"]).arg(bare_exporter().get_program());
     let (status, log) = refused(command.arg("--libdcgm").arg(simulator()).args(["-a", "127.0.0.1:0"]));
     assert!(!status.success() && log.contains("the limit of open files is 40"), "{log}");
+}
+
+/// The environment file of a site: two names that the flags suggest, a slip, and the interval of a vendor's guide.
+#[test]
+fn variables_that_nobody_reads() {
+    let scratch = Scratch::new();
+    let with_variables = |command: &mut Command| {
+        for line in include_str!("cases/variables").lines() {
+            let (name, value) = line.split_once('=').unwrap();
+            command.env(name, value);
+        }
+    };
+    let mut command = exporter();
+    with_variables(command.arg("-f").arg(counters(&scratch)));
+    let mut exporter = Exporter::start(&mut command);
+    exporter.page();
+    let log = exporter.log();
+    let wanted = [
+        "variable DCGM_EXPORTER_COLLECT_INTERVAL is not read; did you mean DCGM_EXPORTER_INTERVAL?",
+        "variable DCGM_EXPORTER_PORT is not read; did you mean DCGM_EXPORTER_LISTEN?",
+        "variable DCGM_EXPORTER_INTERVALL is not read; did you mean DCGM_EXPORTER_INTERVAL?",
+        "an interval of 33ms is too short",
+    ];
+    for line in wanted {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+    let mut check = bare_exporter();
+    check.arg("--check").arg("--libdcgm").arg(simulator()).arg("-f").arg(counters(&scratch));
+    with_variables(&mut check);
+    let said = String::from_utf8(check.output().unwrap().stdout).unwrap();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for line in wanted {
+        assert!(said.contains(line), "{line}: {said}");
+    }
 }

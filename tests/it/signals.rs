@@ -238,3 +238,38 @@ fn the_last_events_before_a_release_are_counted() {
     exporter.signal(Signal::USR2);
     exporter.page_with("they are counted", |page| total(page) == Some(2.0));
 }
+
+/// Reloads, releases and resumes before there is somebody to take them end nothing.
+#[test]
+fn signals_in_the_first_milliseconds() {
+    let node = Node::new(scenario(&[0]));
+    for delay in 0..12u64 {
+        let mut command = node.exporter(GPU_TEMP);
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        // Until the program has begun, the signal meets the test's own code.
+        let name = || std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap_or_default();
+        while !name().starts_with("dcgm") {}
+        std::thread::sleep(Duration::from_millis(2 + delay));
+        for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+            signal_to(child.id(), signal);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(child.try_wait().unwrap().is_none(), "after {delay} ms: {:?}", child.try_wait());
+        signal_to(child.id(), Signal::TERM);
+        assert!(child.wait().unwrap().success(), "after {delay} ms");
+    }
+}
+
+#[test]
+fn a_storm_of_reloads_holds_no_stop_up() {
+    let node = Node::new(scenario(&[0]));
+    let mut exporter = Exporter::start(&mut node.exporter(include_str!("../../counters/default-counters.csv")));
+    exporter.page_with("it runs", |page| is_in_state(page, "running"));
+    for _ in 0..2000 {
+        exporter.signal(Signal::HUP);
+        exporter.signal(Signal::USR1);
+        exporter.signal(Signal::USR2);
+    }
+    let (status, took) = exporter.stop();
+    assert!(status.success() && took < Duration::from_secs(3), "{status} after {took:?}");
+}

@@ -222,3 +222,21 @@ fn a_process_that_leaves_in_the_middle_of_a_call_leaves_its_port() {
     assert!(!status.success() && took < Duration::from_secs(6), "{status} after {took:?}");
     std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
 }
+
+/// What fails after the port is open fails before systemd counts the unit as started.
+#[test]
+fn a_start_that_fails_is_never_ready() {
+    let scratch = Scratch::new();
+    let socket = UnixDatagram::bind(scratch.path("notify.sock")).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut command = exporter();
+    command.env("NOTIFY_SOCKET", scratch.path("notify.sock")).arg("-f").arg(scratch.write("counters.csv", GPU_TEMP));
+    command.env("DCGM_EXPORTER_TEST_FAULT", scratch.write("fault", "return spawn-watcher"));
+    let (status, log) = refused(&mut command);
+    assert!(!status.success() && log.contains("Listening on"), "{log}");
+    let mut buffer = [0u8; 4096];
+    while let Ok(count) = socket.recv(&mut buffer) {
+        let told = String::from_utf8_lossy(&buffer[..count]);
+        assert!(!told.contains("READY=1"), "{told}");
+    }
+}
