@@ -99,7 +99,9 @@ impl Watcher {
         }
         snapshot.taken = Some(collected);
         let seconds = Duration::try_from_secs_f64(self.report.collect_time).unwrap_or_default();
-        snapshot.time = Some(UNIX_EPOCH.checked_add(seconds).unwrap_or_else(SystemTime::now));
+        // The end of the year 9999: no text form has a later time.
+        const LATEST: Duration = Duration::from_secs(253_402_300_799);
+        snapshot.time = Some(if seconds > LATEST { SystemTime::now() } else { UNIX_EPOCH + seconds });
         snapshot.interval = if run.is_embedded() { self.pace.period() } else { self.config.period() };
         let mut labels = watches.collector.table.labels(0);
         let driver = labels.find(|(name, _)| name.to_ascii_lowercase().contains("driver_version"));

@@ -261,3 +261,21 @@ fn memory_is_bounded() {
     let after = node.exporter.resident_kib();
     assert!(after < before + 2048, "{before} KiB became {after} KiB");
 }
+
+/// A time of DCGM after the year 9999, which no text form has.
+#[test]
+fn a_time_that_cannot_be_written() {
+    let mut plan = scenario(&[0]);
+    plan["replay"] = true.into();
+    plan["latest_values"][0]["fields"]["150"]["timestamp"] = 300_000_000_000_000_000i64.into();
+    let node = crate::node::Node::new(plan);
+    let mut exporter = Exporter::start(&mut node.exporter(GPU_TEMP));
+    exporter.page();
+    for path in ["/", "/?text", "/status.json"] {
+        let answer = exporter.until("the page is made", |exporter| {
+            Some(exporter.get(path)).filter(|answer| answer.status == 200 && answer.body.contains("GPU"))
+        });
+        assert!(!answer.body.contains("panicked"), "{}", answer.body);
+    }
+    assert!(!exporter.log().contains("panicked"), "{}", exporter.log());
+}
