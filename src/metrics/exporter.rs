@@ -42,6 +42,9 @@ pub struct Report {
     pub entities: Vec<(Kind, usize)>,
     pub counters: usize,
     pub counters_skipped: usize,
+    /// The page goes into a textfile directory of node_exporter, which has `process_*` of its own: the same series twice
+    /// would cost its whole page.
+    pub is_for_textfile: bool,
     /// `None` without a job map.
     pub job_map_errors: Option<u64>,
     /// At the last reading.
@@ -208,7 +211,9 @@ impl Report {
         for (work, seconds) in works {
             sink.sample(&[("work", work)], Number::Double(seconds));
         }
-        put_process(sink);
+        if !self.is_for_textfile {
+            put_process(sink);
+        }
     }
 }
 

@@ -167,6 +167,7 @@ impl Watcher {
             job_map_errors: config.job_map.is_some().then_some(0),
             state: Phase::default().name(),
             states: &Phase::NAMES,
+            is_for_textfile: config.once.is_some(),
             restarts: RestartReason::ALL.map(|reason| (reason.name(), 0)).to_vec(),
             ..Report::default()
         };

@@ -311,6 +311,12 @@ fn once_prints_the_page_and_leaves() {
     for gpu in ["gpu=\"0\"", "gpu=\"1\""] {
         assert!(page.contains(&format!("DCGM_FI_DEV_GPU_TEMP{{{gpu}")), "{page}");
     }
+    // Whatever node_exporter has, too, would cost its whole page in a textfile directory.
+    let ours = |line: &str| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        ["DCGM_", "dcgm_"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    assert!(page.lines().all(ours) && page.contains("dcgm_exporter_entity_up{"), "{page}");
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(!log.contains("level=INFO"), "{log}");
 }
