@@ -237,6 +237,9 @@ impl Counters {
     }
 
     fn add(&mut self, row: Row) {
+        if let Some(warning) = types::changing_label(&row) {
+            self.warnings.push((row.line, warning));
+        }
         match self.rows.iter().find(|earlier| earlier.name == row.name) {
             Some(earlier) => {
                 let warning =
@@ -282,21 +285,17 @@ fn first_of(mut all: Vec<(u64, String)>) -> Vec<(u64, String)> {
 
 /// With `suggest`, an error names what is like an unknown name.
 fn row(line: u64, fields: &[String], computed: &[&'static str], suggest: bool) -> Result<Row, String> {
-    let [name, kind, help] = fields else {
-        return Err(format!(
-            "{} fields where there should be three (name, type, help){}",
-            fields.len(),
-            if fields.len() > 3 {
-                "; put a help text that has a comma in quotes, right after the comma before it: NAME,gauge,\"a, b\""
-            } else {
-                ""
-            }
-        ));
-    };
+    let [name, kind, help @ ..] = fields else { return Err(too_few_fields(fields)) };
+    if help.is_empty() {
+        return Err(too_few_fields(fields));
+    }
     let name = name.trim_matches([' ', '\t']).to_owned();
     let kind = MetricType::parse(kind.trim_matches([' ', '\t']));
-    // Blanks only: dcgm-exporter keeps tabs in help texts.
-    let help = help.trim_matches(' ').to_owned();
+    if help.len() > 1 && help.iter().any(|part| part.contains('\r')) {
+        return Err("a carriage return inside the line; end lines with a line feed".to_owned());
+    }
+    // Commas of the help that are not in quotes have split it. Blanks only: dcgm-exporter keeps tabs in help texts.
+    let help = help.join(",").trim_matches(' ').to_owned();
     let source = match (fields::by_name(&name), computed.iter().find(|known| **known == name)) {
         (Some(field), _) => Source::Field(field),
         (None, Some(computed)) => Source::Computed(computed),
@@ -306,6 +305,10 @@ fn row(line: u64, fields: &[String], computed: &[&'static str], suggest: bool) -
         check_type(&field, &kind)?;
     }
     Ok(Row { line, name, source, kind, help, interval: None })
+}
+
+fn too_few_fields(fields: &[String]) -> String {
+    format!("{} fields where there should be three (name, type, help)", fields.len())
 }
 
 fn check_type(field: &Field, kind: &MetricType) -> Result<(), String> {
@@ -343,7 +346,8 @@ mod tests {
     use super::*;
 
     /// Files that dcgm-exporter refuses for things that harm nobody, or that 4.8.3 takes.
-    const HARMLESS: [&str; 8] = [
+    const HARMLESS: [&str; 9] = [
+        "unquoted-comma-in-help",
         "type-untyped",
         "whitespace-only-line-between",
         "whitespace-only-line-first",
@@ -424,7 +428,7 @@ mod tests {
     fn every_error_with_its_line_and_the_other_rows() {
         let file = "# counters\nDCGM_FI_DEV_GPU_TMP, gauge, t\n\nDCGM_FI_DEV_GPU_TEMP, number, t\nDCGM_FI_DEV_NAME, gauge, n\n\
                     DCGM_FI_DEV_SM_CLOCK, gauge\nDCGM_FI_DEV_FB_USED, gauge, a \"b\" c\nDCGM_FI_DEV_FB_FREE,gauge,\"open\n\
-                    DCGM_FI_DEV_SUPPORTED_CLOCKS, counter, c\nDCGM_FI_DEV_POWER_USAGE, gauge, a, b\n";
+                    DCGM_FI_DEV_SUPPORTED_CLOCKS, counter, c\nDCGM_FI_DEV_POWER_USAGE\n";
         let counters = parse(&format!("{file}DCGM_FI_DEV_MEM_CLOCK, untyped, m\n")).unwrap();
         assert_eq!((counters.rows.len(), counters.rows[0].line), (1, 11));
         assert_eq!(parse(file).unwrap_err(), counters.errors);
@@ -432,7 +436,7 @@ mod tests {
         let lines: Vec<u64> = errors.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 4, 5, 6, 7, 8, 9, 10], "{errors:#?}");
         for (index, part) in
-            ["DCGM_FI_DEV_GPU_TEMP", "'number'", "label", "2 fields", "quote", "closed", "binary", "4 fields"]
+            ["DCGM_FI_DEV_GPU_TEMP", "'number'", "label", "2 fields", "quote", "closed", "binary", "1 fields"]
                 .iter()
                 .enumerate()
         {
@@ -442,12 +446,37 @@ mod tests {
 
     #[test]
     fn a_name_listed_twice_counts_once_and_two_names_of_a_field_both() {
-        let file = "DCGM_FI_DEV_GPU_TEMP, label, a\nDCGM_FI_DEV_GPU_TEMP, gauge, b\ndcgm_gpu_temp, gauge, c\n";
+        let file = "DCGM_FI_DEV_GPU_TEMP, untyped, a\nDCGM_FI_DEV_GPU_TEMP, gauge, b\ndcgm_gpu_temp, gauge, c\n";
         let counters = parse(file).unwrap();
         let rows: Vec<_> = counters.rows.iter().map(|row| (row.name.as_str(), row.kind.as_str())).collect();
-        assert_eq!(rows, [("DCGM_FI_DEV_GPU_TEMP", "label"), ("dcgm_gpu_temp", "gauge")]);
+        assert_eq!(rows, [("DCGM_FI_DEV_GPU_TEMP", "untyped"), ("dcgm_gpu_temp", "gauge")]);
         assert_eq!(counters.warnings.len(), 1);
         assert_eq!(counters.warnings[0].0, 2);
+    }
+
+    /// Rows of public files: commas in the help without quotes, and further columns behind it.
+    #[test]
+    fn all_behind_the_second_comma_is_help() {
+        let counters = parse(include_str!("../../tests/it/cases/help-with-commas.csv")).unwrap();
+        let rows: Vec<_> = counters.rows.iter().map(|row| (row.name.as_str(), row.help.as_str())).collect();
+        assert_eq!(
+            rows,
+            [
+                ("DCGM_FI_PROF_PCIE_TX_BYTES", "sent over PCIe, headers and payload, in bytes per second"),
+                ("DCGM_FI_DEV_GPU_TEMP", "temperature, other_name_celsius, temperature of the device, 1"),
+                ("DCGM_FI_DEV_POWER_USAGE", "power in W, other_name_milliwatts, power of the device, 1000"),
+            ]
+        );
+        assert!(counters.errors.is_empty() && counters.warnings.is_empty(), "{counters:?}");
+    }
+
+    #[test]
+    fn a_measurement_is_no_label() {
+        let file = "DCGM_FI_DEV_GPU_TEMP, label, t\nDCGM_FI_DRIVER_VERSION, label, d\n";
+        let warnings = parse(file).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].1.contains("use gauge"), "{warnings:?}");
+        let total = parse("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, label, e\n").unwrap().warnings;
+        assert!(total[0].1.contains("use counter"), "{total:?}");
     }
 
     /// All computed metrics that a shipped file may ask for.

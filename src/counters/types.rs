@@ -51,6 +51,18 @@ fn warning(row: &Row) -> Option<String> {
         .then(|| format!("{} is typed {} but is a {}: {why}", row.name, row.kind.as_str(), right.as_str()))
 }
 
+/// What is wrong with a measurement that is to be a label.
+pub fn changing_label(row: &Row) -> Option<String> {
+    let Source::Field(field) = row.source else { return None };
+    let (_, right, _) = TYPES.iter().find(|(ids, ..)| ids.contains(&field.id))?;
+    (row.kind == MetricType::Label).then(|| {
+        let (name, right) = (&row.name, right.as_str());
+        format!(
+            "{name} is a label, but its value changes, and every change makes new series of all metrics; use {right}"
+        )
+    })
+}
+
 /// Everything odd about a counters file that can be used, by line.
 pub fn warnings(counters: &Counters) -> Vec<(u64, String)> {
     let of_rows = counters.rows.iter().filter_map(|row| Some((row.line, warning(row)?)));

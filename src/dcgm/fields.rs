@@ -123,11 +123,22 @@ pub fn unit(field: &Field) -> Option<&'static str> {
     units.iter().find(|unit| **unit != "%").or(units.first()).copied()
 }
 
+/// Names that public counters files have and DCGM does not, and what they mean.
+const OF_OTHERS: [(&str, &str); 4] = [
+    ("DCGM_FI_DEV_MEM_USED", "DCGM_FI_DEV_FB_USED"),
+    ("DCGM_FI_DEV_MEM_FREE", "DCGM_FI_DEV_FB_FREE"),
+    ("DCGM_FI_DEV_MEM_TOTAL", "DCGM_FI_DEV_FB_TOTAL"),
+    ("DCGM_FI_DEV_GPU_UTILIZATION", "DCGM_FI_DEV_GPU_UTIL"),
+];
+
 /// The known names most like this one, best first; for error messages.
 pub fn nearest(name: &str, others: &[&'static str]) -> Vec<&'static str> {
     // Comparing is slow, and a name longer than any known one is no slip.
     if name.len() > LONGEST_NAME {
         return Vec::new();
+    }
+    if let Some((_, known)) = OF_OTHERS.iter().find(|(other, _)| *other == name) {
+        return vec![known];
     }
     let mut scored: Vec<(f64, &'static str)> = base_units()
         .chain(fields())
@@ -236,5 +247,7 @@ mod tests {
         assert_eq!(nearest("DCGM_FI_DEV_GPU_TMP", &[])[0], "DCGM_FI_DEV_GPU_TEMP");
         assert_eq!(nearest("DCGM_EXP_XID_ERROR_COUNT", &["DCGM_EXP_XID_ERRORS_COUNT"])[0], "DCGM_EXP_XID_ERRORS_COUNT");
         assert!(nearest("temperature", &[]).is_empty());
+        assert_eq!(nearest("DCGM_FI_DEV_MEM_USED", &[]), ["DCGM_FI_DEV_FB_USED"]);
+        assert!(OF_OTHERS.iter().all(|(other, known)| by_name(other).is_none() && by_name(known).is_some()));
     }
 }
