@@ -212,7 +212,7 @@ fn list_fields(pattern: &str, config: &Config) -> ExitCode {
 /// Prints what a job used.
 fn job_summary(job: &str, config: &Config) -> ExitCode {
     let told = |error: String| {
-        eprintln!("dcgm-exporter: {error}");
+        eprintln!("dcgm-exporter: {}", printable(&error));
         ExitCode::FAILURE
     };
     let Some(directory) = &config.job_summaries else {

@@ -370,9 +370,22 @@ fact() {
                 whole_characters "$2"
                 set -- "$1" "$whole"
             fi
+            # Whoever reads it may use a terminal.
+            case $2 in
+                *[!\ -~]*) set -- "$1" "$(printf '%s' "$2" | harmless)" ;;
+            esac
             printf '%s=%s\n' "$1" "$2" || are_whole=no
             ;;
     esac
+}
+
+# harmless: its input with ? for what a terminal would act on: control characters, and those of Unicode that turn or join
+# the text around them.
+harmless() {
+    tr '\001-\037\177' '[?*]' | sed -e "$(printf 's/\302[\200-\237]/?/g
+        s/\342\200[\213-\217\250-\256]/?/g
+        s/\342\201[\240-\257]/?/g
+        s/\357\273\277/?/g')"
 }
 
 # whole_characters TEXT: its first 256 bytes in 'whole', without half a character of UTF-8 at their end: the first byte of

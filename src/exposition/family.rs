@@ -1,6 +1,7 @@
 //! One metric family in the Prometheus text format, version 0.0.4: the only place that writes HELP, TYPE and samples.
 
 use crate::metrics::number::Number;
+use crate::system::printable::{acts_on_terminal, printable_lines};
 
 /// What ends the labels of a sample.
 pub const END: &str = "} ";
@@ -96,7 +97,11 @@ pub fn push_label(out: &mut String, name: &str, value: &str) {
     }
     out.push_str(name);
     out.push_str("=\"");
-    push_escaped(out, value, b"\\\"\n");
+    // Names of jobs and containers come from strangers, and pages are looked at in terminals.
+    match value.contains(|character| character != '\n' && acts_on_terminal(character)) {
+        true => push_escaped(out, &printable_lines(value), b"\\\"\n"),
+        false => push_escaped(out, value, b"\\\"\n"),
+    }
     out.push('"');
 }
 
@@ -123,6 +128,9 @@ mod tests {
         push_label(&mut out, "a", "say \"hi\"\\\n");
         push_label(&mut out, "b", "ü");
         assert_eq!(out, "{a=\"say \\\"hi\\\"\\\\\\n\",b=\"ü\"");
+        let mut out = String::from("{");
+        push_label(&mut out, "a", "\x1b[2J\u{202e}\u{2028}\r\n");
+        assert_eq!(out, "{a=\"\\\\x1b[2J\\\\u{202e}\\\\u{2028}\\\\x0d\\n\"");
         assert_eq!(head("x", "gauge", "a \\ \"b\"\nc"), "# HELP x a \\\\ \"b\"\\nc\n# TYPE x gauge\n");
     }
 

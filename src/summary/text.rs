@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Summary;
 use crate::metrics::accounts::{ACTIVITIES, Account, Record};
-use crate::system::printable::acts_on_terminal;
+use crate::system::printable::{printable, printable_lines};
 
 /// Before the line of a job that has not ended; `dist/slurm/job-summary.sh` waits while it is there.
 const RUNNING: &str = "still running: ";
@@ -52,7 +52,7 @@ pub fn long(summary: &Summary, now: i64) -> String {
         out.push_str(&sentence);
         out.push('\n');
     }
-    printable(&out)
+    printable_lines(&out)
 }
 
 /// One line, for a job's comment.
@@ -70,13 +70,6 @@ fn age(summary: &Summary, now: i64) -> String {
         ..1 => String::new(),
         seconds => format!(" until {} ago", duration(seconds as f64)),
     }
-}
-
-/// Without what a terminal would take as a command.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| if acts_on_terminal(character) && character != '\n' { '?' } else { character })
-        .collect()
 }
 
 fn row(record: &Record) -> Vec<String> {

@@ -20,8 +20,9 @@ use crate::system::threads::{Supervisor, test_fault};
 const STACK: usize = 256 * 1024;
 /// Whether the directory is another one now is looked at this often, and, without inotify, what is in it.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
-/// After a reading no event is heard for so long. Prolog and epilog write several times in a row: their changes are taken
-/// together. And whoever can write there keeps nobody busy.
+/// Prolog and epilog write several files in a row: their changes are taken together.
+const SETTLE: Duration = Duration::from_millis(20);
+/// After a reading no event is heard for so long: whoever can write there keeps nobody busy.
 const EVENTS_SOONEST: Duration = Duration::from_millis(50);
 /// The first page has jobs if the first reading takes no longer than this.
 const FIRST_READING: Duration = Duration::from_millis(500);
@@ -104,6 +105,9 @@ fn work(shared: &Shared, directory: &Path, trust: JobMapTrust, watcher: &Watcher
         shared.busy.set(Some(directory));
         test_fault("job map")?;
         has_changed = monitor.changed(has_event);
+        if has_changed && has_event {
+            std::thread::sleep(SETTLE);
+        }
     }
 }
 

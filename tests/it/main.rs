@@ -43,6 +43,7 @@ mod slurm;
 mod sources;
 mod status;
 mod strangers;
+mod strangers_names;
 mod supervision;
 mod surroundings;
 mod switches;
