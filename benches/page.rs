@@ -206,7 +206,7 @@ fn relabel(bencher: Bencher) {
         std::fs::write(directory.join(gpu.to_string()), format!("{}\n{}\n", 4711 + gpu, 4811 + gpu)).unwrap();
     }
     bencher.bench_local(|| {
-        let scan = jobs::scan(&directory, JobMapTrust::RootOnly);
+        let scan = jobs::scan(&directory, JobMapTrust::RootOnly, "");
         node.exposition.set_jobs(&scan.map, JobLabels::OnSamples);
         node.render()
     });

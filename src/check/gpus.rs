@@ -68,7 +68,7 @@ impl Asker {
     /// Whether the GPUs that the job map names are reported.
     pub(super) fn job_names(&self, inventory: &Inventory) {
         let Some(directory) = &self.config.job_map else { return };
-        let map = jobs::scan(directory, self.config.job_map_trust).map;
+        let map = jobs::scan(directory, self.config.job_map_trust, &self.config.job_map_idle).map;
         let of_kind = |kind: Kind| inventory.entities.iter().filter(move |entity| entity.kind == kind);
         for name in map.unmatched(of_kind(Kind::Gpu).map(|entity| entity.names.as_slice())) {
             let (why, fix) = match of_kind(Kind::WholeGpu).any(|entity| entity.names.contains(name)) {

@@ -11,6 +11,12 @@ use crate::jobs::directory::Directory;
 use crate::system::files::is_roots_or_own;
 
 const QUESTION: &str = "job map";
+/// The directory that the package makes.
+const USUAL: &str = "/run/dcgm-job-map";
+
+fn is_usual(directory: &Path) -> bool {
+    directory.components().as_path() == Path::new(USUAL)
+}
 
 /// Whether the job map can be read, and nobody else can write it.
 pub fn job_map(config: &Config, answers: &mut Answers) {
@@ -23,11 +29,13 @@ pub fn job_map(config: &Config, answers: &mut Answers) {
     match (Directory::open(directory, JobMapTrust::RootOnly), config.job_map_trust) {
         (Ok(Some(_)), _) => {}
         (Ok(None), _) => {
-            answers.warn(
-                QUESTION,
-                format!("{shown} does not exist"),
-                "systemd-tmpfiles --create dcgm-exporter.conf creates it now; every boot does the same",
-            );
+            let fix = match is_usual(directory) {
+                true => {
+                    "systemd-tmpfiles --create dcgm-exporter.conf creates it now; every boot does the same".to_owned()
+                }
+                false => format!("mkdir -m 0755 {shown}, after every boot if it is below /run; or use {USUAL}"),
+            };
+            answers.warn(QUESTION, format!("{shown} does not exist"), fix);
             return;
         }
         (Err(refused), JobMapTrust::RootOnly) => {
@@ -39,7 +47,11 @@ pub fn job_map(config: &Config, answers: &mut Answers) {
         }
     }
     permissions(directory, answers);
-    let scan = jobs::scan(directory, config.job_map_trust);
+    let scan = jobs::scan(directory, config.job_map_trust, &config.job_map_idle);
+    if config.job_map_idle.is_empty() && scan.map.ids().contains("0") {
+        let found = format!("{shown} names job 0, which is how some sites mark a GPU without a job");
+        answers.warn(QUESTION, found, "--job-map-idle 0 if no job has this id");
+    }
     for problem in &scan.problems {
         answers.warn(QUESTION, problem.clone(), "correct or remove the file; prolog and epilog write whole files");
     }
@@ -55,7 +67,6 @@ fn permissions(directory: &Path, answers: &mut Answers) {
     const QUESTION: &str = "job map permissions";
     /// As many as the exporter looks at.
     const MOST_FILES: usize = 8192;
-    const FIX: &str = "systemd-tmpfiles --create dcgm-exporter.conf gives them the modes that prolog and epilog use";
     let Ok(of_directory) = fs::metadata(directory) else { return };
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_FILES);
     let files = entries.filter_map(|entry| {
@@ -77,12 +88,20 @@ fn permissions(directory: &Path, answers: &mut Answers) {
         [first] => first.clone(),
         names => format!("{} and {} more", names[0], names.len() - 1),
     };
+    // Whose modes the package knows.
+    let fix = |by_hand: String| match is_usual(directory) {
+        true => {
+            "systemd-tmpfiles --create dcgm-exporter.conf gives them the modes that prolog and epilog use".to_owned()
+        }
+        false => by_hand,
+    };
     if !open.is_empty() {
-        answers.warn(QUESTION, format!("users other than root can write in {shown}: {}", some(&open)), FIX);
+        let fix = fix(format!("chmod go-w {shown}/FILE and chown root {shown}/FILE, and correct what writes it"));
+        answers.warn(QUESTION, format!("users other than root can write in {shown}: {}", some(&open)), fix);
     }
     if !readable.is_empty() {
         let found = format!("every user can read whose jobs run here, from {} in {shown}", some(&readable));
-        answers.warn(QUESTION, found, FIX);
+        answers.warn(QUESTION, found, fix(format!("chmod o-r {shown}/job.*, and correct what writes them")));
     }
     if open.is_empty() && readable.is_empty() {
         let (mode, user) = (of_directory.mode() & 0o777, of_directory.uid());

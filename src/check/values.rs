@@ -86,7 +86,7 @@ impl Asker {
             }
         }
         let Some(directory) = &self.config.job_map else { return };
-        let map = jobs::scan(directory, self.config.job_map_trust).map;
+        let map = jobs::scan(directory, self.config.job_map_trust, &self.config.job_map_idle).map;
         let pausing: Vec<&str> = map.pausing_jobs().collect();
         if !pausing.is_empty() {
             self.ok(question, format!("paused on some or all GPUs until these jobs end: {}", pausing.join(", ")));

@@ -609,6 +609,21 @@ const JOBS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        long: "job-map-idle",
+        variable: "DCGM_EXPORTER_JOB_MAP_IDLE",
+        kind: Kind::Value("TEXT"),
+        default: "",
+        help: "What the job map has for a GPU without a job, such as 0",
+        details: "For sites whose scripts keep a file for every GPU and write this into it when the job is over. Without it, an \
+                  idle GPU has no file or an empty one, and every line is a job.",
+        example: "--hpc-job-mapping-dir /run/dcgm-job-map --job-map-idle 0",
+        apply: |config, value| {
+            config.job_map_idle = value.to_owned();
+            Ok(())
+        },
+        ..FLAG
+    },
+    Flag {
         long: "job-labels",
         variable: "DCGM_EXPORTER_JOB_LABELS",
         kind: Kind::Value("WHERE"),

@@ -79,6 +79,8 @@ pub struct Config {
     pub dcgm_log_level: &'static str,
     pub job_map: Option<PathBuf>,
     pub job_map_trust: JobMapTrust,
+    /// What the site writes into the file of a GPU without a job; empty for nothing.
+    pub job_map_idle: String,
     pub job_labels: JobLabels,
     /// Say what each job used of its GPUs, where there is a job map.
     pub job_accounting: bool,
@@ -160,6 +162,7 @@ impl Default for Config {
             dcgm_log_level: "",
             job_map: None,
             job_map_trust: JobMapTrust::RootOnly,
+            job_map_idle: String::new(),
             job_labels: JobLabels::OnSamples,
             job_accounting: true,
             job_series_keep: Duration::ZERO,

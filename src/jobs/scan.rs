@@ -48,8 +48,8 @@ pub struct Scan {
 }
 
 /// Reads the whole directory. A missing one is an empty map and no problem: it may be created later. One that is refused
-/// is an empty map and one problem.
-pub fn scan(directory: &Path, trust: JobMapTrust) -> Scan {
+/// is an empty map and one problem. `idle` is what the site writes into the file of a GPU without a job; empty for nothing.
+pub fn scan(directory: &Path, trust: JobMapTrust, idle: &str) -> Scan {
     let mut scan = Scan::default();
     let directory = match Directory::open(directory, trust) {
         Ok(Some(directory)) => directory,
@@ -71,14 +71,21 @@ pub fn scan(directory: &Path, trust: JobMapTrust) -> Scan {
             return scan;
         }
     };
-    let gpus: Vec<_> = names.iter().filter_map(|name| Some((name, GpuName::parse(name)?))).collect();
+    let gpus: Vec<_> = names.iter().filter_map(|name| Some((name, gpu_of(name)?))).collect();
+    for name in
+        names.iter().filter(|name| !name.starts_with('.') && !name.starts_with("job.") && gpu_of(name).is_none())
+    {
+        let hint = "names are those of the guide: 0, 0.7, GPU-..., MIG-..., 0000:1b:00.0, minor0, a file per GPU";
+        scan.problem(format!("{shown}/{name}: its name means no GPU, so nobody reads it; {hint}"));
+    }
     scan.bound_files(&directory, gpus.len(), "files named for GPUs");
     let mut room = MOST_IDS;
     let mut users: Vec<(String, String)> = Vec::new();
     for (name, gpu) in gpus.into_iter().take(MOST_FILES) {
         let Some(bytes) = scan.read(&directory, name) else { continue };
         let path = directory.path().join(name);
-        let found = jobs(&bytes, &mut |problem| scan.problem(format!("{}: {problem}", path.display())));
+        let mut found = jobs(&bytes, &mut |problem| scan.problem(format!("{}: {problem}", path.display())));
+        found.jobs.retain(|(id, _)| id != idle);
         scan.map.left_out += found.refused;
         // A GPU may have several files: under several names, or under one name written in several ways.
         let of_gpu = scan.map.jobs.get(&gpu).map_or(0, Vec::len);
@@ -165,6 +172,14 @@ impl Scan {
         }
         None
     }
+}
+
+/// The GPU that a file is named for. Other tools name the device file (`nvidia7`) or the index (`gpu7`); what may mean two
+/// things, such as `0-1`, is no name.
+fn gpu_of(name: &str) -> Option<GpuName> {
+    let index = |name: &str| GpuName::parse(name).filter(|name| matches!(name, GpuName::Index(_)));
+    let device = name.strip_prefix("nvidia").and_then(|number| GpuName::parse(&format!("minor{number}")));
+    GpuName::parse(name).or(device).or_else(|| index(name.strip_prefix("gpu")?))
 }
 
 /// The id in `job.<id>`.
@@ -288,7 +303,7 @@ mod tests {
     use super::*;
 
     fn scan(directory: &Path) -> Scan {
-        super::scan(directory, JobMapTrust::RootOnly)
+        super::scan(directory, JobMapTrust::RootOnly, "")
     }
 
     fn directory(name: &str) -> PathBuf {
@@ -379,7 +394,7 @@ mod tests {
             let found = scan(path);
             assert!(!has_job(&found) && found.problems.len() == 1, "{found:?}");
             assert!(found.problems[0].contains(why) && found.problems[0].contains("--job-map-insecure"), "{found:?}");
-            assert!(has_job(&super::scan(path, JobMapTrust::Anybody)));
+            assert!(has_job(&super::scan(path, JobMapTrust::Anybody, "")));
         };
         for mode in [0o775, 0o757, 0o777, 0o1777] {
             chmod(&path, mode);
@@ -416,7 +431,7 @@ mod tests {
         let known = |gpu: u32| !found.map.jobs_of(&[GpuName::Index(gpu)]).is_empty();
         assert_eq!([0, 1, 2].map(known), [true, false, !is_root], "{found:?}");
         assert_eq!(found.problems.len(), 1 + usize::from(is_root), "{found:?}");
-        assert_eq!(super::scan(&path, JobMapTrust::Anybody).map.names().count(), 3);
+        assert_eq!(super::scan(&path, JobMapTrust::Anybody, "").map.names().count(), 3);
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -454,7 +469,8 @@ mod tests {
             std::fs::write(path.join(format!("x{number}")), "").unwrap();
         }
         let found = scan(&path);
-        assert!(found.problems.len() == 1 && found.problems[0].contains("entries"), "{found:?}");
+        assert!(found.problems[0].contains("entries"), "{found:?}");
+        assert!(found.problems.len() == MOST_PROBLEMS && found.errors() > 8_000, "{}", found.errors());
         std::fs::remove_dir_all(&path).unwrap();
     }
 
@@ -541,6 +557,28 @@ mod tests {
     }
 
     #[test]
+    fn names_that_other_tools_write() {
+        let path = directory("other-tools");
+        for (name, ids) in
+            [("nvidia7", "88"), ("gpu7", "99"), ("0-1", "77"), ("1", "0"), ("gpu07", "5"), ("Gpu-1", "6")]
+        {
+            std::fs::write(path.join(name), ids).unwrap();
+        }
+        let found = scan(&path);
+        let of = |found: &Scan, name| found.map.jobs_of(&[name]).join(" ");
+        assert_eq!(
+            [GpuName::Minor(7), GpuName::Index(7), GpuName::Index(1)].map(|name| of(&found, name)),
+            ["88", "99", "0"]
+        );
+        let names: Vec<_> =
+            ["0-1", "Gpu-1", "gpu07"].map(|name| format!("{}/{name}: its name means", path.display())).into();
+        assert!(found.problems.iter().zip(&names).all(|(found, name)| found.starts_with(name)), "{found:?}");
+        assert_eq!(found.problems.len(), 3);
+        assert_eq!(of(&super::scan(&path, JobMapTrust::RootOnly, "0"), GpuName::Index(1)), "");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
     fn whatever_lies_there_costs_only_itself() {
         use std::os::unix::fs::symlink;
         let path = directory("odd");
@@ -558,7 +596,7 @@ mod tests {
         // A link is not followed, even one to a file of the map.
         assert_eq!([0, 4].map(|gpu| scan.map.jobs_of(&[GpuName::Index(gpu)])), [vec!["17"], vec![]]);
         assert_eq!(scan.map.jobs.len(), 1, "{scan:?}");
-        assert_eq!(scan.problems.len(), 6, "{scan:?}");
+        assert_eq!(scan.problems.len(), 7, "{scan:?}");
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

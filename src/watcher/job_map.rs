@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::microseconds;
 use super::wait::{Message, WatcherHandle};
-use crate::config::JobMapTrust;
+use crate::config::Config;
 use crate::jobs::{Scan, scan};
 use crate::system::busy::Busy;
 use crate::system::directory::DirectoryMonitor;
@@ -59,13 +59,16 @@ impl JobMapReader {
     /// Errors: the system cannot start another thread.
     pub fn start(
         directory: PathBuf,
-        trust: JobMapTrust,
+        config: &Config,
         watcher: WatcherHandle,
         supervisor: &Supervisor,
     ) -> std::io::Result<JobMapReader> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        supervisor.spawn("job map", STACK, move || work(&of_thread, &directory, trust, &watcher))?;
+        let (trust, idle) = (config.job_map_trust, config.job_map_idle.clone());
+        supervisor.spawn("job map", STACK, move || {
+            work(&of_thread, &directory, &watcher, || scan(&directory, trust, &idle))
+        })?;
         Ok(JobMapReader { shared, started: Instant::now() })
     }
 
@@ -83,7 +86,7 @@ impl JobMapReader {
 }
 
 /// Never ends by itself.
-fn work(shared: &Shared, directory: &Path, trust: JobMapTrust, watcher: &WatcherHandle) -> Result<(), String> {
+fn work(shared: &Shared, directory: &Path, watcher: &WatcherHandle, scan: impl Fn() -> Scan) -> Result<(), String> {
     shared.busy.set(Some(directory));
     test_fault("job map")?;
     let mut monitor = DirectoryMonitor::new(directory);
@@ -91,7 +94,7 @@ fn work(shared: &Shared, directory: &Path, trust: JobMapTrust, watcher: &Watcher
     loop {
         if has_changed {
             let began = microseconds();
-            let scan = scan(directory, trust);
+            let scan = scan();
             log::debug!("the job map has been read: {}", scan.map.summary());
             *shared.latest() = Some(Reading { scan, began });
             shared.changed.notify_all();

@@ -240,7 +240,7 @@ impl Watcher {
     /// Errors: the system cannot start another thread.
     pub fn read_job_map(&mut self, supervisor: &Supervisor) -> std::io::Result<()> {
         let Some(directory) = self.config.job_map.clone() else { return Ok(()) };
-        let reader = JobMapReader::start(directory, self.config.job_map_trust, self.wait.handle(), supervisor)?;
+        let reader = JobMapReader::start(directory, &self.config, self.wait.handle(), supervisor)?;
         self.job_map = Some(reader);
         Ok(())
     }

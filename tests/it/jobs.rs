@@ -434,7 +434,7 @@ fn scan_as(user: u32, directory: &std::path::Path) -> dcgm_exporter::jobs::Scan 
         rustix::thread::set_thread_groups(&[]).unwrap();
         rustix::thread::set_thread_res_gid(group, group, group).unwrap();
         rustix::thread::set_thread_res_uid(user, user, user).unwrap();
-        dcgm_exporter::jobs::scan(&directory, dcgm_exporter::config::JobMapTrust::RootOnly)
+        dcgm_exporter::jobs::scan(&directory, dcgm_exporter::config::JobMapTrust::RootOnly, "")
     });
     read.join().unwrap()
 }
@@ -483,4 +483,36 @@ fn a_job_map_full_of_old_jobs_does_not_fill_the_memory() {
         exporter.resident_kib()
     );
     assert!(exporter.log().contains("with all jobs of the job map the page would be too long"), "{}", exporter.log());
+}
+
+/// Names that mean no GPU are counted and named once; some of other tools are understood, and 0 is no job where a site says so.
+#[test]
+fn names_of_files_that_other_tools_write() {
+    let scratch = Scratch::new();
+    let jobs = scratch.path("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    for (name, id) in [("0-1", "77"), ("gpu0", "99"), ("1", "0")] {
+        std::fs::write(jobs.join(name), format!("{id}\n")).unwrap();
+    }
+    let mut exporter = start(&scratch);
+    let page = exporter.page();
+    assert!(page.contains("hpc_job=\"99\"} 30\n") && page.contains("hpc_job=\"0\"} 31\n"), "{page}");
+    assert!(page.contains("dcgm_exporter_job_map_errors_total 1\n"), "{page}");
+    std::fs::write(jobs.join("0"), "100\n").unwrap();
+    exporter.page_with("it is read again", |page| page.contains("hpc_job=\"100\""));
+    assert_eq!(exporter.log().matches("0-1: its name means no GPU").count(), 1, "{}", exporter.log());
+    let mut command = crate::common::exporter();
+    command.env("DCGM_SIMULATOR_SCENARIO", scratch.path("scenario.json")).arg("--hpc-job-mapping-dir").arg(&jobs);
+    let mut check = crate::common::exporter();
+    let check = check.arg("--hpc-job-mapping-dir").arg(&jobs).arg("--check").output().unwrap();
+    let text = String::from_utf8(check.stdout).unwrap();
+    assert!(text.contains("0-1: its name means no GPU") && text.contains("--job-map-idle 0"), "{text}");
+    command.args(["--once", "--job-map-idle", "0", "-f"]).arg(scratch.path("counters.csv"));
+    let once = command.output().unwrap();
+    let page = String::from_utf8(once.stdout).unwrap();
+    assert!(
+        page.contains("gpu=\"1\"") && !page.contains("hpc_job=\"0\""),
+        "{page}{}",
+        String::from_utf8_lossy(&once.stderr)
+    );
 }
