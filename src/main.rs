@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -215,7 +215,8 @@ fn job_summary(job: &str, config: &Config) -> ExitCode {
         eprintln!("dcgm-exporter: {}", printable(&error));
         ExitCode::FAILURE
     };
-    let Some(directory) = &config.job_summaries else {
+    let of_service = || check::service_variable(&config.root, "DCGM_EXPORTER_JOB_SUMMARY_DIR").map(PathBuf::from);
+    let Some(directory) = &config.job_summaries.clone().or_else(of_service) else {
         return told("--job-summary needs --job-summary-dir, the directory that the exporter writes to".to_owned());
     };
     match Store::read_in(directory).and_then(|store| {

@@ -91,6 +91,12 @@ pub struct Findings {
     pub hung: bool,
 }
 
+/// What the service has as a variable; `None` if it is not installed.
+pub fn service_variable(root: &Path, name: &str) -> Option<String> {
+    let unit = Unit::find(&Host::at_root(root), None)?;
+    unit.variable(name).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
 /// Asks every question, for a command line (without the program's name) in an environment.
 ///
 /// Takes at most 20 s. What is asked of files, names and sockets can hang as well as the driver, such as a network file
@@ -281,6 +287,25 @@ fn counters(config: &Config, answers: &mut Answers) -> Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who types --job-summary has none of the service's variables.
+    #[test]
+    fn variables_of_the_service() {
+        let root = std::env::temp_dir().join(format!("dcgm-exporter-service-{}", std::process::id()));
+        for (file, text) in [
+            ("etc/systemd/system/dcgm-exporter.service", "[Service]\nEnvironmentFile=/etc/dcgm-exporter/environment\n"),
+            ("etc/dcgm-exporter/environment", "DCGM_EXPORTER_JOB_SUMMARY_DIR=/var/lib/x\nDCGM_EXPORTER_LISTEN=\n"),
+        ] {
+            let file = root.join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        let of = |name: &str| service_variable(&root, name);
+        assert_eq!(of("DCGM_EXPORTER_JOB_SUMMARY_DIR").as_deref(), Some("/var/lib/x"));
+        assert_eq!(of("DCGM_EXPORTER_LISTEN"), None);
+        assert_eq!(service_variable(&root.join("nothing"), "DCGM_EXPORTER_JOB_SUMMARY_DIR"), None);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn a_question_that_is_never_answered_ends_the_check() {

@@ -723,7 +723,7 @@ const JOBS: &[Flag] = &[
         kind: Kind::Value("ID"),
         default: "",
         help: "Print what this job used of its GPUs and exit",
-        details: "Reads the job's file in --job-summary-dir. Exit status: 0, or 1 if there is no such file.",
+        details: "Reads the job's file in --job-summary-dir, or where the service keeps it. Exit status: 0, or 1 if there is no such file.",
         example: "--job-summary 17 --job-summary-dir /var/lib/dcgm-exporter/jobs",
         apply: |config, value| {
             config.job_summary = (!value.is_empty()).then(|| value.to_owned());

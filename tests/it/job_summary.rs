@@ -461,3 +461,34 @@ fn every_shell_that_a_node_may_have() {
         assert_eq!(site.written().last().unwrap(), &line("ab"), "{shell}");
     }
 }
+
+/// What the guide has Slurm run: the scripts, and nothing where the package is gone.
+#[test]
+fn the_files_of_the_guide_outlive_the_package() {
+    let guide = std::fs::read_to_string(directory().join("README.md")).unwrap();
+    let start = guide.find("   for name in prolog").unwrap();
+    let commands = &guide[start..start + guide[start..].find("   ```").unwrap()];
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("map")).unwrap();
+    let etc = scratch.path("").display().to_string();
+    for place in [directory().display().to_string(), "/nonexistent/slurm".to_owned()] {
+        let commands = commands.replace("/etc/slurm", &etc).replace("/usr/share/dcgm-exporter/slurm", &place);
+        assert!(Command::new("sh").args(["-ec", &commands]).status().unwrap().success());
+        for name in ["prolog", "epilog"] {
+            let output = Command::new(scratch.path(&format!("dcgm-{name}.sh")))
+                .env_clear()
+                .env("DCGM_HPC_JOB_MAPPING_DIR", scratch.path("map"))
+                .env("DCGM_EXPORTER_ENVIRONMENT_FILE", "/nonexistent")
+                .envs([("SLURM_JOB_ID", "17"), ("SLURM_JOB_GPUS", "0")])
+                .output()
+                .unwrap();
+            let (said, complained) = words(&output);
+            assert!(output.status.success() && complained.is_empty(), "{complained}");
+            assert_eq!(
+                said.contains(&format!("dcgm-exporter {name}: job 17")),
+                place != "/nonexistent/slurm",
+                "{said}"
+            );
+        }
+    }
+}
