@@ -244,7 +244,7 @@ const COLLECT: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "30000",
         help: "Time between two collections: 30s, 500ms, or a number of milliseconds",
-        details: "At most 24h. A shorter interval than 100ms is 100ms. With an embedded engine collections follow a regular scraper, \
+        details: "At most 24h. A shorter interval than 100ms is 100ms. With an embedded engine collections follow regular scrapers, \
                   see --min-collect-interval. A plain number is milliseconds, as in NVIDIA's dcgm-exporter.",
         example: "--collect-interval 10s",
         apply: |config, value| {
@@ -269,7 +269,7 @@ const COLLECT: &[Flag] = &[
         kind: Kind::Value("TIME"),
         default: "5s",
         help: "Shortest time between two collections that follow a scraper",
-        details: "With an embedded engine collections come just before each scrape of a regular scraper, so \
+        details: "With an embedded engine collections come just before each scrape of regular scrapers, so \
                   that samples are new. A scraper that comes more often than this is not followed. At least 100ms.",
         example: "--min-collect-interval 1s",
         apply: |config, value| {

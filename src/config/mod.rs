@@ -45,7 +45,7 @@ pub struct Config {
     pub open_metrics: OpenMetrics,
     /// Time between two samples of a field that is in none of `collections`.
     pub interval: Duration,
-    /// The shortest period of a regular scraper that collections follow.
+    /// Between two collections that follow scrapers, at the least.
     pub min_collect_interval: Duration,
     /// Age at which a page is no longer shown, longer than the interval; `None` follows from the interval.
     pub stale_after: Option<Duration>,

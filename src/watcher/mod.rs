@@ -3,7 +3,7 @@
 //!
 //! - [`phase`]: what the watcher is doing, and what each event makes of it: a pure function.
 //! - [`session_run`]: what belongs to one session and ends with it; [`active_watches`] is what it watches now.
-//! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is when scrapes come.
+//! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is who scrapes regularly.
 //! - [`restart`]: when an engine is to be started again, and how soon.
 //! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
 //! - [`profiling`]: on which GPUs profiling makes way for another profiler.
@@ -63,7 +63,6 @@ use page::JobMapProblems;
 use phase::{Action, Event, Phase, Running};
 use profiling::Requests;
 use restart::{BackOff, DriverGpus, RestartReason, Silence, Step};
-use scrapes::ScrapeTimes;
 use session_run::SessionRun;
 use status::Histories;
 pub use wait::{Command, WatcherHandle};
@@ -114,7 +113,6 @@ pub struct Watcher {
     silence: Silence,
     driver_gpus: DriverGpus,
     pace: Pace,
-    scrapes: ScrapeTimes,
     hostname: String,
     /// `None` without a job map.
     job_map: Option<JobMapReader>,
@@ -180,7 +178,6 @@ impl Watcher {
             silence: Silence::new(),
             driver_gpus: DriverGpus::new(),
             pace: Pace::new(config.period(), config.min_collect_interval),
-            scrapes: ScrapeTimes::default(),
             hostname: String::new(),
             job_map: None,
             jobs: None,
@@ -356,8 +353,9 @@ impl Watcher {
             if Instant::now() >= self.looks_again(run) {
                 self.look_again(run)?;
             }
-            self.follow_scrapes(run)?;
+            self.follow_scrapes(run);
             if Instant::now() >= run.due {
+                self.take_gap(run)?;
                 if let Some(reason) = self.collect(run)? {
                     return Ok(Event::Restart(reason));
                 }
@@ -366,6 +364,7 @@ impl Watcher {
                     self.pause_profiling(run)?;
                 }
             }
+            self.follow_scrapes(run);
             self.publish_status_if_waited_for(run);
             match self.wait(run.due.min(self.looks_again(run)).min(Instant::now() + LOOK)) {
                 Wake::Due => {}
@@ -466,27 +465,25 @@ impl Watcher {
         Schedule::new(self.period(run), self.config.slower_rest())
     }
 
-    /// Keeps the pace of the most regular scraper.
-    fn follow_scrapes(&mut self, run: &mut SessionRun) -> Result<(), Event> {
-        if !run.is_embedded() {
-            return Ok(());
+    /// Decides when to collect next: just before a regular scraper comes.
+    fn follow_scrapes(&mut self, run: &mut SessionRun) {
+        let Some(collected) = run.collected.filter(|_| run.is_embedded()) else { return };
+        let pace = &mut self.pace;
+        self.publisher.published().take_scrapes(|client, at| pace.note(client, at));
+        let before = pace.followed;
+        let due = pace.due(Instant::now(), collected, self.report.collect_duration);
+        if pace.followed != before && self.throttle.allows(&format!("{} scrapers", pace.followed)) {
+            notices::pace(pace.followed);
         }
-        let scrapes = &mut self.scrapes;
-        self.publisher.published().take_scrapes(|client, at| scrapes.note(client.address ^ client.agent, at));
-        let (scraper, changed) = self.pace.adopt(scrapes, Instant::now());
-        if changed {
-            notices::pace(self.pace.period(), self.pace.follows());
+        if !run.is_new() {
+            run.due = due;
         }
-        if run.is_new() {
-            return Ok(());
-        }
-        if changed {
-            self.set_period(run)?;
-        }
-        if let Some(collected) = run.collected {
-            run.due = self.pace.due(collected, scraper, self.report.collect_duration);
-        }
-        Ok(())
+    }
+
+    /// Has the engine sample at a collection that comes sooner after the last one than those before.
+    fn take_gap(&mut self, run: &mut SessionRun) -> Result<(), Event> {
+        let Some(collected) = run.collected.filter(|_| run.is_embedded() && !run.is_new()) else { return Ok(()) };
+        if self.pace.take_gap(collected.elapsed()) { self.set_period(run) } else { Ok(()) }
     }
 
     fn set_period(&mut self, run: &mut SessionRun) -> Result<(), Event> {
@@ -595,7 +592,7 @@ impl Watcher {
         run.collections += 1;
         run.due = match run.is_embedded() {
             _ if run.is_new() => start + interval.min(FIRST_PERIOD),
-            true => start + interval,
+            true => start + self.config.period(),
             false => next_due(run.due, interval),
         };
         if run.collections == SessionRun::FIRST_COLLECTIONS {
@@ -709,7 +706,7 @@ impl Watcher {
         let period = self.config.period();
         self.config.take_from_file(settings);
         if self.config.period() != period {
-            self.pace = Pace::new(self.config.period(), self.config.min_collect_interval);
+            self.pace.set(self.config.period(), self.config.min_collect_interval);
             self.publisher.published().set_interval(self.config.period(), self.config.stale_after);
         }
     }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use super::phase::Phase;
 use super::profiling::Reason;
@@ -88,10 +87,10 @@ pub fn lost(error: &Error) {
     log::error!(error = error.to_string(); "Could not retrieve metrics: the DCGM engine is gone; connecting again");
 }
 
-/// Collections follow a scraper, or no longer do.
-pub fn pace(period: Duration, follows: bool) {
-    let how = if follows { "collecting just before each scrape" } else { "collecting at the interval" };
-    log::info!(seconds = period.as_secs_f64(); "{how}");
+/// Collections follow so many scrapers.
+pub fn pace(scrapers: usize) {
+    let how = if scrapers > 0 { "collecting just before each scrape" } else { "collecting at the interval" };
+    log::info!(scrapers = scrapers; "{how}");
 }
 
 /// The configuration file or the counters file was read again.
