@@ -593,7 +593,7 @@ impl Watcher {
         run.due = match run.is_embedded() {
             _ if run.is_new() => start + interval.min(FIRST_PERIOD),
             true => start + self.config.period(),
-            false => next_due(run.due, interval),
+            false => pace::next_due(run.due, interval, start),
         };
         if run.collections == SessionRun::FIRST_COLLECTIONS {
             self.set_period(run)?;
@@ -786,11 +786,4 @@ impl Watcher {
 /// Now, as DCGM counts: since 1970.
 pub fn microseconds() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
-}
-
-/// The next time after `due` at a whole number of intervals; those that have passed meanwhile are left out.
-fn next_due(due: Instant, interval: Duration) -> Instant {
-    let next = due + interval;
-    let now = Instant::now();
-    if next > now { next } else { now + interval }
 }

@@ -97,6 +97,12 @@ impl Pace {
     }
 }
 
+/// The next time after `now` that is a whole number of intervals after `due`: a late collection shifts none after it.
+pub fn next_due(due: Instant, interval: Duration, now: Instant) -> Instant {
+    let passed = now.saturating_duration_since(due).div_duration_f64(interval).floor();
+    due + interval.mul_f64(passed + 1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,5 +360,13 @@ mod tests {
         let played = play(30_000, 1000, scrapes);
         let old = played.older(1000, 14).1;
         assert_eq!(old.iter().filter(|(scraper, ..)| *scraper < 8).count(), 0, "{old:?}");
+    }
+
+    #[test]
+    fn a_late_collection_does_not_shift_those_after_it() {
+        let due = Instant::now();
+        for (now, next) in [(0, 10_000), (300, 10_000), (9999, 10_000), (10_000, 20_000), (27_000, 30_000)] {
+            assert_eq!(next_due(due, ms(10_000), due + ms(now)), due + ms(next), "{now}");
+        }
     }
 }
