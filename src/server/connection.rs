@@ -16,9 +16,8 @@ use crate::status::Rendered;
 
 /// How long a kept connection may be idle.
 const IDLE: Duration = Duration::from_secs(60);
-/// After the last answer the client's remaining bytes are read away for so long, and so many of them: closing on unread
-/// bytes would reset the connection and could take the end of the answer with it. Who sends more is flooding.
-const LINGER: Duration = Duration::from_secs(1);
+/// How often it is asked whether the last bytes of a closed connection have arrived.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 pub struct Connection {
     pub id: u64,
@@ -52,10 +51,13 @@ pub enum State {
         body: Content,
         sent: usize,
     },
-    /// The last answer is out; the client is to close.
+    /// The last answer is out; the client is to close. Until then its remaining bytes are read away: closing on unread
+    /// bytes would reset the connection and could take the end of the answer with it.
     Lingering {
         discarded: usize,
     },
+    /// Both sides have closed; the kernel may have bytes to deliver. poll(2) would report it ready for ever.
+    Draining,
     Closed,
 }
 
@@ -93,25 +95,44 @@ impl Connection {
         self.enter(State::Lingering { discarded: 0 }, now);
     }
 
+    /// The client sends nothing more. What it has not taken yet is still delivered.
+    pub fn end(&mut self, now: Instant) {
+        self.stream.finish();
+        let state = if self.stream.is_over() { State::Closed } else { State::Draining };
+        (self.state, self.since, self.moved) = (state, now, now);
+    }
+
+    /// Its time is over.
+    pub fn overdue(&mut self, now: Instant, timeouts: &Timeouts) {
+        match self.state {
+            State::Reading | State::LoggingIn(_) | State::Waiting => self.linger(now),
+            State::Draining if !self.stream.is_over() && now < self.since + timeouts.write => self.moved = now,
+            State::Draining | State::Sending { .. } | State::Lingering { .. } | State::Closed => {
+                self.state = State::Closed;
+            }
+        }
+    }
+
     pub fn interest(&self) -> PollFlags {
         match self.state {
             State::Reading if self.has_more || self.stream.has_handshake_to_do() => PollFlags::empty(),
             State::Reading if self.stream.wants_write() => PollFlags::IN | PollFlags::OUT,
             State::Reading | State::Lingering { .. } => PollFlags::IN,
             State::Sending { .. } => PollFlags::OUT,
-            State::LoggingIn(_) | State::Waiting | State::Closed => PollFlags::empty(),
+            State::LoggingIn(_) | State::Waiting | State::Draining | State::Closed => PollFlags::empty(),
         }
     }
 
     pub fn deadline(&self, timeouts: &Timeouts) -> Instant {
-        self.since
-            + match self.state {
-                State::Reading if self.is_kept => IDLE,
-                State::Reading => timeouts.read,
-                State::LoggingIn(_) | State::Waiting | State::Sending { .. } => timeouts.write,
-                State::Lingering { .. } => LINGER,
-                State::Closed => Duration::ZERO,
+        match self.state {
+            State::Reading if self.is_kept => self.since + IDLE,
+            State::Reading => self.since + timeouts.read,
+            State::LoggingIn(_) | State::Waiting | State::Sending { .. } | State::Lingering { .. } => {
+                self.since + timeouts.write
             }
+            State::Draining => self.moved + DRAIN_LOOK,
+            State::Closed => self.since,
+        }
     }
 }
 

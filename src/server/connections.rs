@@ -159,7 +159,8 @@ impl Connections {
         let mut descriptors: Vec<PollFd<'_>> =
             self.listeners.iter().map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), interest)).collect();
         let connections_at = descriptors.len();
-        descriptors.extend(self.open.iter().map(|open| PollFd::new(open.stream.socket(), open.interest())));
+        let polled = || self.open.iter().filter(|open| !matches!(open.state, State::Draining));
+        descriptors.extend(polled().map(|open| PollFd::new(open.stream.socket(), open.interest())));
         let backend_at = descriptors.len();
         descriptors.extend(self.backend.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let credentials_at = descriptors.len();
@@ -182,9 +183,7 @@ impl Connections {
         let is_ready = |at: usize| is_polled && descriptors.get(at).is_some_and(|fd| !fd.revents().is_empty());
         Ready {
             listeners: (0..connections_at).filter(|at| is_ready(*at)).collect(),
-            connections: self
-                .open
-                .iter()
+            connections: polled()
                 .enumerate()
                 .filter(|(at, _)| is_ready(connections_at + at))
                 .map(|(_, open)| open.id)
@@ -219,13 +218,12 @@ impl Connections {
     fn close_overdue(&mut self, now: Instant) {
         let (timeouts, credentials) = (self.policy.timeouts, &mut self.credentials);
         self.open.retain_mut(|open| {
-            let is_open = !matches!(open.state, State::Closed);
-            let is_kept = is_open && now < open.deadline(&timeouts);
+            if now >= open.deadline(&timeouts) {
+                open.overdue(now, &timeouts);
+            }
+            let is_kept = !matches!(open.state, State::Closed);
             if !is_kept {
                 credentials.forget(open.id);
-            }
-            if is_open && !is_kept {
-                open.stream.finish();
             }
             is_kept
         });
@@ -250,9 +248,10 @@ impl Connections {
             State::Lingering { discarded } => match connection.stream.discard() {
                 (Step::Moved, count) if *discarded + count <= LINGER_BYTES => *discarded += count,
                 (Step::Wait, _) => {}
+                (Step::Gone, _) => connection.end(now),
                 _ => connection.state = State::Closed,
             },
-            State::Closed => {}
+            State::Draining | State::Closed => {}
         }
     }
 
@@ -266,7 +265,7 @@ impl Connections {
             Step::Moved if connection.stream.is_handshaking() => {}
             Step::Moved => self.judge(at, now),
             Step::Wait => {}
-            Step::Gone => connection.state = State::Closed,
+            Step::Gone => connection.end(now),
             Step::NotTls => {
                 connection.stream.give_up_tls();
                 self.refuse(at, request::BAD_REQUEST, Some(tls::HTTP_TO_HTTPS), now);
@@ -480,7 +479,7 @@ impl Connections {
         // The next request may have come already, and be decrypted already.
         let room = LONGEST_HEAD + 1 - connection.input.len();
         match connection.stream.read_decrypted(&mut connection.input, room) {
-            Step::Gone if connection.input.is_empty() => connection.state = State::Closed,
+            Step::Gone if connection.input.is_empty() => connection.end(now),
             // Not now: each connection has one request in a turn.
             _ => connection.has_more = !connection.input.is_empty(),
         }
@@ -547,18 +546,17 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that can best be spared: an idle one, then one that is done, then one without a whole
+    /// Closes the connection that can best be spared: one that is done, then an idle one, then one without a whole
     /// request, then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says
     /// whether there was one.
     fn close_one(&mut self, only_idle: bool) -> bool {
         let rank = |open: &Connection| match &open.state {
-            State::Reading if open.is_kept => 0,
-            State::Lingering { .. } => 1,
+            State::Closed | State::Lingering { .. } | State::Draining => 0,
+            State::Reading if open.is_kept => 1,
             State::Reading => 2,
             State::LoggingIn(_) | State::Waiting | State::Sending { .. } => 3,
-            State::Closed => 4,
         };
-        let spared = self.open.iter().enumerate().filter(|(_, open)| !only_idle || rank(open) == 0);
+        let spared = self.open.iter().enumerate().filter(|(_, open)| !only_idle || rank(open) == 1);
         match spared.min_by_key(|(_, open)| (rank(open), open.moved)).map(|(at, _)| at) {
             Some(at) => {
                 let closed = self.open.remove(at);

@@ -3,9 +3,10 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use rustls::ServerConnection;
 
 use super::tls::{self, Acceptor};
@@ -202,6 +203,13 @@ impl Stream {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
     }
 
+    /// Whether both sides have closed and all has arrived, or the connection is broken. A Unix socket's bytes are the
+    /// other side's at once.
+    pub fn is_over(&self) -> bool {
+        let peer = rustix::net::getpeername(&self.socket).ok().flatten();
+        !peer.is_some_and(|peer| matches!(peer.address_family(), AddressFamily::INET | AddressFamily::INET6))
+    }
+
     /// Throws away what the other side still sends; says how much it was.
     pub fn discard(&mut self) -> (Step, usize) {
         let mut buffer = [0u8; READ];
@@ -209,6 +217,15 @@ impl Stream {
             Ok((_, 0)) => (Step::Gone, 0),
             Ok((_, count)) => (Step::Moved, count),
             Err(error) => (waits(error), 0),
+        }
+    }
+}
+
+/// A connection that is given up is reset, or the kernel would keep its bytes for minutes, without any limit.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.is_over() {
+            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
     }
 }

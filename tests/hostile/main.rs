@@ -1,7 +1,8 @@
 //! Clients that mean harm, against the real binary; normal scrapes go on beside them.
 //!
-//! Every mode is bounded in connections and time. During each, no normal scrape fails, and resident memory grows by at
-//! most 8 MB; after each, threads and descriptors are back where they were. `make test` runs each for a second on the
+//! Every mode is bounded in connections and time. During each, no normal scrape fails, resident memory grows by at most
+//! 8 MB, and the kernel keeps at most 32 MB for the sockets and nothing for those that were let go; after each, threads
+//! and descriptors are back where they were. `make test` runs each for a second on the
 //! debug build; `make hostile` runs each for five on the release build, with and without TLS and with few descriptors,
 //! and asks besides that no scrape takes longer than half a second.
 
@@ -26,6 +27,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use common::{Client, Exporter, Random, Scratch, bare_exporter};
 
 const MOST_KIB: u64 = 8 * 1024;
+const MOST_SOCKET_KIB: u64 = 32 * 1024;
 const PASSWORD: &str = "secret";
 
 /// Where to attack, and how to be let in.
@@ -44,6 +46,19 @@ impl Target {
     fn raw(&self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], self.port).into(), Duration::from_secs(2))?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+        Ok(stream)
+    }
+
+    /// One whose system takes in next to nothing while it does not read.
+    fn deaf(&self) -> std::io::Result<TcpStream> {
+        use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        // The window of the handshake follows from it.
+        sockopt::set_socket_recv_buffer_size(&socket, 2048)?;
+        connect(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], self.port)))?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         Ok(stream)
@@ -77,11 +92,12 @@ impl Target {
 
 type Mode = (&'static str, fn(&Target, Instant));
 
-const MODES: [Mode; 19] = [
+const MODES: [Mode; 20] = [
     ("a head without end", endless_head),
     ("2,000 silent connections", silent),
     ("300 that drip a byte a second", drip),
-    ("100 that never read", never_read),
+    ("200 that never read", never_read),
+    ("ask, never read, 300 a second", ask_and_never_read),
     ("connect and close", churn),
     ("garbage", garbage),
     ("odd heads, 8 at a time", odd_heads),
@@ -140,17 +156,33 @@ fn drip(target: &Target, end: Instant) {
 }
 
 fn never_read(target: &Target, end: Instant) {
-    let held: Vec<_> = (0..100)
+    let held: Vec<_> = (0..200)
         .filter_map(|_| {
-            let stream = target.raw().ok()?;
-            rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096).ok()?;
-            let mut stream = target.over(stream);
+            let mut stream = target.over(target.deaf().ok()?);
             stream.write_all(target.get("/metrics").repeat(50).as_bytes()).ok()?;
             Some(stream)
         })
         .collect();
     rest(end);
     drop(held);
+}
+
+fn ask_and_never_read(target: &Target, end: Instant) {
+    let mut held = Vec::new();
+    let request = target.get("/metrics").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    for number in 0.. {
+        let Ok(stream) = target.deaf() else { continue };
+        let (end_of_requests, mut stream) = (stream.try_clone().unwrap(), target.over(stream));
+        let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
+        if number % 2 == 0 {
+            let _ = end_of_requests.shutdown(std::net::Shutdown::Write);
+        }
+        held.push(stream);
+        if Instant::now() >= end {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
 }
 
 fn churn(target: &Target, end: Instant) {
@@ -348,6 +380,23 @@ fn scrapes(target: &Target, stop: &AtomicBool) -> Scrapes {
     scrapes
 }
 
+/// KiB that the kernel keeps for sockets at a port, to be sent or to be read: of all, and what is to be sent for those
+/// that belong to no process any more.
+fn socket_kib(port: u16) -> (u64, u64) {
+    let (mut all, mut orphans) = (0, 0);
+    for line in std::fs::read_to_string("/proc/net/tcp").unwrap().lines().skip(1) {
+        // Number, local address, remote address, state, queues (hexadecimal, sent and received), timer, retransmissions,
+        // user, timeout, inode.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if fields[1].ends_with(&format!(":{port:04X}")) {
+            let queues: Vec<u64> = fields[4].split(':').map(|bytes| u64::from_str_radix(bytes, 16).unwrap()).collect();
+            all += queues.iter().sum::<u64>();
+            orphans += if fields[9] == "0" { queues[0] } else { 0 };
+        }
+    }
+    (all / 1024, orphans / 1024)
+}
+
 /// Threads and descriptors of the exporter.
 fn counts(exporter: &Exporter) -> (usize, usize) {
     let count = |of: &str| std::fs::read_dir(format!("/proc/{}/{of}", exporter.pid())).unwrap().count();
@@ -358,12 +407,14 @@ fn counts(exporter: &Exporter) -> (usize, usize) {
 fn attack(exporter: &Exporter, target: &Target, name: &str, longest: Duration, mode: impl FnOnce() + Send) {
     let (before, level) = (exporter.resident_kib(), counts(exporter));
     let stop = AtomicBool::new(false);
-    let mut worst = before;
+    let (mut worst, mut sockets) = (before, (0, 0));
     let scrapes = std::thread::scope(|scope| {
         let scraper = scope.spawn(|| scrapes(target, &stop));
         let attacker = scope.spawn(mode);
         while !attacker.is_finished() {
             worst = worst.max(exporter.resident_kib());
+            let (all, orphans) = socket_kib(target.port);
+            sockets = (all.max(sockets.0), orphans.max(sockets.1));
             std::thread::sleep(Duration::from_millis(20));
         }
         stop.store(true, Ordering::Relaxed);
@@ -371,9 +422,12 @@ fn attack(exporter: &Exporter, target: &Target, name: &str, longest: Duration, m
     });
     let grown = worst.saturating_sub(before);
     let Scrapes { count, failures, longest: slowest } = scrapes;
-    println!("| {name} | +{grown} KiB | {count} | {} | {:.1} ms |", failures.len(), slowest.as_secs_f64() * 1e3);
+    let (sockets, orphans) = sockets;
+    let longest_ms = slowest.as_secs_f64() * 1e3;
+    println!("| {name} | +{grown} KiB | {sockets} KiB | {count} | {} | {longest_ms:.1} ms |", failures.len());
     assert!(failures.is_empty(), "{name}: {failures:?}");
     assert!(grown <= MOST_KIB && slowest < longest, "{name}: +{grown} KiB, {slowest:?}");
+    assert!(sockets <= MOST_SOCKET_KIB && orphans == 0, "{name}: the kernel keeps {sockets} KiB, {orphans} for nobody");
     let end = Instant::now() + common::PATIENCE;
     while counts(exporter).0 > level.0 || counts(exporter).1 > level.1 {
         assert!(Instant::now() < end, "{name}: {:?} threads and descriptors, {level:?} before", counts(exporter));
@@ -427,7 +481,9 @@ fn start(scratch: &Scratch, with_tls: bool, files: u32) -> (Exporter, Target) {
 }
 
 fn heading(text: &str) {
-    println!("\n{text}\n| clients | memory | scrapes | failed | longest |\n| --- | --- | --- | --- | --- |");
+    println!(
+        "\n{text}\n| clients | memory | of sockets | scrapes | failed | longest |\n| --- | --- | --- | --- | --- | --- |"
+    );
 }
 
 fn every_mode(with_tls: bool, files: u32, seconds: f64, longest: Duration) {
