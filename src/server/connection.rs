@@ -1,7 +1,7 @@
 //! One connection of the poll loop: its state, what it waits for, and when it is overdue.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub struct Connection {
     pub stream: Stream,
     /// The address is the same for all of a Unix socket. The User-Agent is that of the present request.
     pub client: Client,
+    /// A number for the network that it comes from; whoever takes too much takes it from the same.
+    pub network: u64,
     pub state: State,
     /// When the present state began.
     pub since: Instant,
@@ -138,5 +140,37 @@ impl Connection {
 
 /// A number for a client's address, whatever its port; one for all clients of a Unix socket.
 pub fn number(address: Option<SocketAddr>) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(address.map(|address| address.ip().to_canonical()))
+    hash(address.map(|address| address.ip().to_canonical()))
+}
+
+/// A number for an IPv4 address, or for the first half of an IPv6 address: every host has all addresses of such a network.
+pub fn network(address: Option<SocketAddr>) -> u64 {
+    hash(address.map(|address| match address.ip().to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address => address,
+    }))
+}
+
+fn hash(address: Option<IpAddr>) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        let of = |ip: &str| network(Some(SocketAddr::new(ip.parse().unwrap(), 1)));
+        for (one, other, is_same) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.2", false),
+            ("2001:db8::1", "2001:db8::ffff:1:2:3", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ] {
+            assert_eq!(of(one) == of(other), is_same, "{one} {other}");
+        }
+    }
 }

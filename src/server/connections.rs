@@ -3,13 +3,14 @@
 //! network.
 //!
 //! A turn of the loop lets each connection that is ready take one step: one read or one write. Handshakes, which cost
-//! milliseconds of signing, are continued after that, for [`HANDSHAKE_TIME`]. So a client that floods gets only its
-//! share. Overdue connections are closed before any work is done, and when the limit is near, kept connections that are
-//! idle make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
+//! milliseconds of signing, are continued after that, for [`HANDSHAKE_TIME`], in turns by network. So a client that
+//! floods gets only its share. Overdue connections are closed before any work is done, and when the limit is near, those
+//! of the network that has most make way first. What is answered is decided by tiny_http ([`super::backend`]); the page's bytes are added here.
 //!
 //! One file, because every method changes the one list of connections; what one connection is, is in
 //! [`super::connection`].
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use rustix::net::SocketFlags;
 
 use super::accept::Form;
 use super::backend::{Answer, Backend, Body};
-use super::connection::{Connection, Content, State, number};
+use super::connection::{Connection, Content, State, network, number};
 use super::credentials::{Credentials, Login};
 use super::listen::Listener;
 use super::rate_limit::Bucket;
@@ -52,8 +53,6 @@ const ACCEPTS_A_TURN: usize = 32;
 /// Time per turn for continuing handshakes; one is continued in any case. A step takes 0.2 ms with a key
 /// on P-256, and some 6 ms with an RSA key of 4,096 bits.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
-/// While so many handshakes wait, no connection is accepted: those that come queue up in the kernel.
-const MOST_HANDSHAKES_WAITING: usize = 64;
 /// How often it is asked whether the page for people has been made.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long accepting pauses when descriptors have run out and there is no connection to close.
@@ -81,6 +80,8 @@ pub struct Connections {
     /// Who waits for the page for people to be made, for which form of it, and when to ask again.
     later: Vec<(u64, status::Form, Instant)>,
     next_id: u64,
+    /// The networks whose handshakes were continued last have numbers just below this.
+    handshakes_from: u64,
     limit: usize,
     accept_again: Instant,
 }
@@ -116,6 +117,7 @@ impl Connections {
             open: Vec::new(),
             later: Vec::new(),
             next_id: 1,
+            handshakes_from: 0,
             limit,
             accept_again: Instant::now(),
         }
@@ -152,9 +154,8 @@ impl Connections {
     /// Waits until something can go on.
     fn wait(&self) -> Ready {
         let now = Instant::now();
-        let handshakes = self.open.iter().filter(|open| open.has_handshake_to_do()).count();
-        let has_more = self.open.iter().any(|open| open.has_more);
-        let is_accepting = now >= self.accept_again && handshakes < MOST_HANDSHAKES_WAITING;
+        let has_more = self.open.iter().any(|open| open.has_more || open.has_handshake_to_do());
+        let is_accepting = now >= self.accept_again;
         let interest = if is_accepting { PollFlags::IN } else { PollFlags::empty() };
         let mut descriptors: Vec<PollFd<'_>> =
             self.listeners.iter().map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), interest)).collect();
@@ -170,7 +171,7 @@ impl Connections {
         let deadlines = deadlines.chain((!is_accepting).then_some(self.accept_again)).chain(self.backend.deadline());
         let deadlines = deadlines.chain(self.later.iter().map(|(.., due)| *due));
         let next = deadlines.chain(self.watchdog.as_ref().map(Watchdog::due)).min();
-        let is_busy = self.backend.is_due(now) || handshakes > 0 || has_more;
+        let is_busy = self.backend.is_due(now) || has_more;
         let timeout = next.map(|next| match is_busy {
             true => Timespec { tv_sec: 0, tv_nsec: 0 },
             false => {
@@ -193,10 +194,14 @@ impl Connections {
         }
     }
 
-    /// Goes on with handshakes for a while, those of the oldest connections first.
+    /// Goes on with handshakes for a while: one of each network in turn, that of its oldest connection first.
     fn go_on_with_handshakes(&mut self, now: Instant) {
-        while let Some(at) = self.open.iter().position(Connection::has_handshake_to_do) {
+        loop {
+            let waiting = self.open.iter().enumerate().filter(|(_, open)| open.has_handshake_to_do());
+            let next = waiting.min_by_key(|(at, open)| (open.network.wrapping_sub(self.handshakes_from), *at));
+            let Some((at, _)) = next else { return };
             let connection = &mut self.open[at];
+            self.handshakes_from = connection.network.wrapping_add(1);
             let room = LONGEST_HEAD + 1 - connection.input.len();
             let step = connection.stream.go_on_with_handshake(&mut connection.input, room);
             if !connection.stream.is_handshaking() {
@@ -503,13 +508,12 @@ impl Connections {
                     self.make_room(now);
                     let id = self.next_id;
                     self.next_id += 1;
+                    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
                     self.open.push(Connection {
                         id,
                         stream: Stream::new(socket, config.tls.clone()),
-                        client: Client {
-                            address: number(address.and_then(|address| SocketAddr::try_from(address).ok())),
-                            agent: 0,
-                        },
+                        client: Client { address: number(address), agent: 0 },
+                        network: network(address),
                         state: State::Reading,
                         since: now,
                         moved: now,
@@ -546,9 +550,9 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that can best be spared: one that is done, then an idle one, then one without a whole
-    /// request, then an unfinished answer, and of each kind the one in which nothing has moved for longest. Says
-    /// whether there was one.
+    /// Closes the connection that can best be spared, of the network that has most: one that is done, then an idle one,
+    /// then one without a whole request, then an unfinished answer, and of each kind the one in which nothing has moved
+    /// for longest. Says whether there was one.
     fn close_one(&mut self, only_idle: bool) -> bool {
         let rank = |open: &Connection| match &open.state {
             State::Closed | State::Lingering { .. } | State::Draining => 0,
@@ -557,7 +561,10 @@ impl Connections {
             State::LoggingIn(_) | State::Waiting | State::Sending { .. } => 3,
         };
         let spared = self.open.iter().enumerate().filter(|(_, open)| !only_idle || rank(open) == 1);
-        match spared.min_by_key(|(_, open)| (rank(open), open.moved)).map(|(at, _)| at) {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        self.open.iter().for_each(|open| *counts.entry(open.network).or_default() += 1);
+        let spared = spared.min_by_key(|(_, open)| (Reverse(counts[&open.network]), rank(open), open.moved));
+        match spared.map(|(at, _)| at) {
             Some(at) => {
                 let closed = self.open.remove(at);
                 self.credentials.forget(closed.id);

@@ -25,6 +25,7 @@ mod jobs;
 mod library;
 mod links;
 mod markdown;
+mod neighbors;
 mod newest;
 mod node;
 mod openmetrics;

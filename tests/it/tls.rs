@@ -46,7 +46,11 @@ impl Authority {
     }
 
     fn server(&self) -> Identity {
-        self.sign(KeyPair::generate().unwrap(), CertificateParams::new(["localhost".to_owned()]).unwrap())
+        self.server_with(&KeyPair::generate().unwrap().serialize_pem())
+    }
+
+    pub fn server_with(&self, key: &str) -> Identity {
+        self.sign(KeyPair::from_pem(key).unwrap(), CertificateParams::new(["localhost".to_owned()]).unwrap())
     }
 
     fn client(&self, sans: Vec<SanType>) -> Identity {
@@ -59,8 +63,8 @@ impl Authority {
 
 /// A directory with a server's certificate, and the authority that a client trusts.
 pub struct Site {
-    scratch: Scratch,
-    authority: Authority,
+    pub scratch: Scratch,
+    pub authority: Authority,
 }
 
 /// Settings that every configuration with TLS has.
@@ -76,7 +80,7 @@ impl Site {
         site
     }
 
-    fn install(&self, identity: &Identity) {
+    pub fn install(&self, identity: &Identity) {
         self.scratch.write("server.crt", &identity.certificate);
         self.scratch.write("server.key", &identity.key);
     }
@@ -165,7 +169,7 @@ impl Scraper<'_> {
         self.connect(port)?.ask("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     }
 
-    fn is_let_in(&self, port: u16) -> bool {
+    pub fn is_let_in(&self, port: u16) -> bool {
         self.get(port).is_ok_and(|response| response.status == 200)
     }
 }
@@ -495,8 +499,7 @@ fn every_form_of_key() {
     let site = Site::new();
     for name in ["rsa-2048.pem", "p256.pem"] {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/keys").join(name);
-        let key = KeyPair::from_pem(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let identity = site.authority.sign(key, CertificateParams::new(["localhost".to_owned()]).unwrap());
+        let identity = site.authority.server_with(&std::fs::read_to_string(&path).unwrap());
         site.scratch.write("server.crt", &identity.certificate);
         for form in [name, &name.replace(".pem", "-pkcs1.pem"), &name.replace(".pem", "-sec1.pem")] {
             let Ok(text) = std::fs::read(path.with_file_name(form)) else { continue };
