@@ -11,6 +11,7 @@ pub struct Monitor {
     /// What was last read, well or not.
     files: files::Monitor,
     has_tls: bool,
+    has_users: bool,
 }
 
 impl Monitor {
@@ -20,8 +21,8 @@ impl Monitor {
     pub fn start(file: &Path) -> Result<(WebConfig, Monitor), Vec<String>> {
         let mut files = files::Monitor::default();
         let config = read(file, &mut files)?;
-        let has_tls = config.tls.is_some();
-        Ok((config, Monitor { file: file.to_owned(), files, has_tls }))
+        let (has_tls, has_users) = (config.tls.is_some(), !config.users.is_empty());
+        Ok((config, Monitor { file: file.to_owned(), files, has_tls, has_users }))
     }
 
     /// Reads the files again if they have changed and stayed so since the last look.
@@ -32,13 +33,21 @@ impl Monitor {
             return None;
         }
         self.files = files::Monitor::default();
-        let config = read(&self.file, &mut self.files);
-        Some(config.and_then(|config| match config.tls.is_some() == self.has_tls {
-            true => Ok(config),
-            false => {
-                let (from, to) = if self.has_tls { ("HTTPS", "HTTP") } else { ("HTTP", "HTTPS") };
-                Err(vec![format!("{}: a change from {from} to {to} needs a restart", self.file.display())])
-            }
-        }))
+        let config = match read(&self.file, &mut self.files) {
+            Ok(config) => config,
+            Err(problems) => return Some(Err(problems)),
+        };
+        // A file that somebody emptied, or wrote half, takes no protection away.
+        let change = match (self.has_tls, config.tls.is_some()) {
+            (true, false) => Some("from HTTPS to HTTP"),
+            (false, true) => Some("from HTTP to HTTPS"),
+            _ if self.has_users && config.users.is_empty() => Some("from users to none, which lets everybody in,"),
+            _ => None,
+        };
+        if let Some(change) = change {
+            return Some(Err(vec![format!("{}: a change {change} needs a restart", self.file.display())]));
+        }
+        self.has_users = !config.users.is_empty();
+        Some(Ok(config))
     }
 }

@@ -182,5 +182,14 @@ fn users_that_change() {
     exporter.until("he is let in", |exporter| (status(exporter, "bob", "bob123") == 200).then_some(()));
     assert_eq!(status(&exporter, "alice", "alice123"), 401, "her old password");
     assert_eq!(status(&exporter, "alice", "new"), 200);
+    for emptied in ["", "# nothing\n", "basic_auth_users:\n", "rate_limit: {interval: 1ms, burst: 1000}\n"] {
+        let before = exporter.log().matches("which lets everybody in").count();
+        scratch.write("web.yml", emptied);
+        exporter.until("it is refused", |exporter| {
+            (exporter.log().matches("which lets everybody in").count() > before).then_some(())
+        });
+        assert_eq!(request(exporter.port, "GET /metrics HTTP/1.1\r\n\r\n").unwrap().status, 401, "{emptied}");
+        assert_eq!(status(&exporter, "bob", "bob123"), 200);
+    }
     assert!(!exporter.log().contains("plain"), "{}", exporter.log());
 }
