@@ -44,12 +44,18 @@ fn tcp(text: &str) -> Result<ListenAddress, String> {
     let (host, port) = text.rsplit_once(':').ok_or(FORMS)?;
     let port = port.parse().map_err(|_| format!("'{port}' is not a port (0 to 65535); {FORMS}"))?;
     let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
-        Some(Some(inside)) if inside.parse::<std::net::Ipv6Addr>().is_ok() => inside,
+        Some(Some(inside)) if is_ipv6(inside) => inside,
         Some(_) => return Err(format!("{host} is not an IPv6 address in brackets; {FORMS}")),
         None if host.contains(':') => return Err(format!("an IPv6 address is written in brackets; {FORMS}")),
         None => host,
     };
     Ok(ListenAddress::Tcp { host: host.to_owned(), port })
+}
+
+/// Whether this is an IPv6 address, perhaps with the interface at which it is valid, as in `fe80::1%eth0`.
+fn is_ipv6(text: &str) -> bool {
+    let (address, interface) = text.split_once('%').unwrap_or((text, "any"));
+    address.parse::<std::net::Ipv6Addr>().is_ok() && !interface.is_empty()
 }
 
 fn unix(text: &str) -> Result<ListenAddress, String> {
@@ -88,9 +94,13 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for (text, host, port) in
-            [(":9400", "", 9400), ("127.0.0.1:1", "127.0.0.1", 1), ("[::1]:9400", "::1", 9400), ("gpu7:0", "gpu7", 0)]
-        {
+        for (text, host, port) in [
+            (":9400", "", 9400),
+            ("127.0.0.1:1", "127.0.0.1", 1),
+            ("[::1]:9400", "::1", 9400),
+            ("[fe80::1%eth0]:9400", "fe80::1%eth0", 9400),
+            ("gpu7:0", "gpu7", 0),
+        ] {
             let address = ListenAddress::parse(text).unwrap();
             assert_eq!(address, ListenAddress::Tcp { host: host.to_owned(), port });
             assert_eq!(address.to_string(), text);
@@ -113,6 +123,8 @@ mod tests {
             "::1:9400",
             "[::1]",
             "[x]:9400",
+            "[fe80::1%]:9400",
+            "[10.0.0.1%eth0]:9400",
             "[::1:9400",
             "unix://run/x",
             "unix:///",

@@ -1,7 +1,8 @@
 //! Listening sockets: opened here, or passed by systemd.
 
+use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
@@ -83,30 +84,18 @@ pub fn open(address: &ListenAddress) -> Result<Vec<Listener>, String> {
 }
 
 fn open_tcp(address: &ListenAddress, host: &str, port: u16) -> Result<Vec<Listener>, String> {
-    let candidates = match host {
-        // One socket for both families, also where the system's default is one for each.
-        "" => vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
-        "localhost" => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
-        host => {
-            let found = (host, port).to_socket_addrs().map_err(|error| {
-                format!("cannot listen on {address}: the host has no address ({error}); see --address")
-            })?;
-            let mut found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-            // IPv4 first, and each address once, as in Go.
-            found.sort_by_key(IpAddr::is_ipv6);
-            found.dedup();
-            found
-        }
-    };
+    let candidates = candidates(host, port)
+        .map_err(|error| format!("cannot listen on {address}: the host has no address ({error}); see --address"))?;
     let mut sockets: Vec<TcpListener> = Vec::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for ip in candidates {
+    for mut candidate in candidates {
         // Port 0 means any; the second family takes what the first one got.
         let port = match sockets.first().and_then(|socket| socket.local_addr().ok()) {
             Some(bound) => bound.port(),
             None => port,
         };
-        match bind(SocketAddr::new(ip, port)) {
+        candidate.set_port(port);
+        match bind(candidate) {
             Ok(socket) => sockets.push(socket),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(in_use(address, port)),
             Err(error) => last = error,
@@ -119,6 +108,24 @@ fn open_tcp(address: &ListenAddress, host: &str, port: u16) -> Result<Vec<Listen
         return Err(format!("cannot listen on {address}: {last}; give an address of this machine with --address"));
     }
     Ok(sockets.into_iter().map(|socket| Listener { socket: Socket::Tcp(socket), is_passed: false }).collect())
+}
+
+/// The addresses of a host.
+fn candidates(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(match host {
+        // One socket for both families, also where the system's default is one for each.
+        "" => vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()],
+        "localhost" => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
+        host => each_once((host, port).to_socket_addrs()?.collect()),
+    })
+}
+
+/// IPv4 first, and each address once, as in Go.
+fn each_once(mut found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let mut seen = HashSet::new();
+    found.retain(|address| seen.insert(*address));
+    found
 }
 
 fn in_use(address: &ListenAddress, port: u16) -> String {
@@ -273,6 +280,15 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let Err(error) = open(&tcp("127.0.0.1", port)) else { panic!("opened twice") };
         assert!(error.contains(&format!("port {port} is in use")), "{error}");
+    }
+
+    #[test]
+    fn addresses_of_a_host() {
+        let of = |addresses: &[&str]| addresses.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let found = of(&["[::2]:1", "10.0.0.2:1", "10.0.0.1:1", "10.0.0.2:1", "[::1]:1", "[::2]:1"]);
+        assert_eq!(each_once(found), of(&["10.0.0.2:1", "10.0.0.1:1", "[::2]:1", "[::1]:1"]));
+        // The loopback interface is the first of every machine.
+        assert_eq!(candidates("fe80::1%lo", 9400).unwrap(), of(&["[fe80::1%1]:9400"]));
     }
 
     #[test]
