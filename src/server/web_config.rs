@@ -20,6 +20,9 @@ use super::tls::{self, TlsSettings};
 /// A larger file is no web configuration, certificate or key.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
+/// The highest cost of a bcrypt hash: 1 s for each login, one at a time. Each further one doubles that.
+const HIGHEST_COST: u32 = 14;
+
 /// What the file says, ready for use.
 #[derive(Default)]
 pub struct WebConfig {
@@ -377,9 +380,17 @@ impl Parser<'_> {
         for (key, value) in self.reader.entries(node, "basic_auth_users") {
             let Some(hash) = self.reader.text(value, "basic_auth_users") else { continue };
             // The hash itself is a secret of sorts, and in no message.
-            if !is_hash(hash) {
-                let what =
-                    format!("the password of '{}' is not a bcrypt hash; make one with htpasswd -nBC 10 ''", key.name);
+            let cost = hash.parse::<bcrypt::HashParts>().map(|parts| parts.get_cost());
+            let wrong = match cost {
+                Ok(4..=HIGHEST_COST) => None,
+                // The crate's parser takes costs that bcrypt does not have.
+                Ok(cost @ ..=31) if cost > HIGHEST_COST => Some(format!(
+                    "has cost {cost}, and each login would take seconds to days; the most is {HIGHEST_COST}"
+                )),
+                _ => Some("is not a bcrypt hash".to_owned()),
+            };
+            if let Some(wrong) = wrong {
+                let what = format!("the password of '{}' {wrong}; make one with htpasswd -nBC 10 ''", key.name);
                 self.reader.problem(value.at, what);
             } else if key.name.contains(':') {
                 self.warn(key.at, format!("'{}' cannot log in: a user's name must not have a colon", key.name));
@@ -389,11 +400,6 @@ impl Parser<'_> {
         }
         users
     }
-}
-
-/// Whether bcrypt can check a password against this. The crate's own parser takes costs that bcrypt does not have.
-fn is_hash(text: &str) -> bool {
-    text.parse::<bcrypt::HashParts>().is_ok_and(|parts| (4..=31).contains(&parts.get_cost()))
 }
 
 enum Pem {

@@ -340,6 +340,10 @@ fn files_that_can_be_used_and_files_that_cannot() {
             format!("basic_auth_users: {{alice: {}}}\n", bcrypt::hash("x", 4).unwrap().replace("$04$", "$99$")),
             "1:27: the password of 'alice' is not a bcrypt hash",
         ),
+        (
+            format!("basic_auth_users: {{alice: {}}}\n", bcrypt::hash("x", 4).unwrap().replace("$04$", "$15$")),
+            "1:27: the password of 'alice' has cost 15, and each login would take seconds to days; the most is 14",
+        ),
         ("http_server_config: {http2: maybe}\n".to_owned(), "1:29: http2: 'maybe' is not true or false"),
         ("http_server_config: {headers: {Server: x}}\n".to_owned(), "1:32: the header 'Server' cannot be set"),
         (
