@@ -305,6 +305,9 @@ impl Connections {
     /// Rate limit, then authentication, then the answer, in the toolkit's order.
     fn admit(&mut self, at: usize, request: Request, now: Instant) {
         let config = self.credentials.config();
+        if !self.open[at].stream.is_still_let_in(config.tls.as_ref()) {
+            return self.open[at].linger(now);
+        }
         if !self.bucket.take(config.rate_limit, now) {
             return self.respond(at, &Plain::status("429 Too Many Requests"), now);
         }

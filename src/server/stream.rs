@@ -203,6 +203,15 @@ impl Stream {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
     }
 
+    /// Whether the other side would still be let in by the settings in force, if they have changed since it was.
+    pub fn is_still_let_in(&mut self, in_force: Option<&Arc<Acceptor>>) -> bool {
+        let (Some(tls), Some(in_force)) = (&mut self.tls, in_force) else { return true };
+        let Some(session) = tls.session.as_ref().filter(|_| !Arc::ptr_eq(&tls.acceptor, in_force)) else { return true };
+        let is_let_in = in_force.check(session).is_ok();
+        tls.acceptor = in_force.clone();
+        is_let_in
+    }
+
     /// Whether both sides have closed and all has arrived, or the connection is broken. A Unix socket's bytes are the
     /// other side's at once.
     pub fn is_over(&self) -> bool {

@@ -182,12 +182,22 @@ impl Acceptor {
     ///
     /// Errors: why the client is to be refused.
     pub fn check_resumed(&self, session: &ServerConnection) -> Result<(), rustls::Error> {
+        match session.handshake_kind() {
+            Some(rustls::HandshakeKind::Resumed) => self.check(session),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the certificate of a client that was let in, perhaps under other settings.
+    ///
+    /// Errors: why the client is to be refused.
+    pub fn check(&self, session: &ServerConnection) -> Result<(), rustls::Error> {
         use rustls::server::danger::ClientCertVerifier;
-        let is_resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         match (&self.clients, session.peer_certificates()) {
-            (Some(clients), Some([first, others @ ..])) if is_resumed => {
+            (Some(clients), Some([first, others @ ..])) => {
                 clients.verify_client_cert(first, others, rustls::pki_types::UnixTime::now()).map(drop)
             }
+            (Some(clients), _) if clients.client_auth_mandatory() => Err(rustls::Error::NoCertificatesPresented),
             _ => Ok(()),
         }
     }

@@ -727,6 +727,25 @@ fn a_scraper_that_comes_again_resumes() {
 }
 
 #[test]
+fn a_kept_connection_loses_what_its_certificate_was_trusted_for() {
+    let site = Site::new();
+    let mut exporter = site.serve_tls("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n");
+    let with = |identity: Identity| Scraper { identity: Some(identity), ..site.scraper() };
+    let (scraper, other_authority) = (with(site.authority.client(Vec::new())), Authority::new());
+    let newcomer = with(other_authority.client(Vec::new()));
+    let mut kept = scraper.connect(exporter.port).unwrap();
+    let ask = "GET /health HTTP/1.1\r\n\r\n";
+    assert!(kept.ask(ask).is_ok());
+    site.scratch.write("ca.crt", format!("{}{}", site.authority.pem, other_authority.pem));
+    exporter.until("both are trusted", |exporter| newcomer.is_let_in(exporter.port).then_some(()));
+    assert!(kept.ask(ask).is_ok(), "it is still trusted");
+    site.scratch.write("ca.crt", &other_authority.pem);
+    exporter.until("one is not trusted", |exporter| (!scraper.is_let_in(exporter.port)).then_some(()));
+    assert!(kept.ask(ask).is_err(), "nor on its old connection");
+    assert!(newcomer.is_let_in(exporter.port));
+}
+
+#[test]
 fn headers_and_a_rate_limit() {
     let site = Site::new();
     let exporter = site.serve(
