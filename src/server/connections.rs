@@ -312,7 +312,7 @@ impl Connections {
             return self.respond(at, &Plain::status("429 Too Many Requests"), now);
         }
         let connection = &mut self.open[at];
-        match self.credentials.judge(connection.id, connection.client.address, request.authorization.as_deref()) {
+        match self.credentials.judge(connection.id, connection.network, request.authorization.as_deref()) {
             Login::Accepted => self.ask(at, &request, now),
             Login::Refused => self.respond(at, &UNAUTHORIZED, now),
             Login::Pending => connection.enter(State::LoggingIn(request), now),

@@ -22,9 +22,9 @@ use super::reload::Monitor;
 use super::web_config::WebConfig;
 use crate::system::threads::{Supervisor, test_fault};
 
-/// Passwords that wait for bcrypt, in all and from one address; further ones are refused with 429.
-const MOST_WAITING: usize = 16;
-const MOST_WAITING_OF_ONE: usize = 4;
+/// Passwords that wait for bcrypt: one of each network, so that who guesses at one keeps nobody else out. Further ones
+/// are refused with 429.
+const MOST_WAITING: usize = 256;
 /// Remembered results; good ones are kept apart, so that wrong passwords do not push them out.
 const MOST_GOOD: usize = 64;
 const MOST_BAD: usize = 256;
@@ -66,8 +66,8 @@ pub struct Credentials {
 /// A password under way.
 struct Waiting {
     digest: Digest,
-    /// The address that it came from first.
-    client: u64,
+    /// Where it came from first.
+    network: u64,
     /// The connections that wait for it.
     who: Vec<u64>,
 }
@@ -124,8 +124,8 @@ impl Credentials {
     }
 
     /// Judges an `Authorization` header. `who` is handed back by [`Credentials::take_results`] if the answer takes
-    /// time; `client` is a number for the address that it comes from.
-    pub fn judge(&mut self, who: u64, client: u64, authorization: Option<&str>) -> Login {
+    /// time; `network` is a number for where it comes from.
+    pub fn judge(&mut self, who: u64, network: u64, authorization: Option<&str>) -> Login {
         let config = self.config.load();
         if config.users.is_empty() {
             return Login::Accepted;
@@ -147,13 +147,12 @@ impl Credentials {
             waiting.who.push(who);
             return Login::Pending;
         }
-        let of_one = self.waiting.iter().filter(|waiting| waiting.client == client).count();
-        if of_one >= MOST_WAITING_OF_ONE || self.waiting.len() >= MOST_WAITING {
+        if self.waiting.len() >= MOST_WAITING || self.waiting.iter().any(|waiting| waiting.network == network) {
             return Login::Busy;
         }
         match worker.jobs.try_send(Job { digest, password, hash, is_known: found.is_some() }) {
             Ok(()) => {
-                self.waiting.push(Waiting { digest, client, who: vec![who] });
+                self.waiting.push(Waiting { digest, network, who: vec![who] });
                 Login::Pending
             }
             Err(_) => Login::Busy,

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::common::*;
@@ -65,4 +67,64 @@ fn handshakes_in_turns() {
     let scrape = || site.scraper().is_let_in(exporter.port);
     let longest = longest(5, 1, flood, scrape);
     assert!(longest < Duration::from_secs(2), "{longest:?}");
+}
+
+#[test]
+fn passwords_one_from_each_network() {
+    let site = Site::new();
+    // Some 100 ms each in a debug build.
+    let users = (0..3).map(|user| format!("  user{user}: {}\n", bcrypt::hash("right", 8).unwrap()));
+    let exporter = site.serve(&format!("basic_auth_users:\n{}", users.collect::<String>()));
+    let guesses = AtomicU64::new(0);
+    let ask = |from: u8, user: &str, password: &str| {
+        let login = STANDARD.encode(format!("{user}:{password}"));
+        let mut client = Client::new(connect_from(from, exporter.port).unwrap());
+        client.ask(&format!("GET /-/healthy HTTP/1.1\r\nAuthorization: Basic {login}\r\n\r\n")).unwrap().status
+    };
+    let guess = |thread: u8| {
+        let status = ask(2 + thread % 4, "user0", &guesses.fetch_add(1, Ordering::Relaxed).to_string());
+        assert!(matches!(status, 401 | 429), "{status}");
+    };
+    let user = AtomicU64::new(0);
+    // Each logs in for the first time, so none is known yet.
+    let scrape = || ask(1, &format!("user{}", user.fetch_add(1, Ordering::Relaxed)), "right") == 200;
+    let longest = longest(3, 16, guess, scrape);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+}
+
+/// Each reads another page, as there is a new one by then.
+#[test]
+fn slow_readers_of_long_pages() {
+    let scratch = Scratch::new();
+    // Each row is as long as it may be.
+    let fields: Vec<Vec<&str>> =
+        include_str!("../../src/dcgm/fields.csv").lines().map(|row| row.split(',').collect()).collect();
+    let fields: Vec<&Vec<&str>> = fields.iter().filter(|row| row[2] == "int64" && row[3] == "gpu").take(150).collect();
+    let help = "long ".repeat(3200);
+    let counters: String = fields.iter().map(|row| format!("{}, gauge, {help}\n", row[0])).collect();
+    let value = serde_json::json!({ "type": "int64", "value": "3" });
+    let values = fields.iter().map(|row| (row[1].to_owned(), value.clone()));
+    let mut plan = scenario(&[0]);
+    plan["latest_values"][0]["fields"] = serde_json::Value::Object(values.collect());
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .args(["-c", "100", "-f"])
+            .arg(scratch.write("counters.csv", counters)),
+    );
+    let length = exporter.page().len();
+    let before = exporter.resident_kib();
+    let mut readers = Vec::new();
+    for _ in 0..30 {
+        let mut stream = connect_from(2, exporter.port).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        readers.push(stream);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    let grown = exporter.resident_kib().saturating_sub(before);
+    let most = (32 * 1024 * 1024 + 4 * length as u64) / 1024;
+    assert!(grown < most, "{grown} KiB more, with pages of {length}");
+    // Those who came last get all of it, and so does everybody else.
+    let answer = Client::new(readers.pop().unwrap()).response(false).unwrap();
+    assert!(answer.bytes.len() > length / 2 && exporter.page().len() > length / 2);
 }
