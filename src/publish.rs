@@ -43,6 +43,16 @@ impl Page {
         (!self.gzip.is_empty()).then_some(&self.gzip)
     }
 
+    /// Which page since the start it is, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn bytes(&self) -> usize {
+        self.plain.capacity() + self.gzip.capacity()
+    }
+
     /// When the samples were collected.
     pub fn taken(&self) -> Option<Instant> {
         self.taken

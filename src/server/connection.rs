@@ -92,6 +92,14 @@ impl Connection {
         (self.state, self.since) = (state, now);
     }
 
+    /// The page that is being sent.
+    pub fn page(&self) -> Option<&Arc<Page>> {
+        match &self.state {
+            State::Sending { body: Content::Page(page) | Content::PageGzip(page), .. } => Some(page),
+            _ => None,
+        }
+    }
+
     pub fn linger(&mut self, now: Instant) {
         self.stream.finish();
         self.enter(State::Lingering { discarded: 0 }, now);

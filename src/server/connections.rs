@@ -53,6 +53,8 @@ const ACCEPTS_A_TURN: usize = 32;
 /// Time per turn for continuing handshakes; one is continued in any case. A step takes 0.2 ms with a key
 /// on P-256, and some 6 ms with an RSA key of 4,096 bits.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
+/// Bytes of pages that nobody but slow readers holds any more. The longest page has some 17 MB.
+const MOST_OLD_BYTES: usize = 32 * 1024 * 1024;
 /// How often it is asked whether the page for people has been made.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long accepting pauses when descriptors have run out and there is no connection to close.
@@ -464,6 +466,26 @@ impl Connections {
         let since = if matches!(connection.state, State::Reading) { now } else { connection.since };
         connection.enter(State::Sending { head, body, sent: 0 }, since);
         self.send(at, now);
+        self.release_old_pages();
+    }
+
+    /// Closes the connections that still send the oldest page while old pages hold too much memory.
+    fn release_old_pages(&mut self) {
+        let newest = [self.published.page(), self.published.open_metrics()];
+        loop {
+            let pages = self.open.iter().filter_map(Connection::page);
+            let mut old: Vec<_> =
+                pages.filter(|page| newest.iter().flatten().all(|new| !Arc::ptr_eq(new, page))).collect();
+            old.sort_by_key(|page| (page.number(), Arc::as_ptr(page)));
+            old.dedup_by_key(|page| Arc::as_ptr(page));
+            if old.iter().map(|page| page.bytes()).sum::<usize>() <= MOST_OLD_BYTES {
+                return;
+            }
+            let oldest = old[0].clone();
+            let readers =
+                self.open.iter_mut().filter(|open| open.page().is_some_and(|page| Arc::ptr_eq(page, &oldest)));
+            readers.for_each(|open| open.state = State::Closed);
+        }
     }
 
     /// Sends a part, and goes on to the next request or to the end when all is sent.
