@@ -69,6 +69,13 @@ pub fn by_name(name: &str) -> Option<Field> {
     BY_NAME.get(name).copied()
 }
 
+/// The name that a field has had for longest.
+pub fn name_of(id: u16) -> &'static str {
+    let names = rows(FIELDS).zip(fields()).filter(|([name, ..], field)| field.id == id && name.starts_with("DCGM_"));
+    let oldest = names.min_by_key(|([.., release], _)| *release).map(|(_, field)| field);
+    oldest.or_else(|| base_units().find(|field| field.id == id)).map_or("a field without a name", |field| field.name)
+}
+
 /// A known name with the kind of entity that has the field, as DCGM's headers have it.
 #[derive(Debug, Clone, Copy)]
 pub struct Listed {

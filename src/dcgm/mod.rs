@@ -1,7 +1,7 @@
 //! libdcgm behind a safe face: everything that crosses the C border, and nothing that knows Prometheus.
 //!
 //! - [`fields`]: the names an administrator may write, and the ids behind them. [`applies`]: which field may be asked of
-//!   which kind of entity. Pure data, both.
+//!   which kind of entity. Pure data, both. [`bounds`]: which values a field can have.
 //! - [`abi`]: C structs and constants, checked at compile time.
 //! - [`library`]: finding and opening `libdcgm.so.4` or `.3`, and its symbols. [`release`]: a version number. [`error`]:
 //!   what calls answer.
@@ -16,6 +16,7 @@
 
 pub mod abi;
 pub mod applies;
+pub mod bounds;
 pub mod error;
 pub mod fields;
 pub mod health;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{c_int, c_uint};
 
 use super::abi::*;
+use super::bounds;
 
 /// `dcgm_field_entity_group_t`: what kind of thing an entity is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +94,7 @@ pub enum Value<'a> {
     Int(i64),
     Double(f64),
     Text(Cow<'a, str>),
-    /// Nothing to show: no data, not permitted.
+    /// Nothing to show: no data, not permitted, or a value that cannot be.
     Blank,
     /// Nothing to show: the hardware does not have it.
     NotSupported,
@@ -138,11 +139,13 @@ fn reading_of(field: u16, field_type: u16, status: c_int, timestamp: i64, value:
                 {
                     Value::Blank
                 }
+                number if !bounds::holds(field, number as f64) => Value::Blank,
                 number => Value::Int(number),
             },
             b'd' => match value.dbl {
                 number if number == FP64_BLANK + NOT_SUPPORTED_CODE as f64 => Value::NotSupported,
                 number if is_blank_double(number) => Value::Blank,
+                number if !bounds::holds(field, number) => Value::Blank,
                 number => Value::Double(number),
             },
             b's' => {

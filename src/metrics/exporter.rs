@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::number::Number;
+use crate::dcgm::bounds;
 use crate::inventory::Kind;
 use crate::system::process;
 
@@ -161,6 +162,7 @@ impl Report {
             "Rows of the counters file that this library or these GPUs do not have",
         );
         sink.sample(&[], int(self.counters_skipped as u64));
+        put_out_of_range(sink);
         self.put_sources(sink);
         if let Some(errors) = self.job_map_errors {
             sink.metric(
@@ -244,6 +246,18 @@ impl Report {
             "Series of computed metrics that are not counted because there are too many",
         );
         sink.sample(&[], int(self.series_left_out));
+    }
+}
+
+fn put_out_of_range(sink: &mut dyn Sink) {
+    let counts = bounds::out_of_range();
+    if counts.is_empty() {
+        return;
+    }
+    let help = "Values that are not shown because the field cannot have them, by field";
+    sink.metric("dcgm_exporter_values_out_of_range_total", "counter", help);
+    for (field, count) in counts {
+        sink.sample(&[("field", field)], int(count));
     }
 }
 

@@ -36,7 +36,7 @@ use crate::config::engine::{EngineSelection, usual_places};
 use crate::config::{Config, JobLabels};
 use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
-use crate::dcgm::{Error, Library, hostengine};
+use crate::dcgm::{Error, Library, bounds, hostengine};
 use crate::inventory::hostname;
 use crate::inventory::{self, Entity, Inventory, Kind, Known};
 use crate::jobs::JobMap;
@@ -159,6 +159,8 @@ impl Watcher {
         if let Some(directory) = &config.job_map {
             notices::job_map(directory);
         }
+        // Without metrics of its own and without accounts the exporter is NVIDIA's to whoever reads its page.
+        bounds::leave_all_in(!config.exporter_metrics && !config.accounts_jobs());
         let report = Report {
             library_version: library.version().to_owned(),
             library_path: library.path().display().to_string(),

@@ -7,6 +7,7 @@ use super::Watcher;
 use super::active_watches::ActiveWatches;
 use super::session_run::SessionRun;
 use crate::config::StatusPage;
+use crate::dcgm::bounds;
 use crate::inventory::{Entity, Kind};
 use crate::metrics::fatal_xid;
 use crate::metrics::number::Number;
@@ -229,8 +230,10 @@ fn measure(watches: &ActiveWatches, entity: usize, fields: &[(u16, f64)]) -> Mea
     fields.iter().fold(Measure::NotAsked, |so_far, (id, factor)| {
         let number = watches.collector.table.number(entity, Asked { id: *id, scale: Scale::One });
         so_far.or(match number {
-            Number::Int(number) => Measure::Value(number as f64 * factor),
-            Number::Double(number) if number.is_finite() => Measure::Value(number * factor),
+            Number::Int(number) if bounds::can_be(*id, number as f64) => Measure::Value(number as f64 * factor),
+            Number::Double(number) if number.is_finite() && bounds::can_be(*id, number) => {
+                Measure::Value(number * factor)
+            }
             _ if asked.is_some_and(|fields| fields.ids.binary_search(id).is_ok()) => Measure::NoSample,
             _ => Measure::NotAsked,
         })

@@ -61,6 +61,36 @@ fn within_a_percent(found: Option<f64>, expected: f64) {
     assert!((found - expected).abs() <= expected * 0.01, "{found} instead of {expected}");
 }
 
+/// A driver in trouble may answer anything.
+#[test]
+fn impossible_values_are_left_out_and_counted() {
+    let mut plan = plan();
+    plan["latest_values"][0]["fields"]["203"]["value"] = "4294967295".into();
+    plan["latest_values"][0]["fields"]["155"] = json!({ "type": "double", "value": "4294967.295" });
+    plan["latest_values"][1]["fields"]["150"]["value"] = "255".into();
+    let node = Node::new(plan);
+    std::fs::create_dir_all(node.scratch.path("jobs")).unwrap();
+    let rows = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_FI_DEV_GPU_UTIL, gauge, u\nDCGM_FI_DEV_POWER_USAGE, gauge, p\n";
+    let directory = node.scratch.path("jobs").display().to_string();
+    let mut exporter = Exporter::start(node.exporter(rows).args(["--hpc-job-mapping-dir", &directory]));
+    exporter.page();
+    jobs(&node, "0", "17\n");
+    let page = exporter.page_with("the job has run for a while", |page| seconds(page, "17") > 1.0);
+    assert_eq!(of(&page, "gpu_busy_seconds_total", "gpu=\"0\"", "17").unwrap_or(0.0), 0.0, "{page}");
+    for (row, gpus) in [("DCGM_FI_DEV_GPU_UTIL", ["1"]), ("DCGM_FI_DEV_GPU_TEMP", ["0"])] {
+        assert_eq!(series(&page, row), 1, "{page}");
+        assert!(gpus.iter().all(|gpu| value(&page, &[row, &format!("gpu=\"{gpu}\"")]).is_some()), "{page}");
+    }
+    assert_eq!(series(&page, "DCGM_FI_DEV_POWER_USAGE"), 0, "{page}");
+    for field in ["DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_GPU_TEMP"] {
+        let counted = value(&page, &["dcgm_exporter_values_out_of_range_total{", &format!("field=\"{field}\"")]);
+        assert!(counted.unwrap_or(0.0) > 2.0, "{field}: {page}");
+        assert_eq!(exporter.log().matches(&format!("for {field}, which cannot be")).count(), 1, "{}", exporter.log());
+    }
+    let text = exporter.get("/?text").body;
+    assert!(!text.contains("4294967") && !text.contains("255"), "{text}");
+}
+
 #[test]
 fn what_a_job_uses_is_counted_from_its_start_to_its_end() {
     let node = Node::new(plan());

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dcgm_exporter::counters::{Counters, Source};
+use dcgm_exporter::dcgm::bounds;
 use dcgm_exporter::dcgm::fields::{Field, ValueType, by_name};
 use dcgm_exporter::metrics::sources;
 use serde_json::{Value, json};
@@ -127,7 +128,10 @@ fn reading(field: &Field) -> Value {
         ValueType::Text => return json!({ "type": "string", "value": format!("text-{}", field.id) }),
         // A code that there is.
         _ if field.id == 230 => 31,
-        _ => 1000 + i64::from(field.id),
+        _ => match 1000 + i64::from(field.id) {
+            value if bounds::can_be(field.id, value as f64) => value,
+            _ => i64::from(field.id % 90),
+        },
     };
     json!({ "type": "int64", "value": value.to_string() })
 }
