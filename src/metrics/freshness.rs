@@ -133,6 +133,16 @@ pub struct Freshness {
 #[derive(Default)]
 pub struct Answered(HashSet<(String, EntityGroup, u32)>);
 
+impl Answered {
+    /// Forgets MIG instances that are no more. Without a GPU nothing is known of them.
+    pub fn keep(&mut self, inventory: &Inventory) {
+        if !inventory.gpus.is_empty() {
+            let here: HashSet<_> = inventory.entities.iter().map(identity).collect();
+            self.0.retain(|known| known.1 != EntityGroup::Instance || here.contains(known));
+        }
+    }
+}
+
 /// Numbers of GPUs and instances may come to mean others; UUIDs do not.
 fn identity(entity: &Entity) -> (String, EntityGroup, u32) {
     let id = match entity.id.group {
@@ -524,6 +534,18 @@ mod tests {
             }
         }
         missing
+    }
+
+    #[test]
+    fn instances_that_are_gone_are_forgotten() {
+        use crate::metrics::source::tests::{gpu, instance};
+        let inventory = |gpus: Vec<u32>, entities| Inventory { gpus, entities, ..Inventory::default() };
+        let all = [gpu(0, Kind::Gpu), instance(3, 1), instance(4, 1)];
+        let mut answered = Answered(all.iter().map(identity).collect());
+        answered.keep(&inventory(vec![], vec![]));
+        assert_eq!(answered.0.len(), 3, "the driver is away");
+        answered.keep(&inventory(vec![1], vec![all[2].clone()]));
+        assert_eq!(answered.0, HashSet::from([identity(&all[0]), identity(&all[2])]), "a GPU may come back");
     }
 
     #[test]

@@ -511,6 +511,7 @@ impl Watcher {
         let inventory = found.map_err(|error| self.lost(Some(ErrorKind::Discover), &error))?;
         self.lost.update(&inventory);
         self.memory.inventory(&inventory);
+        self.answered.keep(&inventory);
         // Before it is watched: what is sampled then belongs to these jobs.
         let reported = inventory.entities.iter().filter(|entity| entity.kind == Kind::Gpu);
         // Without a driver for a moment, jobs still come and go.
