@@ -166,7 +166,11 @@ impl Asker {
             );
         }
         let moving = stamps[1].iter().filter(|seen| matches!(seen, Seen::At(_))).count();
-        self.ok(QUESTION, format!("{moving} of {} entities have values", inventory.entities.len()));
+        let found = format!("{moving} of {} entities have values", inventory.entities.len());
+        match moving > 0 || stamps[1].iter().all(|seen| *seen == Seen::NotAsked) {
+            true => self.ok(QUESTION, found),
+            false => self.fail(QUESTION, found, "see nvidia-smi and dmesg"),
+        }
         self.rows(&plan, &collector, inventory, profiling);
         if let Err(error) = self.instances(session, &plan, &collector, inventory) {
             self.warn("MIG instances", format!("the whole GPUs cannot be asked: {error}"), "see the engine's log");

@@ -209,6 +209,11 @@ fn gpus_that_are_lost_stand_still_or_are_not_there() {
     let lost = with(json!({ "lost_gpus": [1] }));
     lost.says("GPUs", "fail", "GPU 1 is lost");
     lost.says("samples", "fail", "GPU 1 (GPU-1): none of its fields has a value");
+    let ids: Vec<u64> =
+        node()["system"]["gpus"].as_array().unwrap().iter().filter_map(|gpu| gpu["id"].as_u64()).collect();
+    let dead = with(json!({ "lost_before_start": ids }));
+    dead.says("samples", "fail", &format!("0 of {} entities have values", ids.len()));
+    with(json!({ "unreadable_gpus": [0] })).says("engine", "fail", "(-7)");
     with(json!({ "frozen": [{ "entity": "GPU", "id": 2 }] })).says("samples", "fail", "GPU 2 (GPU-2)");
     let spoilt = with(json!({ "fail": [{ "call": "latest", "code": -3, "entity": "GPU", "id": 1 }] }));
     spoilt.says("samples", "fail", "dcgmGetLatestValues_v2");
