@@ -12,7 +12,7 @@ use super::answers::{Answer, Answers, Status};
 use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection};
 use crate::counters::Counters;
-use crate::dcgm::{Library, Session, hostengine, inflight, process};
+use crate::dcgm::{Library, Release, Session, hostengine, inflight, process};
 use crate::inventory::Known;
 use crate::watcher::{CONNECT_TIMEOUT, active_watches, engine_selection};
 
@@ -228,14 +228,14 @@ impl Asker {
     fn version(&self, library: &Library, session: &Session) {
         const QUESTION: &str = "engine version";
         let engine = session.engine_version();
-        let is_release_of = |a: &str, b: &str| a.split(['.', '-']).take(2).eq(b.split(['.', '-']).take(2));
+        let line = |version: &str| Release::parse(version).map(|release| (release.major, release.minor));
         match engine.as_str() {
             "" => self.warn(
                 QUESTION,
                 "the engine does not report its version",
                 "install the same DCGM release for it and for this node",
             ),
-            engine if is_release_of(engine, library.version()) => self.ok(QUESTION, format!("DCGM {engine}")),
+            engine if line(engine) == line(library.version()) => self.ok(QUESTION, format!("DCGM {engine}")),
             engine => self.warn(
                 QUESTION,
                 format!("the engine is DCGM {engine}, the library {}", library.version()),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::engine::Asker;
 use super::node;
 use crate::config::engine::{Address, EngineSelection, usual_places};
+use crate::dcgm::query::gpu_status;
 use crate::dcgm::{EntityGroup, Session, hostengine};
 use crate::inventory::{self, Inventory, Kind};
 use crate::jobs;
@@ -33,12 +34,12 @@ impl Asker {
         }
         for gpu in &ids {
             let state = match session.gpu_status(*gpu) {
-                Ok(1) => continue,
-                Ok(2) => "is not supported by DCGM".to_owned(),
-                Ok(3) => "is inaccessible".to_owned(),
-                Ok(4) => "is lost: it has fallen off the bus".to_owned(),
-                Ok(6) => "is disabled".to_owned(),
-                Ok(7) => "is detached".to_owned(),
+                Ok(gpu_status::OK) => continue,
+                Ok(gpu_status::UNSUPPORTED) => "is not supported by DCGM".to_owned(),
+                Ok(gpu_status::INACCESSIBLE) => "is inaccessible".to_owned(),
+                Ok(gpu_status::LOST) => "is lost: it has fallen off the bus".to_owned(),
+                Ok(gpu_status::DISABLED) => "is disabled".to_owned(),
+                Ok(gpu_status::DETACHED) => "is detached".to_owned(),
                 Ok(other) => format!("has status {other}"),
                 // An older library has no such call; that is no fault of the GPU.
                 Err(error) if error.is_absence() => continue,

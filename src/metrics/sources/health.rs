@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::dcgm::health::Health;
 use crate::dcgm::watch::Group;
-use crate::dcgm::{EntityGroup, EntityId, Result};
+use crate::dcgm::{EntityGroup, EntityId, Release, Result};
 use crate::metrics::number::Number;
 use crate::metrics::sample::{Sample, Samples};
 use crate::metrics::source::{Context, Setup, Source};
@@ -47,7 +47,7 @@ pub struct HealthChecks {
     checked: Option<Instant>,
     /// The worst incident by GPU and system of the last check: (health, code).
     worst: HashMap<(u32, u32), (i32, i32)>,
-    release: Vec<u32>,
+    release: Release,
     has_error_labels: bool,
 }
 
@@ -68,7 +68,7 @@ pub fn new(setup: &mut Setup<'_>) -> Result<Option<Box<dyn Source>>> {
         interval,
         checked: None,
         worst: HashMap::new(),
-        release: release(setup.session.library().version()),
+        release: setup.session.library().release(),
         has_error_labels: setup.extras.error_labels,
     })))
 }
@@ -116,16 +116,12 @@ impl Source for HealthChecks {
         for (entity, gpu) in context.inventory.reported_gpus() {
             for (system, name) in SYSTEMS {
                 let (health, code) = self.worst.get(&(gpu, system)).copied().unwrap_or((0, 0));
-                let labels = labels(code, name, &self.release, self.has_error_labels);
+                let labels = labels(code, name, self.release, self.has_error_labels);
                 list.push(Sample::new(entity, labels, Number::Int(i64::from(health))));
             }
         }
         Ok(())
     }
-}
-
-fn release(version: &str) -> Vec<u32> {
-    version.split('.').map_while(|part| part.parse().ok()).collect()
 }
 
 /// What is known of a code.
@@ -137,14 +133,14 @@ struct Code {
 
 impl Code {
     /// A code in a release of libdcgm: newer ones give new codes to numbers that meant nothing before.
-    fn of(code: i32, release_here: &[u32]) -> Code {
+    fn of(code: i32, release_here: Release) -> Code {
         let number = code.to_string();
         let known = CODES.lines().find_map(|line| {
             let mut words = line.split(' ');
             let is_it = words.next() == Some(number.as_str());
             let mut word = || words.next().filter(|_| is_it);
             let (name, severity, category) = (word()?.to_owned(), word()?, word()?);
-            let is_here = words.next().is_none_or(|since| release_here >= release(since).as_slice());
+            let is_here = words.next().is_none_or(|since| Release::parse(since) <= Some(release_here));
             is_here.then_some(Code { name, severity, category })
         });
         let name = || format!("DCGM_FR_UNKNOWN({code})");
@@ -153,7 +149,7 @@ impl Code {
 }
 
 /// The labels of a sample, by name.
-fn labels(code: i32, watch: &str, release: &[u32], with_error: bool) -> Vec<(&'static str, String)> {
+fn labels(code: i32, watch: &str, release: Release, with_error: bool) -> Vec<(&'static str, String)> {
     let Code { name, severity, category } = Code::of(code, release);
     let (name, watch) = (("health_error_code", name), ("health_watch", watch.to_owned()));
     match with_error {
@@ -173,7 +169,7 @@ mod tests {
 
     #[test]
     fn codes_have_names_by_release() {
-        let name = |code, version| Code::of(code, &release(version)).name;
+        let name = |code, version| Code::of(code, Release::parse(version).unwrap()).name;
         assert_eq!(name(0, "3.3.9"), "DCGM_FR_OK");
         assert_eq!(name(-1, "4.6.0"), "DCGM_FR_UNKNOWN(-1)");
         assert_eq!(name(130, "4.5.3"), "DCGM_FR_RETEST_REQUESTED");
@@ -185,7 +181,7 @@ mod tests {
     }
     #[test]
     fn severity_and_category_are_there_on_demand() {
-        let of = |code| labels(code, "MEM", &release("4.6.0"), true);
+        let of = |code| labels(code, "MEM", Release::new(4, 6, 0), true);
         let names: Vec<&str> = of(0).iter().map(|(name, _)| *name).collect();
         let sorted = ["health_error_category", "health_error_code", "health_error_severity", "health_watch"];
         assert_eq!(names, sorted);
@@ -204,7 +200,7 @@ mod tests {
         ] {
             assert_eq!(of(code), (category.to_owned(), severity.to_owned()), "{code}");
         }
-        assert_eq!(labels(0, "MEM", &[], false).len(), 2);
+        assert_eq!(labels(0, "MEM", Release::new(4, 6, 0), false).len(), 2);
         const SEVERITIES: [&str; 7] = ["NONE", "MONITOR", "ISOLATE", "UNKNOWN", "TRIAGE", "CONFIG", "RESET"];
         assert!(CODES.lines().all(|line| SEVERITIES.contains(&line.split(' ').nth(2).unwrap())));
     }
