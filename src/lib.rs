@@ -24,6 +24,7 @@
 //! | [`dcgm`] | libdcgm behind a safe interface; all `unsafe` code but the allocator's settings | |
 //! | [`counters`] | the counters file | `dcgm` for names of fields |
 //! | [`inventory`] | GPUs, instances, switches, links, CPUs, and their labels | `dcgm`, `jobs` for names of GPUs |
+//! | [`engine`] | which engine to use, and a session with it | `dcgm` |
 //! | [`cli`] | flags, help, man page | |
 //! | [`server`] | listening sockets, TLS, users, HTTP | `publish`, `status` |
 //! | [`metrics`] | which fields to watch, readings, computed metrics | `counters`, `dcgm`, `inventory` |
@@ -52,6 +53,7 @@ pub mod containers;
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod dcgm;
+pub mod engine;
 pub mod exposition;
 pub mod inventory;
 pub mod jobs;

@@ -193,7 +193,7 @@ fn check_counters(config: &Config) -> ExitCode {
 fn list_fields(pattern: &str, config: &Config) -> ExitCode {
     let library = Library::open(config.libdcgm.as_deref()).map(Arc::new);
     let on_gpus = match &library {
-        Ok(library) => check::fields::ask(pattern, library, &config.engine),
+        Ok(library) => check::fields::ask(pattern, library, config),
         Err(_) => OnGpus::default(),
     };
     if let Err(error) = &library {

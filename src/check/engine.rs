@@ -10,11 +10,17 @@ use std::time::{Duration, Instant};
 
 use super::answers::{Answer, Answers, Status};
 use crate::config::Config;
-use crate::config::engine::{Address, EngineSelection};
 use crate::counters::Counters;
 use crate::dcgm::{Library, Release, Session, hostengine, inflight, process};
+use crate::engine::{Opened, Opener};
 use crate::inventory::Known;
-use crate::watcher::{CONNECT_TIMEOUT, active_watches, engine_selection};
+use crate::watcher::active_watches;
+
+/// What to do where no session with a host engine is to be had: somebody listens there, or nobody.
+const UNUSABLE: &str = "it accepts connections but is not a usable DCGM host engine: restart it (systemctl restart \
+                        nvidia-dcgm), and install the same DCGM release for it and for this node";
+const ABSENT: &str = "nothing listens there: systemctl enable --now nvidia-dcgm, or correct --remote-hostengine-info \
+                      (write an IPv6 address in brackets)";
 
 /// A healthy driver returns within 2 s, also from stopping an engine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -101,9 +107,9 @@ impl Asker {
 
     fn ask(&self) {
         let Some(library) = self.library() else { return };
-        let Some(session) = self.session(&library) else { return };
+        let Some(session) = self.session(library) else { return };
         let session = Rc::new(session);
-        self.version(&library, &session);
+        self.version(&session);
         let inventory =
             match active_watches::discover(&session, &self.config, &self.counters, "", &mut Known::default()) {
                 Ok(inventory) => inventory,
@@ -162,70 +168,51 @@ impl Asker {
         }
     }
 
-    fn session(&self, library: &Arc<Library>) -> Option<Session> {
-        let remote = match &self.config.engine {
-            EngineSelection::Embedded => None,
-            EngineSelection::Remote(address) => Some(address.clone()),
-            EngineSelection::Auto(places) => {
-                let (trusted, strangers) = engine_selection::first_trusted(places);
-                for (address, owner) in strangers {
-                    let (found, fix) = owner.report(&address);
-                    self.warn("engine", found, fix);
+    /// Opens a session as the exporter does.
+    fn session(&self, library: Arc<Library>) -> Option<Session> {
+        let denied = active_watches::unneeded_modules(&self.counters, &library);
+        let mut opener = Opener::new(library, &self.config);
+        let mut tried = None;
+        let opened = opener.open(denied, |address| tried = address.cloned());
+        for (address, owner) in opener.chooser.take_new_strangers() {
+            let (found, fix) = owner.report(&address);
+            self.warn("engine", found, fix);
+        }
+        match opened {
+            Ok(Opened { session, refused, .. }) => {
+                if let Some((address, error)) = refused {
+                    let found = format!("the host engine at {address} is not used: {error}");
+                    self.warn("engine", found, UNUSABLE);
                 }
-                trusted.cloned()
-            }
-        };
-        match remote {
-            Some(address) => self.connect(library, &address),
-            None => self.start(library),
-        }
-    }
-
-    fn connect(&self, library: &Arc<Library>, address: &Address) -> Option<Session> {
-        match Session::remote(library, address, CONNECT_TIMEOUT) {
-            Ok(session) => {
-                self.ok("engine", format!("the host engine at {address} answers"));
+                match &tried {
+                    Some(address) => self.ok("engine", format!("the host engine at {address} answers")),
+                    None if session.took_deny_list() => self.ok("engine", "an embedded engine starts"),
+                    None => self.warn(
+                        "engine",
+                        "an embedded engine starts, but loads modules that no counter needs, and takes more memory",
+                        "install a newer DCGM: package datacenter-gpu-manager-4-core",
+                    ),
+                }
                 Some(session)
             }
             Err(error) => {
-                let fix = match hostengine::answers(address) {
-                    true => {
-                        "it accepts connections but is not a usable DCGM host engine: restart it (systemctl restart \
-                         nvidia-dcgm), and install the same DCGM release for it and for this node"
+                match &tried {
+                    None => {
+                        let found = format!("an embedded engine does not start: {error}");
+                        self.fail("engine", found, error.hint_of_start());
                     }
-                    false => {
-                        "nothing listens there: systemctl enable --now nvidia-dcgm, or correct \
-                         --remote-hostengine-info (write an IPv6 address in brackets)"
+                    Some(address) => {
+                        let fix = if hostengine::answers(address) { UNUSABLE } else { ABSENT };
+                        self.fail("engine", format!("no host engine answers at {address}: {error}"), fix);
                     }
-                };
-                self.fail("engine", format!("no host engine answers at {address}: {error}"), fix);
+                }
                 None
             }
         }
     }
 
-    fn start(&self, library: &Arc<Library>) -> Option<Session> {
-        match Session::embedded(library, &active_watches::unneeded_modules(&self.counters, library)) {
-            Ok(session) if session.took_deny_list() => {
-                self.ok("engine", "an embedded engine starts");
-                Some(session)
-            }
-            Ok(session) => {
-                self.warn(
-                    "engine",
-                    "an embedded engine starts, but loads modules that no counter needs, and takes more memory",
-                    "install a newer DCGM: package datacenter-gpu-manager-4-core",
-                );
-                Some(session)
-            }
-            Err(error) => {
-                self.fail("engine", format!("an embedded engine does not start: {error}"), error.hint_of_start());
-                None
-            }
-        }
-    }
-
-    fn version(&self, library: &Library, session: &Session) {
+    fn version(&self, session: &Session) {
+        let library = session.library();
         const QUESTION: &str = "engine version";
         let engine = session.engine_version();
         let line = |version: &str| Release::parse(version).map(|release| (release.major, release.minor));

@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::config::engine::EngineSelection;
+use crate::config::Config;
 use crate::config::glob::Pattern;
 use crate::counters::{Counters, PROFILING};
 use crate::dcgm::applies::{Target, targets};
 use crate::dcgm::fields::{self, Field, Listed, ValueType};
 use crate::dcgm::watch::Keep;
-use crate::dcgm::{EntityGroup, EntityId, Error, Library, Session, inflight, process};
+use crate::dcgm::{EntityGroup, EntityId, Error, Library, inflight, process};
+use crate::engine::Opener;
 use crate::metrics::profiling_support;
 use crate::metrics::schedule::Schedule;
 use crate::metrics::watches::{FieldGroups, Watcher};
-use crate::watcher::{CONNECT_TIMEOUT, active_watches, engine_selection};
+use crate::watcher::active_watches;
 
 /// All questions together. A call that has not returned for as long hangs.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -40,7 +41,7 @@ pub struct OnGpus {
 }
 
 /// Asks the engine that the exporter would use whether its GPUs have the listed fields that GPUs can have.
-pub fn ask(pattern: &str, library: &Arc<Library>, engine: &EngineSelection) -> OnGpus {
+pub fn ask(pattern: &str, library: &Arc<Library>, config: &Config) -> OnGpus {
     let candidates: Vec<u16> = fields::all()
         .filter(|listed| matches(pattern, listed.field.name))
         .filter_map(|listed| available(&listed.field, library).0)
@@ -48,9 +49,9 @@ pub fn ask(pattern: &str, library: &Arc<Library>, engine: &EngineSelection) -> O
         .collect();
     let mut on_gpus = OnGpus::default();
     let (tell, told) = channel();
-    let (library, engine, end) = (library.clone(), engine.clone(), Instant::now() + LIMIT);
+    let (library, config, end) = (library.clone(), config.clone(), Instant::now() + LIMIT);
     let spawned = std::thread::Builder::new().name("fields".to_owned()).stack_size(process::STACK).spawn(move || {
-        if let Err(error) = ask_engine(&candidates, &library, &engine, end, &tell) {
+        if let Err(error) = ask_engine(&candidates, &library, &config, end, &tell) {
             // Nobody listens any more if it took too long.
             let _ = tell.send(Err(error));
         }
@@ -83,33 +84,22 @@ type Told = Result<(u16, &'static str), String>;
 fn ask_engine(
     candidates: &[u16],
     library: &Arc<Library>,
-    engine: &EngineSelection,
+    config: &Config,
     end: Instant,
     tell: &Sender<Told>,
 ) -> Result<(), String> {
-    let remote = match engine {
-        EngineSelection::Embedded => None,
-        EngineSelection::Remote(address) => Some(address.clone()),
-        EngineSelection::Auto(places) => {
-            let (trusted, strangers) = engine_selection::first_trusted(places);
-            for (address, owner) in strangers {
-                eprintln!("{}", owner.report(&address).0);
-            }
-            trusted.cloned()
-        }
-    };
-    let session = match &remote {
-        Some(address) => Session::remote(library, address, CONNECT_TIMEOUT)
-            .map_err(|error| format!("no host engine answers at {address}: {error}"))?,
-        None => {
-            let unneeded = active_watches::unneeded_modules(&Counters::default(), library);
-            Session::embedded(library, &unneeded)
-                .map_err(|error| format!("an embedded engine does not start: {error}"))?
-        }
-    };
-    if let Some(why) = session.line_mismatch() {
-        return Err(why);
+    let mut opener = Opener::new(library.clone(), config);
+    let mut tried = None;
+    let unneeded = active_watches::unneeded_modules(&Counters::default(), library);
+    let opened = opener.open(unneeded, |address| tried = address.cloned());
+    for (address, owner) in opener.chooser.take_new_strangers() {
+        eprintln!("{}", owner.report(&address).0);
     }
+    let session = match (opened, tried) {
+        (Ok(opened), _) => opened.session,
+        (Err(error), Some(address)) => return Err(format!("no host engine answers at {address}: {error}")),
+        (Err(error), None) => return Err(format!("an embedded engine does not start: {error}")),
+    };
     let session = Rc::new(session);
     let failed = |error: Error| error.to_string();
     let gpus = session.supported_entities(EntityGroup::Gpu).map_err(failed)?;

@@ -34,6 +34,7 @@ pub const LIVE_DATA: c_uint = 1;
 
 pub const GROUP_EMPTY: c_int = 1;
 pub const OPERATION_MODE_MANUAL: c_uint = 2;
+pub const LOGGING_SEVERITY_UNSPECIFIED: c_int = -1;
 pub const LOGGING_SEVERITY_NONE: c_int = 0;
 
 /// Modules of the engine, as the deny list of `dcgmStartEmbedded_v2` numbers them.

@@ -3,12 +3,19 @@
 /// The stack of a thread that calls libdcgm, whose health response alone is a megabyte. What is not touched costs nothing.
 pub const STACK: usize = 8 * 1024 * 1024;
 
-/// Makes libdcgm log to standard output with this severity (`ERROR`, `DEBUG`, ...). Without it an embedded engine logs
-/// nothing; told about a file in any other way, it opens `/var/log/nv-hostengine.log`, which belongs to somebody else.
+/// Names the file of libdcgm's log; `-` is standard output.
+const LOG_FILE: &str = "__DCGM_DBG_FILE";
+
+/// Whether the environment names a file for libdcgm's log.
+pub fn is_log_wanted() -> bool {
+    std::env::var_os(LOG_FILE).is_some_and(|file| !file.is_empty())
+}
+
+/// Makes libdcgm log to standard output with this severity (`ERROR`, `DEBUG`, ...).
 pub fn log_to_stdout(severity: &str) {
     // SAFETY: called from main before any thread exists, so nobody reads the environment meanwhile.
     unsafe {
-        std::env::set_var("__DCGM_DBG_FILE", "-");
+        std::env::set_var(LOG_FILE, "-");
         std::env::set_var("__DCGM_DBG_LVL", severity);
     }
 }

@@ -13,7 +13,7 @@ use super::library::{Library, c_string, version_from};
 use super::links::{Numbering, Packing};
 use super::release::Release;
 use super::types::EntityGroup;
-use super::{Error, ErrorKind, Result};
+use super::{Error, ErrorKind, Result, process};
 use crate::config::engine::Address;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,9 @@ pub struct Session {
 impl Session {
     /// Starts an engine in this process, in MANUAL mode: nothing is polled but by [`Session::update_all_fields`].
     ///
-    /// `deny` lists modules (see [`module`]) never to be loaded. Severity None, or DCGM writes
-    /// `/var/log/nv-hostengine.log` whatever it is told about files.
+    /// `deny` lists modules (see [`module`]) never to be loaded. DCGM logs only where the environment names a file for it
+    /// (see [`super::process::log_to_stdout`]): a severity that is passed counts instead of the environment's, and with
+    /// any but None it writes `/var/log/nv-hostengine.log`, which belongs to somebody else.
     ///
     /// Errors: whatever the driver answers; also when an engine of this process still runs, for which libdcgm
     /// returns success without a handle.
@@ -48,7 +49,7 @@ impl Session {
             op_mode: OPERATION_MODE_MANUAL,
             handle: 0,
             log_file: std::ptr::null(),
-            severity: LOGGING_SEVERITY_NONE,
+            severity: if process::is_log_wanted() { LOGGING_SEVERITY_UNSPECIFIED } else { LOGGING_SEVERITY_NONE },
             deny_list_count: 0,
             deny_list: [0; 10],
         };

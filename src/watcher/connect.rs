@@ -1,16 +1,14 @@
-//! Reaching an engine: the one that was selected, with the library that fits it.
+//! What a session's begin and its loss mean for the report and the log.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::active_watches::unneeded_modules;
-use super::engine_selection::Next;
 use super::phase::Event;
 use super::session_run::SessionRun;
-use super::{CONNECT_TIMEOUT, Watcher, notices};
+use super::{Watcher, notices};
 use crate::config::engine::Address;
-use crate::dcgm::release::Release;
-use crate::dcgm::{Error, Library, Major, Session, abi};
+use crate::dcgm::{Error, Library};
+use crate::engine::Opened;
 use crate::metrics::exporter::ErrorKind;
 use crate::system::{allocator, driver};
 
@@ -19,92 +17,46 @@ const KEEP_MEMORY_BELOW: Duration = Duration::from_secs(5);
 
 impl Watcher {
     pub(super) fn connect(&mut self, run: &mut Option<SessionRun>) -> Event {
-        let begun = match self.engines.next(Instant::now()) {
-            Next::AwaitReturn(address) => {
-                self.set_engine("remote", address.to_string());
-                let text =
-                    "the host engine is gone; if it does not return within 5 s, the exporter starts its own engine";
-                Err(Error::new("dcgmConnect_v2", abi::CONNECTION_NOT_VALID, text.to_owned()))
+        self.driver_gpus.engine_starts(driver::gpus());
+        let denied = unneeded_modules(&self.counters, self.engines.library());
+        let (report, throttle) = (&mut self.report, &mut self.throttle);
+        let opened = self.engines.open(denied, |address| {
+            report.engine_mode = if address.is_some() { "remote" } else { "embedded" };
+            report.engine_address = address.map(Address::to_string).unwrap_or_default();
+            if throttle.allows("connect") {
+                notices::connecting(address);
             }
-            Next::Remote(address) => {
-                self.set_engine("remote", address.to_string());
-                if self.throttle.allows("connect") {
-                    notices::connecting(Some(&address));
+        });
+        self.log_strangers();
+        match opened {
+            Ok(Opened { session, denied_modules, refused }) => {
+                if let Some((address, error)) = refused {
+                    notices::refused(&address, &error);
                 }
-                match self.connect_to(&address) {
-                    Ok(session) => {
-                        self.engines.connected(&address);
-                        Ok(SessionRun::begin(session, Vec::new()))
-                    }
-                    Err(error) if self.engines.refused(Instant::now()) => {
-                        notices::refused(&address, &error);
-                        self.start_embedded()
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Next::Embedded => self.start_embedded(),
-        };
-        match begun {
-            Ok(begun) => {
-                self.report.engine_version = begun.session.engine_version();
+                self.use_library(session.library());
+                self.report.engine_version = session.engine_version();
                 log::info!(version = self.report.engine_version; "DCGM successfully initialized!");
+                let begun = run.insert(SessionRun::begin(session, denied_modules));
                 allocator::keep_memory(!begun.is_embedded() && self.config.period() < KEEP_MEMORY_BELOW);
-                *run = Some(begun);
                 Event::Connected
             }
             Err(error) => Event::ConnectFailed(self.unreachable(&error)),
         }
     }
 
-    /// Connects with the library of the engine's release line: one of another line connects, and then sees nothing.
-    fn connect_to(&mut self, address: &Address) -> Result<Session, Error> {
-        let session = Session::remote(&self.library, address, CONNECT_TIMEOUT)?;
-        let Some(why) = session.line_mismatch() else {
-            self.use_library(self.library.clone());
-            return Ok(session);
-        };
-        let line = Release::parse(&session.engine_version()).and_then(Major::of);
-        drop(session);
-        let mismatch = Error::new("dcgmConnect_v2", abi::VER_MISMATCH, why);
-        // Whoever names a library wants that one.
-        let Some(line) = line.filter(|_| self.config.libdcgm.is_none()) else { return Err(mismatch) };
-        let other = match &self.other_library {
-            Some(other) if other.major() == line => other.clone(),
-            _ => match self.library.for_line(line) {
-                Ok(library) => Arc::new(library),
-                Err(error) => {
-                    log::debug!("{error}");
-                    return Err(mismatch);
-                }
-            },
-        };
-        let session = Session::remote(&other, address, CONNECT_TIMEOUT)?;
-        notices::library(&other);
-        log::info!(path = other.path().display().to_string(), version = other.version(); "using the libdcgm of the host engine's version");
-        self.use_library(other.clone());
-        self.other_library = Some(other);
-        Ok(session)
-    }
-
-    fn use_library(&mut self, library: Arc<Library>) {
-        self.report.library_version = library.version().to_owned();
-        self.report.library_path = library.path().display().to_string();
-    }
-
-    fn start_embedded(&mut self) -> Result<SessionRun, Error> {
-        self.set_engine("embedded", String::new());
-        if self.throttle.allows("connect") {
-            notices::connecting(None);
+    pub(super) fn log_strangers(&mut self) {
+        for (address, owner) in self.engines.chooser.take_new_strangers() {
+            notices::stranger(&address, &owner);
         }
-        self.use_library(self.library.clone());
-        self.driver_gpus.engine_starts(driver::gpus());
-        let denied = unneeded_modules(&self.counters, &self.library);
-        Session::embedded(&self.library, &denied).map(|session| SessionRun::begin(session, denied))
     }
 
-    fn set_engine(&mut self, mode: &'static str, address: String) {
-        (self.report.engine_mode, self.report.engine_address) = (mode, address);
+    fn use_library(&mut self, library: &Library) {
+        let (path, version) = (library.path().display().to_string(), library.version());
+        if path != self.report.library_path {
+            notices::library(library);
+            log::info!(path = path, version = version; "using another libdcgm for this engine");
+            (self.report.library_path, self.report.library_version) = (path, version.to_owned());
+        }
     }
 
     fn unreachable(&mut self, error: &Error) -> String {
@@ -126,7 +78,7 @@ impl Watcher {
         if self.throttle.allows("lost") {
             notices::lost(error);
         }
-        self.engines.lost(Instant::now());
+        self.engines.chooser.lost(Instant::now());
         Event::SessionLost(format!("the DCGM engine is gone ({error})"))
     }
 }

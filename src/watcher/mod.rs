@@ -5,7 +5,7 @@
 //! - [`session_run`]: what belongs to one session and ends with it; [`active_watches`] is what it watches now.
 //! - [`pace`]: when to collect and which interval the watches have; [`scrapes`] is who scrapes regularly.
 //! - [`restart`]: when an engine is to be started again, and how soon.
-//! - [`engine_selection`]: which engine to use; [`connect`] reaches it.
+//! - [`connect`]: reaches an engine.
 //! - [`profiling`]: on which GPUs profiling makes way for another profiler.
 //! - [`page`]: the page, rendered and published. [`status`]: the data of the page for people. [`lost_entities`]: GPUs that were here.
 //! - [`files`]: the thread that looks at files.
@@ -13,7 +13,6 @@
 
 pub mod active_watches;
 mod connect;
-pub mod engine_selection;
 mod files;
 mod job_map;
 mod lost_entities;
@@ -37,6 +36,7 @@ use crate::config::{Config, JobLabels};
 use crate::containers::{ContainerMap, Containers};
 use crate::counters::Counters;
 use crate::dcgm::{Error, Library, bounds, hostengine};
+use crate::engine::Opener;
 use crate::inventory::hostname;
 use crate::inventory::{self, Entity, Inventory, Kind, Known};
 use crate::jobs::JobMap;
@@ -53,7 +53,6 @@ use crate::system::logging::Throttle;
 use crate::system::threads::{Supervisor, test_fault};
 use crate::system::{allocator, driver, switch_file, systemd};
 use active_watches::{ActiveWatches, unneeded_modules};
-use engine_selection::EngineChooser;
 use files::Loaded;
 pub use files::ReadSettings;
 use job_map::JobMapReader;
@@ -68,8 +67,6 @@ use status::Histories;
 pub use wait::{Command, WatcherHandle};
 use wait::{Message, Wait, Wake};
 
-/// How long libdcgm may try to connect inside one call; the waiting is done outside it.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often an address is probed during a pause.
 const PROBE: Duration = Duration::from_secs(1);
 /// How often the watcher looks at scrapes, clock and driver between two collections.
@@ -100,15 +97,12 @@ enum Reloaded {
 
 pub struct Watcher {
     config: Config,
-    library: Arc<Library>,
-    /// Of another release line, for a host engine of that line.
-    other_library: Option<Arc<Library>>,
     counters: Counters,
     publisher: Publisher,
     wait: Wait,
     throttle: Throttle,
     phase: Phase,
-    engines: EngineChooser,
+    engines: Opener,
     back_off: BackOff,
     silence: Silence,
     driver_gpus: DriverGpus,
@@ -175,7 +169,7 @@ impl Watcher {
             wait,
             throttle: Throttle::default(),
             phase: Phase::default(),
-            engines: EngineChooser::new(config.engine.clone(), Instant::now()),
+            engines: Opener::new(library, &config),
             back_off: BackOff::new(),
             silence: Silence::new(),
             driver_gpus: DriverGpus::new(),
@@ -213,8 +207,6 @@ impl Watcher {
             collected: None,
             neighbour_logged: false,
             config,
-            library,
-            other_library: None,
             counters,
             publisher,
         };
@@ -394,7 +386,9 @@ impl Watcher {
                         }
                         Reloaded::Rows => {}
                     }
-                    if run.is_embedded() && run.denied_modules != unneeded_modules(&self.counters, &self.library) {
+                    if run.is_embedded()
+                        && run.denied_modules != unneeded_modules(&self.counters, self.engines.library())
+                    {
                         return Ok(Event::Restart(RestartReason::Modules));
                     }
                     let inventory = self.discover(run)?;
@@ -420,7 +414,9 @@ impl Watcher {
         if step.is_some() {
             return Some(RestartReason::ClockStep);
         }
-        if self.engines.has_come(Instant::now()).is_some() {
+        let has_come = self.engines.chooser.has_come(Instant::now()).is_some();
+        self.log_strangers();
+        if has_come {
             return Some(RestartReason::HostEngine);
         }
         // A new engine would be as silent.
@@ -742,7 +738,7 @@ impl Watcher {
                 return Event::PauseOver;
             }
             match self.wait(until.min(probe)) {
-                Wake::Due if self.engines.answers() => return Event::PauseOver,
+                Wake::Due if self.engines.chooser.answers() => return Event::PauseOver,
                 Wake::Due => probe = Instant::now() + PROBE,
                 Wake::Told(Message::JobsChanged) => self.take_in_jobs_without_session(),
                 Wake::Told(Message::PauseFile(found)) => _ = self.note_pause_file(found),

@@ -300,3 +300,63 @@ fn a_host_engine_beside_the_embedded_one_is_said() {
         assert!(line.contains(says) && line.contains("-r auto, or -r "), "{line}");
     }
 }
+
+/// The exporter, `--once`, `--check` and `--list-fields` take the same library for an engine of another release line.
+#[test]
+fn everybody_uses_the_library_of_the_engines_line() {
+    let scratch = Scratch::new();
+    let plan = scratch.write("scenario.json", scenario(&[0]).to_string());
+    let older = scratch.write("older.json", {
+        let mut plan = scenario(&[0]);
+        plan["version"] = "3.3.9".into();
+        plan.to_string()
+    });
+    for soname in ["libdcgm.so.4", "libdcgm.so.3"] {
+        std::fs::copy(simulator(), scratch.path(soname)).unwrap();
+    }
+    let socket = scratch.path("engine.sock").display().to_string();
+    let _engine = HostEngine::start(["--socket", &socket], &older);
+    let address = format!("unix://{socket}");
+    let command = |arguments: &[&str]| {
+        let mut command = bare_exporter();
+        command.env("LD_LIBRARY_PATH", scratch.path("")).env("DCGM_SIMULATOR_SCENARIO", &plan);
+        command.args(["-a", "127.0.0.1:0", "-r", &address, "-f"]).arg(counters(&scratch)).args(arguments);
+        command
+    };
+    let mut exporter = Exporter::start(&mut command(&["-c", "100"]));
+    let page = exporter.page_with("there are samples", |page| page.contains("DCGM_FI_DEV_GPU_TEMP{"));
+    assert!(page.contains("dcgm_exporter_library_info{version=\"3.3.9\""), "{page}");
+    let printed = |arguments: &[&str]| {
+        let output = command(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let once = printed(&["--once"]);
+    assert!(once.contains("DCGM_FI_DEV_GPU_TEMP{"), "{once}");
+    let check = printed(&["--check"]);
+    assert!(
+        check.contains(&format!("the host engine at {address} answers")) && check.contains("DCGM 3.3.9"),
+        "{check}"
+    );
+    let fields = printed(&["--list-fields", "GPU_TEMP"]);
+    let temperature = fields.lines().find(|line| line.starts_with("DCGM_FI_DEV_GPU_TEMP ")).unwrap_or_default();
+    assert!(temperature.ends_with("yes       yes") && !fields.contains("no host engine"), "{fields}");
+}
+
+#[test]
+fn libdcgm_logs_at_the_level_that_was_asked_for() {
+    let scratch = Scratch::new();
+    let mut command = exporter();
+    command.args(["--enable-dcgm-log", "--dcgm-log-level", "DEBUG", "-f"]).arg(counters(&scratch));
+    let log = scratch.path("stdout");
+    let mut child =
+        command.stdout(std::fs::File::create(&log).unwrap()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let end = std::time::Instant::now() + PATIENCE;
+    let text = || std::fs::read_to_string(&log).unwrap();
+    while !text().contains("logging at DEBUG") && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let text = text();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(text.contains("logging at DEBUG"), "{text}");
+}

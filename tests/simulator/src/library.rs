@@ -103,10 +103,21 @@ pub fn scenario_path() -> Option<PathBuf> {
     std::env::var_os("DCGM_SIMULATOR_SCENARIO").filter(|path| !path.is_empty()).map(Into::into)
 }
 
-/// The library's own version.
+/// The library's own version. One that was opened as `libdcgm.so.3` is of that line.
 pub fn version() -> String {
     let scenario = Source::new(scenario_path()).changed();
-    scenario.and_then(|scenario| scenario.version).unwrap_or_else(|| "4.6.0".to_owned())
+    let by_name = || if is_named_3() { "3.3.9" } else { "4.6.0" }.to_owned();
+    scenario.and_then(|scenario| scenario.version).unwrap_or_else(by_name)
+}
+
+fn is_named_3() -> bool {
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: dladdr fills `info` when it returns non-zero; the name is then a terminated string of the loader's.
+    unsafe {
+        let here = is_named_3 as *const () as *const libc::c_void;
+        libc::dladdr(here, info.as_mut_ptr()) != 0
+            && std::ffi::CStr::from_ptr(info.assume_init().dli_fname).to_bytes().ends_with(b".so.3")
+    }
 }
 
 /// Runs a call on an open session, after what the scenario holds against it.

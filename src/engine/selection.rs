@@ -10,7 +10,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::notices;
 use crate::config::engine::{Address, EngineSelection};
 use crate::dcgm::hostengine;
 use crate::system::listeners::{self, Stranger};
@@ -41,12 +40,14 @@ pub struct EngineChooser {
     refused_until: Instant,
     /// How long the next refusal counts.
     refusal: Duration,
-    /// The listeners that were not trusted when `auto` last looked; each is logged once.
+    /// The listeners that were not trusted when `auto` last looked.
     strangers: Vec<(Address, Stranger)>,
+    /// Those of them that nobody has been told of.
+    new_strangers: Vec<(Address, Stranger)>,
 }
 
 /// The first of these places at which somebody listens who is trusted, and those who are not.
-pub fn first_trusted(places: &[Address]) -> (Option<&Address>, Vec<(Address, Stranger)>) {
+fn first_trusted(places: &[Address]) -> (Option<&Address>, Vec<(Address, Stranger)>) {
     let mut strangers = Vec::new();
     let trusted = places.iter().filter(|place| hostengine::answers(place)).find(|place| {
         let stranger = listeners::stranger(place);
@@ -65,6 +66,7 @@ impl EngineChooser {
             refused_until: now,
             refusal: FIRST_REFUSAL,
             strangers: Vec::new(),
+            new_strangers: Vec::new(),
         }
     }
 
@@ -125,13 +127,16 @@ impl EngineChooser {
         self.trusted()
     }
 
-    /// The first place of `auto` at which somebody listens who is trusted. Logs who is not, once.
+    /// Listeners that are not trusted, each once.
+    pub fn take_new_strangers(&mut self) -> Vec<(Address, Stranger)> {
+        std::mem::take(&mut self.new_strangers)
+    }
+
+    /// The first place of `auto` at which somebody listens who is trusted.
     fn trusted(&mut self) -> Option<Address> {
         let EngineSelection::Auto(places) = &self.engine else { return None };
         let (found, strangers) = first_trusted(places);
-        for known in strangers.iter().filter(|stranger| !self.strangers.contains(stranger)) {
-            notices::stranger(&known.0, &known.1);
-        }
+        self.new_strangers.extend(strangers.iter().filter(|stranger| !self.strangers.contains(stranger)).cloned());
         let found = found.cloned();
         self.strangers = strangers;
         found
