@@ -18,6 +18,8 @@ use super::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Keep {
     Latest,
+    /// Of counters of profiling also the samples that averages begin at, for as long as so many intervals take.
+    Samples(i32),
     /// Everything of this long.
     Window(Duration),
 }
@@ -144,7 +146,6 @@ impl Drop for FieldGroup {
 pub struct Watch {
     fields: Rc<FieldGroup>,
     group: Rc<Group>,
-    keep: Keep,
     is_replaced: bool,
 }
 
@@ -158,7 +159,7 @@ impl Watch {
     /// Errors: a field that the hardware cannot answer can fail the whole watch (profiling fields do).
     pub fn new(group: &Rc<Group>, fields: &Rc<FieldGroup>, interval: Duration, keep: Keep) -> Result<Watch> {
         watch(group, fields, interval, keep)?;
-        Ok(Watch { fields: fields.clone(), group: group.clone(), keep, is_replaced: false })
+        Ok(Watch { fields: fields.clone(), group: group.clone(), is_replaced: false })
     }
 
     /// Drops it without an end to the sampling, because each of its pairs of entity and field has another watch.
@@ -166,15 +167,9 @@ impl Watch {
         self.is_replaced = true;
     }
 
-    /// Changes the interval in place: no sample is lost, and a profiling average goes on.
-    pub fn set_interval(&self, interval: Duration) -> Result<()> {
-        watch(&self.group, &self.fields, interval, self.keep)
-    }
-
-    /// Changes the interval and how long samples are kept, in place.
-    pub fn set(&mut self, interval: Duration, keep: Keep) -> Result<()> {
-        self.keep = keep;
-        self.set_interval(interval)
+    /// Changes the interval and how long samples are kept, in place: no sample is lost, and a profiling average goes on.
+    pub fn set(&self, interval: Duration, keep: Keep) -> Result<()> {
+        watch(&self.group, &self.fields, interval, keep)
     }
 
     /// The entities that are watched together.
@@ -231,6 +226,7 @@ fn watch(group: &Group, fields: &FieldGroup, interval: Duration, keep: Keep) -> 
     let interval = i64::try_from(interval.as_micros()).unwrap_or(i64::MAX);
     let (keep_age, keep_samples) = match keep {
         Keep::Latest => (0.0, 1),
+        Keep::Samples(samples) => (0.0, samples),
         Keep::Window(age) => (age.as_secs_f64(), 0),
     };
     // SAFETY: ids of this session; no memory of ours is involved.

@@ -26,7 +26,7 @@ use super::switch_fields::{self, Change, SwitchFields};
 use super::table::Table;
 use super::watches::{self, FieldGroups, Watcher};
 use crate::dcgm::links::Numbering;
-use crate::dcgm::watch::{Group, Keep};
+use crate::dcgm::watch::Group;
 use crate::dcgm::{EntityId, Error, ErrorKind, Result, Session, Value, Watch};
 use crate::inventory::{self, Entity, Inventory, Kind};
 
@@ -88,7 +88,8 @@ impl Made {
         watch: impl Fn(&mut Watcher<'_>, &[u16]) -> Result<()>,
     ) -> Result<()> {
         for (interval, ids) in by_interval(plan, fields) {
-            let mut watcher = Watcher::new(session, schedule.of(interval), Keep::Latest, field_groups);
+            let every = schedule.of(interval);
+            let mut watcher = Watcher::new(session, every, every.keep(), field_groups);
             watch(&mut watcher, &ids)?;
             self.take_in(watcher, kind, interval);
         }
@@ -408,7 +409,8 @@ impl Collector {
         let (left, right) = entities.split_at(entities.len().div_ceil(2));
         for half in [left, right].into_iter().filter(|half| !half.is_empty()) {
             let made = Group::numbered(&self.session, half, numbering, |_, _| {}).and_then(|group| {
-                Watch::new(&Rc::new(group), &fields, self.schedule.of(interval).watch_interval(), Keep::Latest)
+                let every = self.schedule.of(interval);
+                Watch::new(&Rc::new(group), &fields, every.watch_interval(), every.keep())
             });
             let watch = match made {
                 Err(error) => {

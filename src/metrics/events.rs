@@ -170,7 +170,7 @@ impl Events {
     /// plain watches have theirs, see [`Events::new`].
     pub fn set_interval(&mut self, every: Every) -> Result<()> {
         let keep = Keep::Window(kept(self.window, every.time()));
-        watches::first_error(self.watches.iter_mut().map(|watch| watch.set(every.watch_interval(), keep)))
+        watches::first_error(self.watches.iter().map(|watch| watch.set(every.watch_interval(), keep)))
     }
 }
 

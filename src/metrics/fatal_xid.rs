@@ -57,7 +57,7 @@ impl FatalXid {
     pub fn set_interval(&mut self, every: Every) -> Result<()> {
         self.every = every;
         let keep = Keep::Window(self.keep());
-        watches::first_error(self.watches.iter_mut().map(|watch| watch.set(every.watch_interval(), keep)))
+        watches::first_error(self.watches.iter().map(|watch| watch.set(every.watch_interval(), keep)))
     }
 
     fn keep(&self) -> Duration {

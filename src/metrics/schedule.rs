@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::dcgm::watch::Keep;
+
 /// By how much a watch's interval is shorter than the time between two samples, as a share of the time between two
 /// collections.
 const SHORTER: f64 = 0.1;
@@ -15,6 +17,8 @@ const SHORTER: f64 = 0.1;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     period: Duration,
+    /// Between two collections at the most.
+    longest: Duration,
     /// Of fields in no collection of the configuration file; `None` samples them at every collection.
     rest: Option<Duration>,
     /// The first samples of new watches: all fields are sampled at every collection.
@@ -24,12 +28,17 @@ pub struct Schedule {
 impl Schedule {
     /// Collections come once per `period`.
     pub fn new(period: Duration, rest: Option<Duration>) -> Schedule {
-        Schedule { period, rest, is_first: false }
+        Schedule { period, longest: period, rest, is_first: false }
+    }
+
+    /// The same where not all collections come after `period`, but all of them up to `longest` after the one before.
+    pub fn uneven(self, longest: Duration) -> Schedule {
+        Schedule { longest, ..self }
     }
 
     /// Until every field has two samples, which a profiling field needs for a value.
     pub fn first(period: Duration) -> Schedule {
-        Schedule { period, rest: None, is_first: true }
+        Schedule { period, longest: period, rest: None, is_first: true }
     }
 
     /// For a field whose collection has this interval; `None` is that of the rest.
@@ -40,7 +49,7 @@ impl Schedule {
             }
             _ => 1,
         };
-        Every { collections, period: self.period }
+        Every { collections, period: self.period, longest: self.longest }
     }
 }
 
@@ -56,17 +65,24 @@ impl From<Duration> for Schedule {
 pub struct Every {
     pub collections: u32,
     period: Duration,
+    longest: Duration,
 }
 
 impl Every {
     /// At every collection, of which one comes per `period`.
     pub fn once_per(period: Duration) -> Every {
-        Every { collections: 1, period }
+        Every { collections: 1, period, longest: period }
     }
 
     /// Time between two samples.
     pub fn time(self) -> Duration {
         self.period.saturating_mul(self.collections)
+    }
+
+    /// What the engine keeps. From Hopper on a profiling average needs the counters of the two samples before; the engine
+    /// drops them after three intervals of the watch for each sample that it keeps (read in DCGM's public source).
+    pub fn keep(self) -> Keep {
+        Keep::Samples(self.longest.div_duration_f64(self.time().max(Duration::from_nanos(1))).ceil().max(1.0) as i32)
     }
 
     /// The interval of the watch.
@@ -114,6 +130,18 @@ mod tests {
                 let count = 5.min(2_000_000 / wanted);
                 assert_eq!(samples(every, period, jitter, wanted * count), count, "{period:?} {interval:?} {jitter}");
             }
+        }
+    }
+
+    #[test]
+    fn uneven_collections_keep_what_the_longest_average_begins_at() {
+        for (shortest, longest, kept) in [(15_000, 15_000, 1), (6000, 9000, 2), (5000, 30_000, 6), (30_000, 30_000, 1)]
+        {
+            let schedule = Schedule::from(ms(shortest)).uneven(ms(longest));
+            assert_eq!(schedule.of(None).keep(), Keep::Samples(kept), "{shortest} {longest}");
+            // Two gaps, and three intervals for each sample.
+            assert!(schedule.of(None).watch_interval() * 3 * kept as u32 >= ms(longest) * 2);
+            assert_eq!(schedule.of(Some(ms(60_000))).keep(), Keep::Samples(1));
         }
     }
 

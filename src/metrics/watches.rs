@@ -34,7 +34,7 @@ pub fn first_error(outcomes: impl IntoIterator<Item = Result<()>>) -> Result<()>
 ///
 /// Errors: as [`first_error`]; the watch that failed keeps its interval.
 pub fn set_interval<'w>(watches: impl IntoIterator<Item = &'w Watch>, every: Every) -> Result<()> {
-    first_error(watches.into_iter().map(|watch| watch.set_interval(every.watch_interval())))
+    first_error(watches.into_iter().map(|watch| watch.set(every.watch_interval(), every.keep())))
 }
 
 /// One field group for each list of fields, for as long as a watch uses it.

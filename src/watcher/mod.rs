@@ -460,7 +460,7 @@ impl Watcher {
 
     /// When fields are sampled, once new watches have their first samples.
     fn schedule(&self, run: &SessionRun) -> Schedule {
-        Schedule::new(self.period(run), self.config.slower_rest())
+        Schedule::new(self.period(run), self.config.slower_rest()).uneven(self.config.period())
     }
 
     /// Decides when to collect next: just before a regular scraper comes.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::{Collector, Made, Watched, gather, watch_fields_where};
 use crate::counters::PROFILING;
-use crate::dcgm::watch::Keep;
 use crate::dcgm::{EntityId, Error, Result, Session};
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::metrics::accounts::Accounts;
@@ -162,7 +161,7 @@ impl Collector {
         wanted: &[(Vec<u16>, Vec<EntityId>)],
     ) -> Result<Made> {
         let every = self.schedule.of(interval);
-        let mut watcher = Watcher::new(&self.session, every, Keep::Latest, &mut self.field_groups);
+        let mut watcher = Watcher::new(&self.session, every, every.keep(), &mut self.field_groups);
         for (fields, entities) in wanted {
             watcher.watch(entities, fields)?;
         }
