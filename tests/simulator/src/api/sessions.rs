@@ -142,10 +142,9 @@ pub extern "C" fn dcgmStopEmbedded(handle: usize) -> c_int {
     wait_out(handle, "dcgmStopEmbedded");
     let stop = {
         let mut library = LIBRARY.lock().unwrap();
-        match library.remove(handle) {
-            None => return CONNECTION_NOT_VALID,
-            Some(session) => session.engine.scenario.stop_ms,
-        }
+        let Some(session) = library.remove(handle) else { return CONNECTION_NOT_VALID };
+        write_stats(&library);
+        session.engine.scenario.stop_ms
     };
     std::thread::sleep(Duration::from_millis(stop));
     0
