@@ -13,6 +13,9 @@ use super::tls::{self, Acceptor};
 
 /// Bytes read from a socket in one step.
 const READ: usize = 4096;
+/// Bytes of a handshake from the client at the most, which TLS keeps until it has understood them. A hello has up to 2 KB,
+/// a chain of client certificates some 10 KB.
+const LONGEST_HANDSHAKE: usize = 24 * 1024;
 /// Text encrypted in one step: one TLS record.
 const RECORD: usize = 16 * 1024;
 
@@ -27,6 +30,8 @@ struct Tls {
     session: Option<ServerConnection>,
     /// Bytes of a handshake that wait for [`Stream::go_on_with_handshake`].
     received: Vec<u8>,
+    /// Bytes of the handshake so far.
+    handshake: usize,
     /// The handshake is done, and the client let in.
     is_checked: bool,
 }
@@ -46,8 +51,9 @@ pub enum Step {
 
 impl Stream {
     pub fn new(socket: OwnedFd, acceptor: Option<Arc<Acceptor>>) -> Stream {
-        let tls =
-            acceptor.map(|acceptor| Box::new(Tls { acceptor, session: None, received: Vec::new(), is_checked: false }));
+        let tls = acceptor.map(|acceptor| {
+            Box::new(Tls { acceptor, session: None, received: Vec::new(), handshake: 0, is_checked: false })
+        });
         Stream { socket, tls }
     }
 
@@ -98,6 +104,12 @@ impl Stream {
                     return Step::NotTls;
                 }
                 if !tls.is_checked {
+                    tls.handshake += count;
+                    if tls.handshake > LONGEST_HANDSHAKE {
+                        log::debug!("TLS: the handshake is longer than {LONGEST_HANDSHAKE} bytes");
+                        tls.session = None;
+                        return Step::Refused;
+                    }
                     tls.received.extend_from_slice(&buffer[..count]);
                     return Step::Moved;
                 }

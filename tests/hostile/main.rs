@@ -92,7 +92,7 @@ impl Target {
 
 type Mode = (&'static str, fn(&Target, Instant));
 
-const MODES: [Mode; 20] = [
+const MODES: [Mode; 21] = [
     ("a head without end", endless_head),
     ("2,000 silent connections", silent),
     ("300 that drip a byte a second", drip),
@@ -111,6 +111,7 @@ const MODES: [Mode; 20] = [
     ("32 that send requests without end", flood_of_requests),
     ("400 kept connections", kept),
     ("half handshakes", half_handshakes),
+    ("250 hellos of 62 KB without their end", long_hellos),
     ("handshakes, 8 at a time", handshakes),
     ("wrong passwords, 8 at a time", wrong_passwords),
 ];
@@ -341,6 +342,23 @@ fn half_handshakes(target: &Target, end: Instant) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn long_hellos(target: &Target, end: Instant) {
+    // A record of a handshake: a client's hello with some 64 KB.
+    let record = |content: &[u8]| [&[22, 3, 1, (content.len() >> 8) as u8, content.len() as u8], content].concat();
+    let hello = record(&[&[1, 0, 0xff, 0xf0][..], &[0; 15_000]].concat());
+    let more = record(&[0; 15_000]);
+    let held: Vec<_> = (0..250)
+        .filter_map(|_| {
+            let mut stream = target.raw().ok()?;
+            let _ = stream.write_all(&hello);
+            (0..3).for_each(|_| drop(stream.write_all(&more)));
+            Some(stream)
+        })
+        .collect();
+    rest(end);
+    drop(held);
 }
 
 fn handshakes(target: &Target, end: Instant) {
