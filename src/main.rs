@@ -337,6 +337,7 @@ fn run(config: Config, given: Given, early: EarlySignals) -> Result<ExitCode, St
         log::warn!("{warning}");
     }
     limits::check_open_files()?;
+    limits::check_threads()?;
     // Before signals are taken: a file system that hangs does not keep it from being ended.
     let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
