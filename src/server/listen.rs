@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 
@@ -179,21 +179,35 @@ fn advice(error: &io::Error) -> &'static str {
 fn open_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<UnixListener> {
     let gid = group.map(group_id).transpose()?;
     remove_abandoned(path)?;
-    // The socket gets its name last, so that no client connects before its mode is set.
-    let aside = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
-    let _ = std::fs::remove_file(&aside);
-    let listener = UnixListener::bind(&aside)?;
-    let prepared = (|| {
-        rustix::fs::chown(&aside, None, gid)?;
-        rustix::fs::chmod(&aside, Mode::from_raw_mode(mode))?;
+    // The socket gets its name last, so that no client connects before its mode is set. It is made in a directory that
+    // nobody else may write: whoever may write the one where it is to be could put another file in its place.
+    let directory = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+    let _ = std::fs::remove_dir(&directory);
+    rustix::fs::mkdir(&directory, Mode::RWXU)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::open(&directory, flags, Mode::empty()).map_err(io::Error::from).and_then(|held| {
+        let found = rustix::fs::fstat(&held)?;
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody changes its directory just now"));
+        }
+        let aside = PathBuf::from(format!("/proc/self/fd/{}/{ASIDE}", held.as_raw_fd()));
+        let listener = UnixListener::bind(&aside)?;
+        let prepared = rustix::fs::chown(&aside, None, gid)
+            .and_then(|()| rustix::fs::chmod(&aside, Mode::from_raw_mode(mode)))
+            .and_then(|()| rustix::fs::renameat(&held, ASIDE, CWD, path));
+        if prepared.is_err() {
+            let _ = rustix::fs::unlinkat(&held, ASIDE, AtFlags::empty());
+        }
+        prepared?;
         listener.set_nonblocking(true)?;
-        std::fs::rename(&aside, path)
-    })();
-    if prepared.is_err() {
-        let _ = std::fs::remove_file(&aside);
-    }
-    prepared.map(|()| listener)
+        Ok(listener)
+    });
+    let _ = std::fs::remove_dir(&directory);
+    made
 }
+
+/// The socket's name before it has its own.
+const ASIDE: &str = "http";
 
 /// Removes the socket of a process that has ended; anything else at its path is an error.
 fn remove_abandoned(path: &Path) -> io::Result<()> {
@@ -237,24 +251,34 @@ fn group_id(group: &str) -> io::Result<Gid> {
     number.map(Gid::from_raw).ok_or_else(unknown)
 }
 
-/// Takes the sockets that systemd passes.
+/// Takes the sockets that systemd passes. None of this process listens by then, so a number of them that is too large
+/// shows.
 ///
-/// Errors: there are none.
+/// Errors: there are none, or one that is counted does not listen.
 pub fn from_systemd() -> Result<Vec<Listener>, String> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
         let socket = if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
-            listener.set_nonblocking(true).and_then(|()| prepare(&listener)).map_err(|error| error.to_string())?;
             Socket::Tcp(listener)
         } else if let Ok(Some(listener)) = passed.take_unix_listener(index) {
-            listener.set_nonblocking(true).map_err(|error| error.to_string())?;
             let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
             Socket::Unix(listener, path.unwrap_or_default(), None)
         } else {
-            continue;
+            return Err(not_passed(index, passed.len()));
         };
-        listeners.push(Listener { socket, is_passed: true });
+        let listener = Listener { socket, is_passed: true };
+        if sockopt::socket_acceptconn(listener.as_fd()) != Ok(true) {
+            // It belongs to something else in this process, which would lose it here.
+            std::mem::forget(listener);
+            return Err(not_passed(index, passed.len()));
+        }
+        let prepared = match &listener.socket {
+            Socket::Tcp(listener) => listener.set_nonblocking(true).and_then(|()| prepare(listener)),
+            Socket::Unix(listener, ..) => listener.set_nonblocking(true),
+        };
+        prepared.map_err(|error| error.to_string())?;
+        listeners.push(listener);
     }
     if listeners.is_empty() {
         return Err(
@@ -264,6 +288,15 @@ pub fn from_systemd() -> Result<Vec<Listener>, String> {
         );
     }
     Ok(listeners)
+}
+
+fn not_passed(index: usize, count: usize) -> String {
+    // Descriptors are passed from 3 on.
+    let descriptor = 3 + index;
+    format!(
+        "--web-systemd-socket: descriptor {descriptor} is no listening socket, but LISTEN_FDS={count} counts it; start the \
+         exporter through a socket unit that has ListenStream= alone"
+    )
 }
 
 #[cfg(test)]
@@ -352,6 +385,42 @@ mod tests {
         successor[0].close();
         std::fs::write(&path, "a file").unwrap();
         assert!(open(&address(None)).is_err());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Whoever may write a directory puts links in place of what comes and goes there.
+    #[test]
+    fn a_socket_in_somebody_elses_directory() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let directory = std::env::temp_dir().join(format!("dcgm-exporter-others-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let victim = directory.join("victim");
+        std::fs::write(&victim, "").unwrap();
+        std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let path = directory.join("http.sock");
+        let address = ListenAddress::Unix { path: path.clone(), mode: 0o666, group: None };
+        let aside = directory.join(format!("http.sock.{}", std::process::id()));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if std::fs::rename(&aside, directory.join("moved")).is_ok() {
+                        let _ = std::os::unix::fs::symlink(&victim, &aside);
+                    }
+                }
+            });
+            for _ in 0..300 {
+                if let Ok(listeners) = open(&address) {
+                    listeners[0].close();
+                }
+                let _ = std::fs::remove_file(&aside);
+                let _ = std::fs::remove_file(directory.join("moved"));
+                let _ = std::fs::remove_dir(directory.join("moved"));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(std::fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

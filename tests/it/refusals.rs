@@ -241,6 +241,26 @@ fn a_socket_that_systemd_did_not_pass() {
         exporter().arg("--web-systemd-socket").arg("-f").arg(counters(&scratch)),
         &["--web-systemd-socket", "no listening socket"],
     );
+    // More than were passed: what comes after them is the exporter's own.
+    let mut more = std::process::Command::new("sh");
+    more.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=30 exec \"$@\"", "sh"]).arg(exporter().get_program());
+    more.args(["--libdcgm"]).arg(simulator()).arg("--web-systemd-socket").arg("-f").arg(counters(&scratch));
+    refuses(&mut more, &["--web-systemd-socket", "is no listening socket, but LISTEN_FDS=30 counts it"]);
+}
+
+#[test]
+fn too_few_threads() {
+    // The limit does not hold for root, and counts what a user runs already.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    for limit in ["0", "1", "7"] {
+        let mut few = std::process::Command::new("setpriv");
+        few.args(["--reuid=54321", "--clear-groups", "prlimit", &format!("--nproc={limit}"), "--"]);
+        few.arg(exporter().get_program()).args(["--address", "127.0.0.1:0", "--libdcgm"]).arg(simulator());
+        refuses(few.arg("-f").arg(counters(&scratch)), &["threads can be started", "ulimit -u 512", "TasksMax=512"]);
+    }
 }
 
 #[test]
