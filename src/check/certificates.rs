@@ -13,6 +13,8 @@ use x509_cert::der::Decode;
 
 use super::Host;
 use super::answers::Answers;
+use super::rights;
+use super::unit::Unit;
 use crate::config::Config;
 use crate::config::yaml::{self, Map, Reader};
 use crate::system::files;
@@ -25,7 +27,7 @@ const SOON: u64 = 14 * DAY;
 const FIX: &str = "renew it; the exporter reads a file that has changed by itself";
 
 /// Files of the web configuration, once it can be read: [`super::settings::web`] reports one that cannot.
-pub fn tls_files(host: &Host, config: &Config, answers: &mut Answers) {
+pub fn tls_files(host: &Host, config: &Config, unit: Option<&Unit>, answers: &mut Answers) {
     let Some(file) = &config.web_config else { return };
     let Some(text) = files::read(file, LARGEST_FILE).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
         if host.is_image {
@@ -53,7 +55,10 @@ pub fn tls_files(host: &Host, config: &Config, answers: &mut Answers) {
     for (of_file, inline) in [("cert_file", "cert"), ("client_ca_file", "client_ca")] {
         let (shown, pem) = match (text_of(of_file).map(path_of), text_of(inline)) {
             (Some(path), _) => match files::read(&path, LARGEST_FILE) {
-                Ok(pem) => (path.display().to_string(), pem),
+                Ok(pem) => {
+                    rights::readable(host, unit, QUESTION, &path, answers);
+                    (path.display().to_string(), pem)
+                }
                 Err(error) => {
                     answers.fail(QUESTION, format!("{}: {error}", path.display()), "correct tls_server_config");
                     continue;
@@ -65,6 +70,7 @@ pub fn tls_files(host: &Host, config: &Config, answers: &mut Answers) {
         certificates(&shown, &pem, SystemTime::now(), answers);
     }
     if let Some(path) = text_of("key_file").map(path_of) {
+        rights::readable(host, unit, QUESTION, &path, answers);
         match fs::metadata(&path).map(|file| file.permissions().mode() & 0o777) {
             Ok(mode) if mode & 0o007 != 0 => answers.warn(
                 QUESTION,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::answers::Answers;
 use super::unit::Unit;
-use super::{Host, certificates, directories, kernel_log, settings, unit};
+use super::{Host, certificates, directories, kernel_log, rights, settings, unit, unused};
 use crate::cli::{self, Command};
 use crate::config::Config;
 use crate::system::files;
@@ -53,12 +53,14 @@ pub fn ask(host: &Host, config: &Config, unit: Option<&Unit>, answers: &mut Answ
     if let Some(file) = &config.web_config {
         answers.ok("web configuration", format!("{}: only its TLS files are looked at in an image", file.display()));
     }
-    certificates::tls_files(host, config, answers);
+    certificates::tls_files(host, config, unit, answers);
+    rights::settings(host, config, unit, answers);
+    unused::unused(host, config, unit, answers);
     job_map(host, config, answers);
     directories::directories(host, config, unit, answers);
     unit::installed(host, unit, None, answers);
     unit::start_limit(unit, None, answers);
-    unit::hidden_files(config, unit, answers);
+    unit::hidden_files(host, config, unit, answers);
     settings::hostname_of_image(config, answers);
     answers.ok("left out", LEFT_OUT);
 }

@@ -62,14 +62,7 @@ fn closed_by(unit: &Unit, is_restricted: bool) -> Option<String> {
     if let Some(policy) = policy.filter(|_| !unit.list("DeviceAllow").iter().any(is_open)) {
         return Some(format!("DevicePolicy={policy} without DeviceAllow=/dev/kmsg r"));
     }
-    let capabilities = unit.list("CapabilityBoundingSet");
-    let has_syslog = capabilities.is_empty()
-        || capabilities
-            .iter()
-            .any(|line| line.starts_with('~') != line.split(['~', ' ']).any(|one| one == "CAP_SYSLOG"));
-    // A unit whose bounding set is taken back to nothing.
-    let is_none = unit.setting("CapabilityBoundingSet") == Some("");
-    (is_restricted && (!has_syslog || is_none))
+    (is_restricted && !unit.has_capability("CAP_SYSLOG"))
         .then(|| "CapabilityBoundingSet= without CAP_SYSLOG (and kernel.dmesg_restrict is 1)".to_owned())
 }
 

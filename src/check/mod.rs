@@ -5,7 +5,8 @@
 //! command line or the environment has others: a check with other settings than the service's would mislead.
 //!
 //! - [`answers`]: the table.
-//! - [`unit`]: the installed unit and its settings; [`systemd`]: what the running systemd says of it.
+//! - [`unit`]: the installed unit and its settings, with [`environment`] files; [`systemd`]: what the running systemd says of
+//!   it, and [`service`] of the service; [`unused`]: settings that are not in force; [`rights`]: what the service may read.
 //! - [`node`]: driver, permissions, other exporters.
 //! - [`addresses`]: the ports and sockets to serve on; [`owner`]: which process has them.
 //! - [`job_map`](mod@job_map): whether the job map can be read, and only root can write it.
@@ -23,6 +24,7 @@ pub mod answers;
 pub mod certificates;
 pub mod directories;
 pub mod engine;
+pub mod environment;
 pub mod fields;
 pub mod gpus;
 pub mod image;
@@ -31,10 +33,13 @@ pub mod job_map;
 pub mod kernel_log;
 pub mod node;
 pub mod owner;
+pub mod rights;
+pub mod service;
 pub mod settings;
 pub mod systemd;
 pub mod tree;
 pub mod unit;
+pub mod unused;
 pub mod values;
 
 use std::collections::BTreeSet;
@@ -183,7 +188,8 @@ fn ask(
     node::exporters(host, answers);
     answers.asks("web configuration");
     settings::web(&config, answers);
-    certificates::tls_files(host, &config, answers);
+    certificates::tls_files(host, &config, unit, answers);
+    rights::settings(host, &config, unit, answers);
     answers.asks("kernel log");
     kernel_log::kernel_log(host, &config, unit, answers);
     answers.asks("port");
@@ -194,9 +200,11 @@ fn ask(
     directories::directories(host, &config, unit, answers);
     answers.asks("unit");
     unit::installed(host, unit, shown.as_ref(), answers);
+    unused::unused(host, &config, unit, answers);
+    service::service(shown.as_ref(), answers);
     unit::start_limit(unit, shown.as_ref(), answers);
     unit::second_engine(host, &config, shown.as_ref(), answers);
-    unit::hidden_files(&config, unit, answers);
+    unit::hidden_files(host, &config, unit, answers);
     answers.asks("hostname label");
     settings::hostname(&config, answers);
     hung
@@ -231,7 +239,10 @@ fn configuration(
                 if from.is_empty() { "the command line and the environment".to_owned() } else { from.join(", ") };
             answers.ok(QUESTION, format!("from {from}"));
             let own = std::env::vars_os().filter(|_| !host.is_image).filter_map(|(name, _)| name.into_string().ok());
-            let names = unit.iter().flat_map(|unit| unit.variables().map(str::to_owned)).chain(own);
+            let names = unit
+                .iter()
+                .flat_map(|unit| unit.assigned().map(|(name, _)| name.as_str()).map(str::to_owned))
+                .chain(own);
             let names: BTreeSet<String> = names.collect();
             for warning in config.warnings.iter().chain(&cli::unknown_variables(names.iter().map(String::as_str))) {
                 answers.warn(QUESTION, warning.clone(), "correct or remove this setting");

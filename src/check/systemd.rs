@@ -25,8 +25,9 @@ pub const UNITS: [&str; 6] = [
     "cuda-dcgm.service",
     "dcgm.service",
 ];
-const PROPERTIES: &str = "--property=Id,LoadState,UnitFileState,ActiveState,Result,MainPID,FragmentPath,DropInPaths,\
-                          NeedDaemonReload,StartLimitIntervalUSec,StartLimitBurst,RestartUSec";
+const PROPERTIES: &str = "--property=Id,LoadState,UnitFileState,ActiveState,SubState,Result,MainPID,ExecMainCode,\
+                          ExecMainStatus,NRestarts,FragmentPath,DropInPaths,NeedDaemonReload,\
+                          StartLimitIntervalUSec,StartLimitBurst,RestartUSec";
 
 /// Properties of units, by the units' names.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub struct Shown(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Shown {
     /// Of `systemctl show` for several units: lines `Property=value`, units parted by an empty line.
-    fn parse(text: &str) -> Shown {
+    pub(super) fn parse(text: &str) -> Shown {
         let units = text.split("\n\n").map(|unit| -> BTreeMap<String, String> {
             let lines = unit.lines().filter_map(|line| line.split_once('='));
             lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

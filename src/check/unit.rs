@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Host;
 use super::answers::Answers;
+use super::environment;
 use super::systemd::Shown;
 use crate::config::Config;
 use crate::config::engine::{Address, EngineSelection};
@@ -14,9 +15,9 @@ use crate::config::listen::ListenAddress;
 use crate::system::files;
 
 const NAME: &str = "dcgm-exporter";
-const SERVICE: &str = "dcgm-exporter.service";
+pub(super) const SERVICE: &str = "dcgm-exporter.service";
 /// The unit of NVIDIA's own exporter, which uses the same port.
-const PEER: &str = "nvidia-dcgm-exporter.service";
+pub(super) const PEER: &str = "nvidia-dcgm-exporter.service";
 /// Services of a host engine: NVIDIA's package, Base Command Manager's, and DCGM before release 2.
 const ENGINES: [&str; 3] = ["nvidia-dcgm.service", "cuda-dcgm.service", "dcgm.service"];
 
@@ -38,6 +39,8 @@ pub struct Unit {
     /// Of `ExecStart=`, without the program.
     pub arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Lines of environment files that systemd leaves out: file, name and value.
+    pub refused: Vec<(PathBuf, String, String)>,
     /// Everything in `[Unit]` and `[Service]`.
     settings: Vec<(String, String)>,
     /// It is a link to /dev/null: `systemctl mask`.
@@ -72,16 +75,15 @@ impl Unit {
         // Variables of EnvironmentFile= override those of Environment=, in any order.
         for file in files {
             let Some(text) = files::text(&file) else { continue };
-            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-            let pairs = lines.filter_map(|line| line.split_once('='));
-            found.environment.extend(pairs.map(|(name, value)| (name.trim().to_owned(), words(value).join(" "))));
+            let read = environment::read(&text);
+            found.refused.extend(read.refused.into_iter().map(|(name, value)| (file.clone(), name, value)));
+            found.environment.extend(read.variables);
             found.sources.push(file);
         }
         Some(found)
     }
 
-    /// A unit of these lines.
-    #[cfg(test)]
+    /// A unit of these lines alone.
     pub fn of(lines: &str) -> Unit {
         let mut unit = Unit::default();
         let host = Host { root: "/".into(), is_image: false, systemctl: None };
@@ -94,9 +96,9 @@ impl Unit {
         self.environment.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The names of the service's variables.
-    pub fn variables(&self) -> impl Iterator<Item = &str> {
-        self.environment.iter().map(|(name, _)| name.as_str())
+    /// Variables and their values, as they are assigned.
+    pub fn assigned(&self) -> impl Iterator<Item = &(String, String)> {
+        self.environment.iter()
     }
 
     /// The last value of a setting of the unit.
@@ -115,6 +117,27 @@ impl Unit {
     /// Whether a setting is on; some have other values than yes and no.
     pub fn is_on(&self, name: &str) -> bool {
         self.setting(name).is_some_and(|value| !matches!(value, "" | "no" | "false" | "off" | "0"))
+    }
+
+    /// Whether the service may have a capability.
+    pub fn has_capability(&self, name: &str) -> bool {
+        let lines = self.settings.iter().filter(|(known, _)| known == "CapabilityBoundingSet");
+        // All, until a line says otherwise; further lines add or, with a tilde, take away. An empty one takes back all.
+        let mut has = None;
+        for (_, line) in lines {
+            let is_named = |line: &str| line.split_whitespace().any(|word| word == name);
+            has = Some(match line.strip_prefix('~') {
+                Some("") => true,
+                Some(line) => has.unwrap_or(true) && !is_named(line),
+                None => !line.is_empty() && (has.unwrap_or(false) || is_named(line)),
+            });
+        }
+        has.unwrap_or(true)
+    }
+
+    /// Whether a service that is not root has a capability.
+    pub fn is_ambient(&self, name: &str) -> bool {
+        self.list("AmbientCapabilities").iter().any(|line| line.split_whitespace().any(|word| word == name))
     }
 
     fn read(&mut self, text: &str, host: &Host, files: &mut Vec<PathBuf>) {
@@ -159,20 +182,28 @@ impl Unit {
 
 /// The unit's file and its drop-ins, as systemd would find them.
 fn files(host: &Host) -> Option<(PathBuf, Vec<PathBuf>)> {
-    let places = DIRECTORIES.iter().map(|directory| host.at(directory).join(SERVICE));
     // A link to /dev/null is there, too.
-    let unit = places.into_iter().find(|file| file.symlink_metadata().is_ok())?;
+    let unit = places(host).into_iter().find(|file| file.symlink_metadata().is_ok())?;
     if std::fs::read_link(&unit).is_ok_and(|target| target == Path::new("/dev/null")) {
         return Some(("/dev/null".into(), Vec::new()));
     }
     let unit = Some(host.at(unit)).filter(|file| file.is_file())?;
-    let drop_ins = DIRECTORIES.iter().map(|directory| host.at(Path::new(directory).join(format!("{SERVICE}.d"))));
-    let mut drop_ins: Vec<PathBuf> = drop_ins.flat_map(|directory| entries(&directory)).collect();
-    drop_ins.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
-    // By name, whichever directory they lie in; of two with one name the first directory's counts.
-    drop_ins.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    drop_ins.dedup_by(|later, earlier| later.file_name() == earlier.file_name());
-    Some((unit, drop_ins.into_iter().map(|file| host.at(file)).collect()))
+    Some((unit, drop_ins(host, SERVICE)))
+}
+
+/// Where the unit may lie.
+pub(super) fn places(host: &Host) -> Vec<PathBuf> {
+    DIRECTORIES.iter().map(|directory| host.at(directory).join(SERVICE)).collect()
+}
+
+/// The drop-ins of a unit: by name, whichever directory they lie in; of two with one name the first directory's counts.
+pub(super) fn drop_ins(host: &Host, unit: &str) -> Vec<PathBuf> {
+    let found = DIRECTORIES.iter().map(|directory| host.at(Path::new(directory).join(format!("{unit}.d"))));
+    let mut found: Vec<PathBuf> = found.flat_map(|directory| entries(&directory)).collect();
+    found.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+    found.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+    found.dedup_by(|later, earlier| later.file_name() == earlier.file_name());
+    found.into_iter().map(|file| host.at(file)).collect()
 }
 
 /// Words as systemd splits them, quotes taken off; a text with an open quote is one word.
@@ -314,8 +345,8 @@ pub fn second_engine(host: &Host, config: &Config, shown: Option<&Shown>, answer
     }
 }
 
-/// Files that the service does not see, although they are there.
-pub fn hidden_files(config: &Config, unit: Option<&Unit>, answers: &mut Answers) {
+/// Files that the service does not see, although they are there. Those of an image lie elsewhere on the node.
+pub fn hidden_files(host: &Host, config: &Config, unit: Option<&Unit>, answers: &mut Answers) {
     let Some(unit) = unit else { return };
     let named = [
         ("counters file", Some(config.counters_file())),
@@ -330,12 +361,16 @@ pub fn hidden_files(config: &Config, unit: Option<&Unit>, answers: &mut Answers)
         _ => None,
     });
     let named: Vec<(&str, Option<&Path>)> = named.into_iter().chain(sockets).collect();
+    let on_node = |path: &Path| match path.strip_prefix(&host.root) {
+        Ok(inside) if host.is_image => Path::new("/").join(inside),
+        _ => path.to_owned(),
+    };
     for (setting, directories) in
         [("PrivateTmp", &["/tmp", "/var/tmp"][..]), ("ProtectHome", &["/home", "/root", "/run/user"])]
     {
         let is_hidden = |path: &Path| unit.is_on(setting) && directories.iter().any(|hidden| path.starts_with(hidden));
         for &(question, path) in &named {
-            if let Some(path) = path.filter(|path| is_hidden(path)) {
+            if let Some(path) = path.map(on_node).filter(|path| is_hidden(path)) {
                 answers.fail(
                     question,
                     format!("the service does not see {}, because its unit has {setting}=", path.display()),
@@ -432,7 +467,8 @@ mod tests {
     fn files_that_the_service_does_not_see() {
         let config =
             Config { job_map: Some("/tmp/jobs".into()), libdcgm: Some("/home/a/x.so".into()), ..Config::default() };
-        let found = |lines| asked(|answers| hidden_files(&config, Some(&Unit::of(lines)), answers));
+        let host = Host { root: "/".into(), is_image: false, systemctl: None };
+        let found = |lines| asked(|answers| hidden_files(&host, &config, Some(&Unit::of(lines)), answers));
         assert_eq!(found("[Service]\nPrivateTmp=no\n"), []);
         let both = found("[Service]\nPrivateTmp=yes\nProtectHome=yes\n");
         assert!(both.len() == 2 && both[0].1.contains("/tmp/jobs") && both[1].1.contains("/home/a"), "{both:?}");

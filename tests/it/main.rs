@@ -18,6 +18,7 @@ mod finished_jobs;
 mod first_values;
 mod golden;
 mod http;
+mod in_force;
 mod install;
 mod inventory;
 mod job_summary;
