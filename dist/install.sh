@@ -20,6 +20,13 @@ package instead, or remove that one first: apt-get remove dcgm-exporter, or dnf 
     fi
 done
 
+# A unit that somebody else has written would be lost.
+own=$DESTDIR$UNITDIR/dcgm-exporter.service
+if [ -e "$own" ] && ! is_masked dcgm-exporter.service && ! grep -qs '^Documentation=man:dcgm-exporter(1)' "$own"; then
+    refuse "$own is a unit of this site. Move what differs from dist/systemd/dcgm-exporter.service into \
+$SYSCONFDIR/dcgm-exporter/environment, or into a drop-in (dcgm-exporter.service.d), and remove it; then run this again."
+fi
+
 work=$(mktemp -d)
 aside=
 trap 'rm -rf "$work" ${aside:+"$aside"}' EXIT
@@ -155,6 +162,7 @@ rm -f "$DESTDIR$MANDIR/dcgm-exporter.1"
 if [ "$changed" = no ]; then echo "nothing has changed"; fi
 [ "$ENABLE" = yes ] || exit 0
 engine_link "$DESTDIR"
+not_in_force "$DESTDIR"
 for wants in "$DESTDIR"/etc/systemd/system/*.wants/nvidia-dcgm-exporter.service; do
     if [ -L "$wants" ]; then
         echo "NVIDIA's exporter is enabled, too, and uses the same port: systemctl disable --now nvidia-dcgm-exporter"

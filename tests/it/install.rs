@@ -487,6 +487,52 @@ fn a_link_out_of_the_image_is_refused() {
     assert_eq!(names(&image), [("usr/local".to_owned(), 0)]);
 }
 
+/// A drop-in of NVIDIA's unit, and a unit of the site's own: nothing of them is lost without a word.
+#[test]
+fn settings_that_are_not_in_force_are_named() {
+    let scratch = Scratch::new();
+    let image = image(&scratch);
+    let system = image.join("etc/systemd/system");
+    std::fs::create_dir_all(system.join("nvidia-dcgm-exporter.service.d")).unwrap();
+    let drop_in = system.join("nvidia-dcgm-exporter.service.d/override.conf");
+    std::fs::write(drop_in, include_str!("unit-of-ones-own/override.conf")).unwrap();
+    let unit = system.join("dcgm-exporter.service");
+    let own = include_str!("unit-of-ones-own/own.service");
+    std::fs::write(&unit, own).unwrap();
+    let output = try_make("install", &image, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("is a unit of this site"), "{said}");
+    assert!(said.contains("Nothing has been changed") && std::fs::read_to_string(&unit).unwrap() == own, "{said}");
+    std::fs::remove_file(&unit).unwrap();
+    let said = String::from_utf8(try_make("install", &image, &[]).stderr).unwrap();
+    assert!(said.contains("override.conf belongs to nvidia-dcgm-exporter.service and is not in force"), "{said}");
+    assert!(said.contains("neither TLS nor a password now"), "{said}");
+    let settings = image.join("etc/dcgm-exporter/environment");
+    std::fs::write(&settings, "DCGM_EXPORTER_WEB_CONFIG_FILE=/etc/dcgm-exporter/web.yml\n").unwrap();
+    let said = String::from_utf8(try_make("install", &image, &[]).stderr).unwrap();
+    assert!(said.contains("is not in force") && !said.contains("password"), "{said}");
+
+    // In the scripts of both packages.
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/package");
+    for script in ["deb/postinst", "dcgm-exporter.spec"] {
+        let text = std::fs::read_to_string(scripts.join(script)).unwrap();
+        assert!(text.lines().any(|line| line.starts_with("not_in_force ")), "{script}");
+    }
+    std::fs::create_dir_all(image.join("usr/lib/systemd/system")).unwrap();
+    std::fs::write(image.join("usr/lib/systemd/system/dcgm-exporter.service"), "").unwrap();
+    let said = || {
+        let script = ". \"$0/engine-link.sh\"; not_in_force \"$1\"";
+        let output = Command::new("sh").args(["-euc", script]).arg(&scripts).arg(&image).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(said().contains("which 'make install' has made, hides the unit of this package"), "{}", said());
+    std::fs::write(&unit, own).unwrap();
+    let said = said();
+    assert!(said.contains("a unit of this site, hides the unit of this package and does not read"), "{said}");
+    assert!(said.contains("; then: rm "), "{said}");
+}
+
 /// Every directory that is written to, and every link that stands where a file is to go. Installing runs as root of the
 /// machine that has the image.
 #[test]
