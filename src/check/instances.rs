@@ -8,13 +8,13 @@ use std::rc::Rc;
 
 use super::engine::Asker;
 use crate::dcgm::{EntityGroup, EntityId, Session};
-use crate::inventory::{self, Inventory, Kind};
+use crate::inventory::{self, ComputeInstance, Inventory, Kind};
 use crate::metrics::Collector;
 use crate::metrics::number::Number;
 use crate::metrics::plan::{FIELD_XID, MetricSource, Plan};
 
-/// Instances of one GPU that lack the same fields.
-type Lacking = BTreeMap<(u32, Vec<u16>), Vec<u32>>;
+/// Instances of one GPU that lack the same fields: DCGM's id, and NVML's.
+type Lacking = BTreeMap<(u32, Vec<u16>), Vec<(u32, u32)>>;
 
 impl Asker {
     /// Says which fields instances lack although their GPU, or their compute instances, have a value.
@@ -51,9 +51,10 @@ impl Asker {
             })?;
         }
         for ((gpu, fields), instances) in lacking {
-            let listed: Vec<String> = instances.iter().map(u32::to_string).collect();
+            let listed: Vec<String> = instances.iter().map(|(_, id)| id.to_string()).collect();
+            let is_in = |part: &ComputeInstance| instances.iter().any(|(entity, _)| *entity == part.instance);
             let of_parts = |field: &u16| {
-                let mut parts = inventory.compute_instances.iter().filter(|part| instances.contains(&part.instance));
+                let mut parts = inventory.compute_instances.iter().filter(|part| is_in(part));
                 parts.any(|part| answers.contains(&(EntityGroup::ComputeInstance, part.entity, *field)))
             };
             let of_gpu = |field: &u16| answers.contains(&(EntityGroup::Gpu, gpu, *field));
@@ -84,7 +85,7 @@ impl Asker {
                     "report the GPU beside its instances: --devices g+i",
                 );
             }
-            if !inventory.compute_instances.iter().any(|part| instances.contains(&part.instance)) {
+            if !inventory.compute_instances.iter().any(is_in) {
                 self.warn(
                     QUESTION,
                     format!("{who}: no compute instance, so no program can run and some fields have no value"),
@@ -111,7 +112,10 @@ fn lacking(plan: &Plan, collector: &Collector, inventory: &Inventory) -> Lacking
         let blank = fields.filter(|asked| collector.table.number(index, *asked) == Number::Blank);
         let blank: BTreeSet<u16> = blank.map(|asked| asked.id).collect();
         if let (Some(gpu), false) = (entity.gpu, blank.is_empty()) {
-            lacking.entry((gpu, blank.into_iter().collect())).or_default().push(entity.id.id);
+            lacking
+                .entry((gpu, blank.into_iter().collect()))
+                .or_default()
+                .push((entity.id.id, entity.gpu_instance.unwrap_or_default()));
         }
     }
     lacking

@@ -3,10 +3,11 @@
 //! ```text
 //! option := "f" | part [ "+" part ]
 //! part   := ("g" | "i") [ ":" item ("," item)* ]
-//! item   := number | number "-" number
+//! item   := number | number "-" number | number "." number
 //! ```
 //! `g` are whole devices (GPUs, switches, CPUs), `i` what they divide into (GPU instances, links, cores), `f` whatever
-//! fits. dcgm-exporter has no `+`; a number may carry a plus sign there, so only a `+` before a letter divides parts.
+//! fits. A number in `i` is DCGM's id of a GPU instance, which counts through the node, as for dcgm-exporter; `0.7` is
+//! instance 7 of GPU 0, as nvidia-smi and the page have it. dcgm-exporter has no `+`; a number may carry a plus sign there, so only a `+` before a letter divides parts.
 
 use std::collections::HashSet;
 
@@ -26,6 +27,7 @@ pub fn parse(text: &str) -> Result<DeviceSelection, String> {
         return Err("f takes no list; use g:LIST for whole devices or i:LIST for instances".to_owned());
     }
     let (mut major, mut minor) = (Selection::None, Selection::None);
+    let mut instances = Vec::new();
     for part in parts(text) {
         let (letter, list) = match part.split_once(':') {
             Some((letter, list)) => (letter, Some(list)),
@@ -43,10 +45,52 @@ pub fn parse(text: &str) -> Result<DeviceSelection, String> {
         }
         *chosen = match list {
             None => Selection::All,
+            Some(list) if letter == "i" => {
+                let (numbers, named) = parts_of_gpus(list)?;
+                instances = named;
+                Selection::These(numbers)
+            }
             Some(list) => Selection::These(numbers(list)?),
         };
     }
-    Ok(DeviceSelection::Listed { major, minor })
+    Ok(DeviceSelection::Listed { major, minor, instances })
+}
+
+/// The same for what is no GPU.
+///
+/// Errors: as [`parse`].
+pub fn parse_other(text: &str) -> Result<DeviceSelection, String> {
+    match parse(text)? {
+        DeviceSelection::Listed { instances, .. } if !instances.is_empty() => {
+            let (gpu, id) = instances[0];
+            Err(format!("{gpu}.{id} is a MIG instance, which only --devices takes; lists are written 0,2-4"))
+        }
+        selection => Ok(selection),
+    }
+}
+
+/// A GPU, and NVML's id of an instance in it.
+type Instance = (u32, u32);
+
+/// Numbers, and instances as `GPU.ID`.
+fn parts_of_gpus(list: &str) -> Result<(Vec<u32>, Vec<Instance>), String> {
+    let (named, plain): (Vec<&str>, Vec<&str>) = list.split(',').partition(|item| item.contains('.'));
+    let instance = |item: &&str| {
+        let (gpu, id) = item.split_once('.').unwrap_or((item, ""));
+        match (number(gpu), number(id)) {
+            (Ok(gpu), Ok(id)) => Ok((gpu, id)),
+            _ => Err(format!("'{item}' is not GPU.ID, as in 0.7 for instance 7 of GPU 0; each is written by itself")),
+        }
+    };
+    let mut instances: Vec<Instance> = Vec::new();
+    for instance in named.iter().map(instance) {
+        let instance = instance?;
+        if !instances.contains(&instance) {
+            instances.push(instance);
+        }
+    }
+    let numbers = if plain.is_empty() { Vec::new() } else { numbers(&plain.join(","))? };
+    Ok((numbers, instances))
 }
 
 fn parts(text: &str) -> Vec<&str> {
@@ -125,7 +169,9 @@ mod tests {
             match case["result"].as_str().unwrap() {
                 "ok" if case["flex"] == true => assert_eq!(parsed, Ok(DeviceSelection::Flex), "{input}"),
                 "ok" => {
-                    let Ok(DeviceSelection::Listed { major, minor }) = parsed else { panic!("{input}: {parsed:?}") };
+                    let Ok(DeviceSelection::Listed { major, minor, .. }) = parsed else {
+                        panic!("{input}: {parsed:?}")
+                    };
                     // An empty list and no list select the same: nothing.
                     let same = |ours: Selection, theirs: &serde_json::Value| {
                         assert_eq!(
@@ -151,7 +197,15 @@ mod tests {
             ("g+i", Selection::All, Selection::All),
             ("g:+1+i:+2", these(&[1]), these(&[2])),
         ] {
-            assert_eq!(parse(text), Ok(DeviceSelection::Listed { major, minor }), "{text}");
+            assert_eq!(parse(text), Ok(DeviceSelection::Listed { major, minor, instances: Vec::new() }), "{text}");
+        }
+        let minor = these(&[3]);
+        let instances = vec![(0, 7), (1, 7)];
+        assert_eq!(parse("i:0.7,3,1.7,0.7"), Ok(DeviceSelection::Listed { major: Selection::None, minor, instances }));
+        assert!(parse_other("i:0-3").is_ok());
+        assert!(parse_other("i:0.7").unwrap_err().contains("only --devices"));
+        for text in ["i:0.7-0.9", "i:.7", "i:0.", "i:0.7.1", "i:a.7", "g:0.7"] {
+            assert!(parse(text).is_err(), "{text}");
         }
         for text in ["g+g", "f+g", "g+f", "g+", "+g", "g:0+x", "g+i+g", "g:0-70000", "g:0+1+i"] {
             assert!(parse(text).is_err(), "{text}");

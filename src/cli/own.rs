@@ -87,7 +87,9 @@ const REPORT: &[Flag] = &[
         default: "f",
         help: "GPUs and MIG instances to report: f, g[:LIST], i[:LIST] or g[:LIST]+i[:LIST]",
         details: "f: the MIG instances of a GPU that has them, else the GPU. g: all GPUs. g:0,2-4: GPUs 0, 2, 3 and \
-                  4. i: all MIG instances. i:7: instance 7. g:0+i:7: GPU 0 and instance 7.",
+                  4. i: all MIG instances. i:0.7: instance 7 of GPU 0, as nvidia-smi and the label GPU_I_ID have it. A \
+                  number without a point is DCGM's own id of an instance, which counts through the node, as for NVIDIA's \
+                  exporter: i:3. g:0+i:1.7: GPU 0 and an instance of GPU 1.",
         example: "--devices g:0,2-4",
         apply: |config, value| {
             config.gpus = devices::parse(value)?;
@@ -104,7 +106,7 @@ const REPORT: &[Flag] = &[
         help: "NVSwitches (g) and their links (i) to report, written as for --devices",
         example: "--switch-devices g:0-1",
         apply: |config, value| {
-            config.switches = devices::parse(value)?;
+            config.switches = devices::parse_other(value)?;
             Ok(())
         },
         ..FLAG
@@ -118,7 +120,7 @@ const REPORT: &[Flag] = &[
         help: "CPUs (g) and their cores (i) to report, written as for --devices",
         example: "--cpu-devices g",
         apply: |config, value| {
-            config.cpus = devices::parse(value)?;
+            config.cpus = devices::parse_other(value)?;
             Ok(())
         },
         ..FLAG

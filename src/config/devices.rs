@@ -8,6 +8,8 @@ pub enum DeviceSelection {
     Listed {
         major: Selection,
         minor: Selection,
+        /// GPU instances by their GPU and NVML's id within it, written `i:GPU.ID`.
+        instances: Vec<(u32, u32)>,
     },
 }
 

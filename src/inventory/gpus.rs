@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::known::{GpuIdentity, Known};
 use super::read::read_once;
 use super::{Entity, Inventory, Kind, Naming, Scope, instances};
-use crate::config::devices::DeviceSelection;
+use crate::config::devices::{DeviceSelection, Selection};
 use crate::dcgm::query::{MigInstance, gpu_status};
 use crate::dcgm::{EntityGroup, EntityId, Result, Session, Value};
 use crate::jobs::gpu_name::{GpuName, PciAddress};
@@ -168,18 +168,18 @@ pub(super) fn add(
                 }
             }
         }
-        DeviceSelection::Listed { major, minor } => {
-            let in_order: Vec<u32> =
-                ids.iter().flat_map(|&gpu| instances_of(gpu)).map(|instance| instance.entity).collect();
+        DeviceSelection::Listed { major, minor, instances: named } => {
+            let in_order: Vec<&MigInstance> = ids.iter().flat_map(|&gpu| instances_of(gpu)).collect();
             inventory.warn_missing("--devices", "GPU", major, &ids);
-            inventory.warn_missing("--devices", "GPU instance", minor, &in_order);
             chosen.extend(major.of(&ids).into_iter().map(|gpu| (gpu, None)));
-            for id in minor.of(&in_order) {
-                chosen.extend(
-                    instances.iter().filter(|i| i.entity == id).map(|instance| (instance.gpu, Some(*instance))),
-                );
-            }
+            let parts = selected_instances(minor, named, &in_order, &mut inventory.warnings);
+            chosen.extend(parts.into_iter().map(|instance| (instance.gpu, Some(instance))));
         }
+    }
+    if chosen.is_empty() && !ids.is_empty() {
+        let nothing = format!("--devices selects none of {} GPUs and {} MIG instances", ids.len(), instances.len());
+        inventory.warnings.push(nothing.clone());
+        inventory.nothing_selected = Some(nothing);
     }
     for (gpu, instance) in chosen {
         let Some(gpu) = gpus.iter().find(|known| known.id == gpu) else { continue };
@@ -189,6 +189,34 @@ pub(super) fn add(
         });
     }
     Ok(())
+}
+
+/// Instances that a list selects, by DCGM's id or by GPU and NVML's id. Says what does not exist, with both ids of what does.
+fn selected_instances(
+    numbers: &Selection,
+    named: &[(u32, u32)],
+    present: &[&MigInstance],
+    warnings: &mut Vec<String>,
+) -> Vec<MigInstance> {
+    let ids: Vec<u32> = present.iter().map(|instance| instance.entity).collect();
+    let by_number = |id: u32| present.iter().find(|instance| instance.entity == id);
+    let by_name = |(gpu, id): (u32, u32)| present.iter().find(|one| (one.gpu, one.nvml_id) == (gpu, id));
+    let unknown = numbers.missing(&ids).into_iter().map(|id| id.to_string());
+    let unnamed = named.iter().filter(|name| by_name(**name).is_none()).map(|(gpu, id)| format!("{gpu}.{id}"));
+    for wanted in unknown.chain(unnamed) {
+        let there: Vec<String> =
+            present.iter().map(|one| format!("{}.{}, DCGM's {}", one.gpu, one.nvml_id, one.entity)).collect();
+        let there = if there.is_empty() { "none".to_owned() } else { there.join("; ") };
+        warnings.push(format!("--devices lists GPU instance {wanted}, which does not exist (there are: {there})"));
+    }
+    let mut selected: Vec<MigInstance> = Vec::new();
+    let numbered = numbers.of(&ids).into_iter().filter_map(by_number);
+    for instance in numbered.chain(named.iter().filter_map(|name| by_name(*name))) {
+        if !selected.contains(instance) {
+            selected.push(**instance);
+        }
+    }
+    selected
 }
 
 /// Adds the GPUs that are reported only by their instances.

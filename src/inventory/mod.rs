@@ -111,6 +111,15 @@ pub struct Entity {
 }
 
 impl Entity {
+    /// A GPU or instance as nvidia-smi numbers it, for people.
+    pub fn gpu_name(&self) -> String {
+        let gpu = self.gpu.unwrap_or(self.id.id);
+        match self.gpu_instance {
+            Some(instance) => format!("GPU {gpu}, instance {instance}"),
+            None => format!("GPU {gpu}"),
+        }
+    }
+
     /// The value of a label that names it.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
@@ -146,6 +155,8 @@ pub struct Inventory {
     pub absent: Vec<(Kind, String)>,
     /// Worth a warning: single entities that could not be read, listed numbers that do not exist.
     pub warnings: Vec<String>,
+    /// There are GPUs, and the settings select none of them.
+    pub nothing_selected: Option<String>,
 }
 
 impl Inventory {
@@ -219,7 +230,7 @@ impl Scope {
 fn selections(option: &DeviceSelection) -> (Selection, Selection) {
     match option {
         DeviceSelection::Flex => (Selection::All, Selection::All),
-        DeviceSelection::Listed { major, minor } => (major.clone(), minor.clone()),
+        DeviceSelection::Listed { major, minor, .. } => (major.clone(), minor.clone()),
     }
 }
 

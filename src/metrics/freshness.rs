@@ -237,12 +237,12 @@ impl Freshness {
             let expected = self.expect(look, answered, entity, seen);
             if is_frozen && !matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
                 judgement.stale[index] = true;
-                judgement.blame(entity.id, "its values are no longer updated");
+                judgement.blame(entity, "its values are no longer updated");
             } else if is_frozen {
                 table.blank(index);
-                judgement.fail(index, entity.kind, entity.id, "its values are no longer updated");
+                judgement.fail(index, entity, "its values are no longer updated");
             } else if seen.is_asked && !seen.answers && matches!(expected, Expected::Yes) {
-                judgement.fail(index, entity.kind, entity.id, SILENT);
+                judgement.fail(index, entity, SILENT);
             } else {
                 if seen.is_asked_plainly && !seen.answers && matches!(entity.kind, Kind::Gpu | Kind::WholeGpu) {
                     silent.push((index, interval));
@@ -342,12 +342,12 @@ impl Freshness {
         if should_answer && is_over {
             answered.0.insert(identity(entity));
             self.expected.insert(entity.id, Expected::Yes);
-            judgement.fail(index, entity.kind, entity.id, SILENT);
+            judgement.fail(index, entity, SILENT);
         } else if should_answer {
             judgement.up[index] = false;
             judgement.awaits_first = true;
         } else if is_over && judgement.no_gpu_has_values && entity.kind == Kind::Gpu {
-            judgement.blame(entity.id, SILENT);
+            judgement.blame(entity, SILENT);
         }
     }
 
@@ -382,7 +382,7 @@ impl Freshness {
                 stamp.rewatched = true;
                 judgement.rewatch = true;
             }
-            judgement.blame(entity.id, &format!("profiling field {field} has no new samples"));
+            judgement.blame(entity, &format!("profiling field {field} has no new samples"));
         }
     }
 
@@ -417,16 +417,20 @@ impl Judgement {
         }
     }
 
-    fn fail(&mut self, index: usize, kind: Kind, entity: EntityId, why: &str) {
+    fn fail(&mut self, index: usize, entity: &Entity, why: &str) {
         self.up[index] = false;
         // A parent is not shown by itself; its instances speak for it.
-        if kind != Kind::WholeGpu {
+        if entity.kind != Kind::WholeGpu {
             self.blame(entity, why);
         }
     }
 
-    fn blame(&mut self, entity: EntityId, why: &str) {
-        self.reasons.push(format!("{} {}: {why}", entity.group.name(), entity.id));
+    fn blame(&mut self, entity: &Entity, why: &str) {
+        let name = match entity.id.group {
+            EntityGroup::Gpu | EntityGroup::Instance => entity.gpu_name(),
+            group => format!("{} {}", group.name(), entity.id.id),
+        };
+        self.reasons.push(format!("{name}: {why}"));
     }
 }
 

@@ -24,10 +24,7 @@ impl LostEntities {
 
     /// A sentence for each.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
-        self.lost.iter().map(|entity| {
-            let kind = if entity.gpu_instance.is_some() { "GPU instance" } else { "GPU" };
-            format!("{kind} {} ({}) is lost", entity.id.id, entity.uuid)
-        })
+        self.lost.iter().map(|entity| format!("{} ({}) is lost", entity.gpu_name(), entity.uuid))
     }
 }
 

@@ -641,6 +641,7 @@ impl Watcher {
         }
         let mut reasons = watches.judgement.reasons.clone();
         reasons.extend(self.lost.reasons());
+        reasons.extend(watches.inventory.nothing_selected.clone());
         reasons.extend(self.wait.files().hanging());
         reasons.extend(self.job_map.as_ref().and_then(JobMapReader::hanging));
         reasons.extend(self.summary_writer.as_ref().and_then(Writer::hanging));

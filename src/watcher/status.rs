@@ -85,8 +85,7 @@ impl Watcher {
         snapshot.skipped =
             self.counters.errors.iter().map(|(line, what)| (format!("line {line}"), what.clone())).collect();
         for entity in self.lost.entities() {
-            let what = if entity.gpu_instance.is_some() { "GPU instance" } else { "GPU" };
-            let what = format!("{what} {} ({}) is lost", entity.id.id, entity.uuid);
+            let what = format!("{} ({}) is lost", entity.gpu_name(), entity.uuid);
             snapshot.problems.push(problem(what, advice::LOST));
         }
         for name in &self.unmatched {
@@ -155,7 +154,7 @@ impl Watcher {
             if entity.kind == Kind::WholeGpu {
                 // It is shown by its instances.
                 let code = measure(XID).value().map_or(0, |code| code as i64);
-                snapshot.problems.extend(of_xid(&name(entity), code));
+                snapshot.problems.extend(of_xid(&entity.gpu_name(), code));
                 continue;
             }
             let memory = measure(MEMORY);
@@ -167,7 +166,7 @@ impl Watcher {
             let xid = measure(XID);
             let label = |name: &str| entity.label(name).unwrap_or_default().to_owned();
             let mut gpu = Gpu {
-                name: name(entity),
+                name: entity.gpu_name(),
                 uuid: entity.uuid.clone(),
                 pci_bus_id: label("pci_bus_id"),
                 model: label("modelName"),
@@ -215,14 +214,6 @@ fn problem(what: impl Into<String>, fix: &str) -> Problem {
     Problem { what: what.into(), fix: fix.to_owned() }
 }
 
-fn name(entity: &Entity) -> String {
-    let gpu = entity.gpu.unwrap_or(entity.id.id);
-    match entity.gpu_instance {
-        Some(instance) => format!("GPU {gpu}, instance {instance}"),
-        None => format!("GPU {gpu}"),
-    }
-}
-
 /// The first of these fields that has a value.
 fn measure(watches: &ActiveWatches, entity: usize, fields: &[(u16, f64)]) -> Measure {
     let kind = watches.inventory.entities[entity].kind;
@@ -244,7 +235,7 @@ fn measure(watches: &ActiveWatches, entity: usize, fields: &[(u16, f64)]) -> Mea
 fn of_hardware(entity: &Entity, measure: &impl Fn(&[(u16, f64)]) -> Measure) -> Vec<Problem> {
     let is_set = |fields: &[(u16, f64)]| measure(fields).value().is_some_and(|value| value != 0.0);
     let mut problems = Vec::new();
-    let name = name(entity);
+    let name = entity.gpu_name();
     if is_set(ROW_REMAP_FAILED) {
         problems.push(problem(format!("{name}: a memory row could not be remapped"), advice::ROW_REMAP_FAILED));
     }
@@ -281,7 +272,7 @@ fn links_down(watches: &ActiveWatches) -> Vec<Problem> {
     for sample in watches.collector.computed.get(nvlink_links::LINKS) {
         let is_down = sample.labels.iter().any(|(name, value)| *name == "state" && value == "down");
         if let (true, Number::Int(count @ 1..)) = (is_down, sample.number) {
-            let name = name(&watches.inventory.entities[sample.entity]);
+            let name = watches.inventory.entities[sample.entity].gpu_name();
             problems.push(problem(format!("{name}: {count} NVLinks are down"), advice::LINK_DOWN));
         }
     }
@@ -293,7 +284,7 @@ fn others(watches: &ActiveWatches) -> Vec<Group> {
     let mut links: Vec<(String, String)> = Vec::new();
     for sample in watches.collector.computed.get(nvlink_links::LINKS) {
         let (Some((_, state)), Number::Int(count @ 1..)) = (sample.labels.first(), sample.number) else { continue };
-        let name = name(&watches.inventory.entities[sample.entity]);
+        let name = watches.inventory.entities[sample.entity].gpu_name();
         match links.last_mut().filter(|(known, _)| *known == name) {
             Some((_, text)) => text.push_str(&format!(", {count} {state}")),
             None => links.push((name, format!("{count} {state}"))),

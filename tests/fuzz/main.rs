@@ -313,7 +313,7 @@ fn configuration_file() {
 fn device_options() {
     fuzz("devices", |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
-        if let Ok(DeviceSelection::Listed { major, minor }) = devices::parse(text) {
+        if let Ok(DeviceSelection::Listed { major, minor, .. }) = devices::parse(text) {
             for selection in [major, minor] {
                 if let Selection::These(ids) = selection {
                     assert!(ids.len() <= 65536);

@@ -97,7 +97,7 @@ fn instances_of_a_lost_gpu() {
     assert_eq!(instances, [Some(1.0), Some(1.0), Some(0.0)], "{page}");
     let xids: Vec<_> = page.lines().filter(|line| line.starts_with("DCGM_FI_DEV_XID_ERRORS{")).collect();
     assert!(!xids.is_empty() && xids.iter().all(|line| !line.contains("gpu=\"1\"")), "{xids:?}");
-    assert!(exporter.get("/health").body.contains("GPU instance 2: none of its fields has a value"));
+    assert!(exporter.get("/health").body.contains("GPU 1, instance 3: none of its fields has a value"));
 }
 
 /// A host engine whose first samples of a GPU come late.

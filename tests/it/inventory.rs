@@ -150,6 +150,49 @@ fn sliced(profiles: &[&str]) -> Value {
     plan
 }
 
+/// `i:GPU.ID` is what nvidia-smi and the page have; a plain number is DCGM's, as for NVIDIA's exporter. Messages have both.
+#[test]
+fn instances_are_selected_by_either_number() {
+    let counters = "DCGM_FI_DEV_GPU_TEMP, gauge, t\n";
+    let plan = sliced(&["1g.18gb"; 7]);
+    let scratch = Scratch::new();
+    let file = scratch.write("scenario.json", plan.to_string());
+    let start = |devices: &str| {
+        let mut command = exporter();
+        command.env("DCGM_SIMULATOR_SCENARIO", &file).args(["-c", "100", "-d", devices, "-f"]);
+        Exporter::start(command.arg(scratch.write("counters.csv", counters)))
+    };
+    let shown = |devices: &str| -> Vec<String> {
+        let page = start(devices).page();
+        let id = |line: &str| match line.split_once("GPU_I_ID=\"") {
+            Some((_, rest)) => rest.split('"').next().unwrap().to_owned(),
+            None => "whole".to_owned(),
+        };
+        lines(&page, "DCGM_FI_DEV_GPU_TEMP").into_iter().map(id).collect()
+    };
+    assert_eq!(shown("i:0.7,0.9"), ["7", "9"]);
+    assert_eq!(shown("i:0,2"), ["7", "9"]);
+    assert_eq!(shown("i:0,0.7,0.8"), ["7", "8"]);
+    assert_eq!(shown("g:1+i:0.13"), ["whole", "13"]);
+    // 7 is an instance of nvidia-smi's here, and none of DCGM's.
+    let mut exporter = start("i:7,1.7");
+    for part in [
+        "--devices lists GPU instance 7, which does not exist (there are: 0.7, DCGM's 0; 0.8, DCGM's 1; ",
+        "--devices lists GPU instance 1.7, which does not exist",
+    ] {
+        exporter.until(part, |exporter| exporter.log().contains(part).then_some(()));
+    }
+    let nothing = "--devices selects none of 2 GPUs and 7 MIG instances";
+    assert!(exporter.log().contains(nothing), "{}", exporter.log());
+    let health = exporter.get("/health").body;
+    assert!(health.contains(&format!("degraded: {nothing}")), "{health}");
+    let mut check = crate::common::exporter();
+    check.env("DCGM_SIMULATOR_SCENARIO", &file).args(["--check", "-d", "i:7", "-f"]);
+    let said = check.arg(scratch.path("counters.csv")).output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.lines().any(|line| line.starts_with("warn  GPUs") && line.contains("selects none of")), "{said}");
+}
+
 #[test]
 fn instances_are_told_apart_without_their_profiles() {
     let (scratch, mut plan) = (Scratch::new(), sliced(&["1g.18gb"; 7]));
