@@ -18,9 +18,10 @@ const PORT_REGISTERS: std::ops::RangeInclusive<u16> = 580..=592;
 const PORT_XMIT_WAIT: u16 = 1509;
 
 /// Fields of GPU links that are read live instead of watched. An engine polls watched ones twice per update whatever their
-/// interval. Not the profiling fields 1532 and 1533, which have no value without a watch.
+/// interval. Not those that are differences between two samples: without a watch throughput (1529-1531) is 0, and the
+/// profiling fields 1532 and 1533 are blank.
 pub fn is_read_live(field: u16) -> bool {
-    PORT_REGISTERS.contains(&field) || matches!(field, 1508 | PORT_XMIT_WAIT | 1525..=1531)
+    PORT_REGISTERS.contains(&field) || matches!(field, 1508 | PORT_XMIT_WAIT | 1525..=1528)
 }
 
 /// Fields whose failed read fails a live read as a whole, so each needs a call of its own: PPRM_OPER_RECOVERY, the state

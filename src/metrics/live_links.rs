@@ -3,7 +3,7 @@
 //! DCGM polls a watch on them twice per update, whatever its interval, keeps every sample of three of them for ever, and
 //! asks again and again for what the hardware does not have. A call of the driver takes about a millisecond for each link
 //! and field, and two H200 have 36 links. So each field is read at its own interval, and not at all where no link of a
-//! GPU has it.
+//! GPU has it. Fields that are differences between samples need a watch and have one.
 //!
 //! A call has the links of one GPU, because one that the driver fails on fails the call.
 

@@ -4,7 +4,7 @@ use crate::clock;
 use crate::codes::*;
 use crate::engine::Engine;
 use crate::links;
-use crate::values::{Answer, Value, blank};
+use crate::values::{Answer, Value, blank, ok};
 use crate::watches::Sample;
 
 /// One value of a live read.
@@ -46,7 +46,12 @@ impl Engine {
             return None;
         }
         let is_blank = self.xids.is_driver_dead() || matches!(field, 1532 | 1533);
-        let answer = if is_blank { blank(kind, 0) } else { self.values.answer(entity, field, kind, self.seconds()) };
+        let answer = match field {
+            _ if is_blank => blank(kind, 0),
+            // A difference to the sample before, which only a watch has.
+            1529..=1531 => ok(kind, Value::Int(0)),
+            _ => self.values.answer(entity, field, kind, self.seconds()),
+        };
         let Answer { status, kind, value, .. } = answer;
         if is_of_link && links::is_register(field) && status == NO_DATA {
             return failed(NVML_ERROR);

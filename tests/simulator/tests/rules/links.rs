@@ -141,6 +141,7 @@ fn live_reads_need_no_watch_and_cost_one_call_for_each_pair() {
         for reading in read {
             match reading.field {
                 581 => assert_eq!((reading.status, reading.stamp), (-8, 0)),
+                1529..=1531 => assert_eq!((reading.status, reading.int()), (0, 0)),
                 1532 | 1533 => assert!(reading.status == 0 && reading.is_blank()),
                 field => {
                     let index = reading.entity.1 >> 8 & 0xffff;
