@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::config::glob::Pattern;
-use crate::counters::{Counters, PROFILING};
+use crate::counters::{Counters, is_profiling};
 use crate::dcgm::applies::{Target, targets};
 use crate::dcgm::fields::{self, Field, Listed, ValueType};
 use crate::dcgm::watch::Keep;
@@ -109,7 +109,7 @@ fn ask_engine(
     let mut refusal = None;
     let profiling = profiling_support(&session, &gpus, |_, error| refusal = Some(error)).map_err(failed)?;
     let (of_profiling, others): (Vec<u16>, Vec<u16>) =
-        candidates.iter().copied().partition(|id| PROFILING.contains(id));
+        candidates.iter().copied().partition(|id| is_profiling(*id));
     let tell = |id: u16, answer| _ = tell.send(Ok((id, answer)));
     // Where no GPU lists any, it may be the user who lacks a permission.
     if refusal.is_none() || !profiling.is_empty() {

@@ -7,7 +7,7 @@ use super::Host;
 use super::answers::Answers;
 use crate::config::Config;
 use crate::config::engine::EngineSelection;
-use crate::counters::{Counters, PROFILING, Source};
+use crate::counters::{Counters, is_profiling, Source};
 
 /// Capability 21 lets a process read profiling fields.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -98,7 +98,7 @@ pub fn permissions(host: &Host, config: &Config, counters: &Counters, answers: &
         );
     }
     let wants_profiling =
-        counters.rows.iter().any(|row| matches!(row.source, Source::Field(field) if PROFILING.contains(&field.id)));
+        counters.rows.iter().any(|row| matches!(row.source, Source::Field(field) if is_profiling(field.id)));
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if wants_profiling && !has_capability(&status, CAP_SYS_ADMIN) {
         answers.warn(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::engine::Asker;
 use super::gpus::models;
-use crate::counters::{Counters, MetricType, PROFILING, Source};
+use crate::counters::{Counters, MetricType, is_profiling, Source};
 use crate::dcgm::Session;
 use crate::inventory::{Inventory, Kind};
 use crate::jobs;
@@ -254,7 +254,7 @@ fn is_not_everywhere(source: &MetricSource) -> bool {
 /// Rows of the counters file that ask for profiling fields, with their ids.
 fn profiling_rows(counters: &Counters) -> impl Iterator<Item = (&str, u16)> {
     counters.rows.iter().filter_map(|row| match row.source {
-        Source::Field(field) if PROFILING.contains(&field.id) && row.kind != MetricType::Label => {
+        Source::Field(field) if is_profiling(field.id) && row.kind != MetricType::Label => {
             Some((row.name.as_str(), field.id))
         }
         _ => None,

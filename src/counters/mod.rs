@@ -27,8 +27,10 @@ const MOST_LISTED: usize = 100;
 /// The first errors of a file are compared with all names that there are, which takes about a millisecond each.
 const MOST_SUGGESTIONS: usize = 20;
 
-/// Ids of profiling fields, which exist only where the GPU's metric groups have them.
-pub const PROFILING: std::ops::Range<u16> = 1000..1100;
+/// Profiling fields exist only where the GPU's metric groups have them: those of GPUs, and two of their links.
+pub fn is_profiling(field: u16) -> bool {
+    matches!(field, 1000..1100 | 1532 | 1533)
+}
 
 /// One row that counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -212,14 +214,14 @@ impl Counters {
     pub fn need_two_samples(&self) -> bool {
         const CPU_UTILIZATION: std::ops::RangeInclusive<u16> = 1100..=1104;
         self.rows.iter().any(|row| match row.source {
-            Source::Field(field) => PROFILING.contains(&field.id) || CPU_UTILIZATION.contains(&field.id),
+            Source::Field(field) => is_profiling(field.id) || CPU_UTILIZATION.contains(&field.id),
             Source::Computed(_) => false,
         })
     }
 
     /// Whether a row asks for a profiling field.
     pub fn asks_for_profiling(&self) -> bool {
-        self.rows.iter().any(|row| matches!(row.source, Source::Field(field) if PROFILING.contains(&field.id)))
+        self.rows.iter().any(|row| matches!(row.source, Source::Field(field) if is_profiling(field.id)))
     }
 
     /// A line for the log on everything that is wrong or odd: `FILE:LINE: what`.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::number::Number;
 use super::plan::{Asked, FIELD_XID, Plan, Scale};
 use super::table::Table;
-use crate::counters::PROFILING;
+use crate::counters::is_profiling;
 use crate::dcgm::{EntityGroup, EntityId, Library};
 use crate::inventory::{Inventory, Kind};
 
@@ -27,7 +27,7 @@ pub fn to_ask(
     let fields = plan.fields.iter().filter(|fields| fields.kind == Kind::Gpu).flat_map(|fields| &fields.ids);
     let of_level = |field: &u16| library.field(*field).is_some_and(|info| info.entity_level == LEVEL);
     let fields: Vec<u16> =
-        fields.copied().filter(|id| *id != FIELD_XID && !PROFILING.contains(id) && of_level(id)).collect();
+        fields.copied().filter(|id| *id != FIELD_XID && !is_profiling(*id) && of_level(id)).collect();
     let instances = inventory.entities.iter().enumerate();
     for (index, entity) in instances.filter(|(_, entity)| entity.id.group == EntityGroup::Instance) {
         let mut parts = inventory.compute_instances.iter().filter(|part| part.instance == entity.id.id);

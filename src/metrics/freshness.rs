@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::number::Number;
 use super::schedule::Schedule;
 use super::table::Table;
-use crate::counters::PROFILING;
+use crate::counters::is_profiling;
 use crate::dcgm::{EntityGroup, EntityId};
 use crate::inventory::{Entity, Inventory, Kind};
 
@@ -264,7 +264,7 @@ impl Freshness {
     fn see(&mut self, look: Look, index: usize, entity: &Entity, table: &Table, has_classes: bool) -> Seen {
         let mut seen = Seen::default();
         let is_paused = table.is_paused(index);
-        let is_asked = |field: u16| is_evidence(field) && !(is_paused && PROFILING.contains(&field));
+        let is_asked = |field: u16| is_evidence(field) && !(is_paused && is_profiling(field));
         let cells = table.cells(index).zip(table.intervals(index));
         // Where there are none, an empty list is not allocated.
         let profiling = self.profiling.entry(entity.id).or_default();
@@ -273,7 +273,7 @@ impl Freshness {
             seen.newest = seen.newest.max(timestamp);
             seen.answers |= number != Number::Blank;
             // Profiling fields can go silent while all others of the entity move.
-            if PROFILING.contains(&field) {
+            if is_profiling(field) {
                 let at = match profiling.binary_search_by_key(&field, |(field, _)| *field) {
                     Ok(at) => at,
                     Err(at) => {
@@ -330,7 +330,7 @@ impl Freshness {
         let Some(Expected::NotYet { since, looks }) = self.expected.get(&entity.id).copied() else { return };
         let is_over = looks >= FIRST_LOOKS && look.now.duration_since(since) >= interval.mul_f64(0.9);
         let has_value = |(field, number, _): (u16, Number, i64)| {
-            is_evidence(field) && !PROFILING.contains(&field) && number != Number::Blank
+            is_evidence(field) && !is_profiling(field) && number != Number::Blank
         };
         let is_alike = |other: &Entity| {
             (other.kind, other.id.group, other.label(MODEL)) == (entity.kind, entity.id.group, entity.label(MODEL))

@@ -10,7 +10,7 @@ use super::number::Number;
 use super::profiling_pause::ProfilingPause;
 pub use super::sources::xid::FIELD as FIELD_XID;
 use super::sources::{self, ComputedMetric};
-use crate::counters::{Counters, MetricType, PROFILING, Row, Source};
+use crate::counters::{Counters, MetricType, is_profiling, Row, Source};
 use crate::dcgm::Library;
 use crate::dcgm::applies::targets;
 use crate::dcgm::fields::{Field, ValueType};
@@ -170,7 +170,7 @@ impl Plan {
         let (asked, level) = resolve(field, library)?;
         self.note_interval(asked.id, row.interval);
         if let Some(profiling) = profiling
-            && PROFILING.contains(&asked.id)
+            && is_profiling(asked.id)
             && !profiling.values().any(|ids| ids.contains(&asked.id))
         {
             return Err("no GPU here supports this profiling field, or profiling is not available".to_owned());
@@ -265,14 +265,14 @@ impl Plan {
     pub fn supported_by(&self, gpu: u32, ids: &[u16]) -> Vec<u16> {
         let profiling = if self.pause.is_paused(gpu) { None } else { self.profiling.get(&gpu) };
         let profiling = profiling.map(Vec::as_slice).unwrap_or_default();
-        ids.iter().copied().filter(|id| !PROFILING.contains(id) || profiling.contains(id)).collect()
+        ids.iter().copied().filter(|id| !is_profiling(*id) || profiling.contains(id)).collect()
     }
 
     /// Whether a row asks for a profiling field that this GPU has, paused or not.
     pub fn profiles(&self, gpu: u32) -> bool {
         let supported = self.profiling.get(&gpu).map(Vec::as_slice).unwrap_or_default();
-        let of_gpus = self.fields.iter().find(|fields| fields.kind == Kind::Gpu);
-        of_gpus.into_iter().flat_map(|fields| &fields.ids).any(|id| PROFILING.contains(id) && supported.contains(id))
+        let of_gpus = self.fields.iter().filter(|fields| matches!(fields.kind, Kind::Gpu | Kind::GpuLink));
+        of_gpus.flat_map(|fields| &fields.ids).any(|id| is_profiling(*id) && supported.contains(id))
     }
 
     /// Whether a row asks for this computed metric.

@@ -7,7 +7,7 @@ use super::number::Number;
 use super::plan::{Asked, FIELD_XID, LabelRow, Plan, Scale};
 use super::profiling_pause::{PAUSED, ProfilingPause};
 use super::sample::FieldValue;
-use crate::counters::PROFILING;
+use crate::counters::is_profiling;
 use crate::dcgm::{EntityGroup, EntityId, Reading, Value};
 use crate::inventory::{Inventory, Kind};
 
@@ -96,7 +96,7 @@ impl Table {
             let Entry { columns, first, .. } = self.entries[index];
             let ids = self.columns.get(columns).map(|columns| columns.ids.as_slice()).unwrap_or_default();
             for (id, cell) in ids.iter().zip(&mut self.cells[first..]) {
-                if PROFILING.contains(id) && cell.timestamp < from {
+                if is_profiling(*id) && cell.timestamp < from {
                     *cell = Cell::default();
                 }
             }
@@ -141,7 +141,7 @@ impl Table {
     /// Takes in one reading. Entities and fields that were not asked for are ignored.
     pub fn put(&mut self, entity: EntityId, reading: &Reading<'_>) {
         if let Some((index, column)) = self.place_of(entity, reading.field)
-            && (!PROFILING.contains(&reading.field) || reading.timestamp >= self.entries[index].profiling_from)
+            && (!is_profiling(reading.field) || reading.timestamp >= self.entries[index].profiling_from)
         {
             // An instance may share a cell with its compute instance. In whatever order they are read, its own value counts
             // before the part's, and a blank of neither takes the other's value away.

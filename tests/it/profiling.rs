@@ -140,6 +140,41 @@ fn a_job_pauses_its_gpu_and_no_other() {
     assert_eq!(node.node.stats()["violations"], json!([]));
 }
 
+#[test]
+fn links_of_a_paused_gpu_are_paused_with_it() {
+    const TX: &str = "DCGM_FI_PROF_NVLINK_TX_BYTES_PER_LINK";
+    const RX: &str = "DCGM_FI_PROF_NVLINK_RX_BYTES_PER_LINK";
+    let mut nodes = plan(&[0, 1], HOPPER);
+    nodes["replay"] = true.into();
+    nodes["supported_profiling_fields"] = json!([1001, 1005, 1532, 1533]);
+    let links = |gpu: u32| json!({ "parent": "GPU", "parent_id": gpu, "states": [3, 3, 3] });
+    nodes["system"]["links"] = json!([links(0), links(1)]);
+    let of_links = format!("{TX}, gauge, t\n{RX}, gauge, r\nDCGM_FI_DEV_NVLINK_GET_STATE, gauge, s\n");
+    // Beside profiling fields of GPUs, and alone.
+    for counters in [format!("{COUNTERS}{of_links}"), format!("DCGM_FI_DEV_GPU_TEMP, gauge, t\n{of_links}")] {
+        let node = Pausing::new(nodes.clone());
+        let mut exporter = Exporter::start(&mut node.command(&counters));
+        exporter.page_with("links are profiled", |page| [TX, RX].iter().all(|name| series(page, name) == 6));
+        for _ in 0..2 {
+            node.job("1", "17\n", "17");
+            let page = exporter.page_with("those of GPU 1 are paused", |page| series(page, TX) == 3);
+            assert_eq!((series(&page, RX), states(&page)), (3, vec![0.0, 1.0]), "{page}");
+            let page = after_collections(&mut exporter, 12);
+            is_well(&mut exporter, &page);
+            assert!([TX, RX].iter().all(|name| series(&page, name) == 3), "{page}");
+            assert_eq!(series(&page, "DCGM_FI_DEV_NVLINK_GET_STATE"), 6, "{page}");
+            assert_eq!(node.profiled(), json!([0]));
+            node.end("1");
+            exporter.page_with("they are profiled again", |page| [TX, RX].iter().all(|name| series(page, name) == 6));
+            let page = after_collections(&mut exporter, 12);
+            assert_eq!((states(&page), node.profiled()), (vec![0.0; 2], json!([0, 1])), "{page}");
+            is_well(&mut exporter, &page);
+        }
+        assert_eq!(exporter.stop().0.code(), Some(0));
+        assert_eq!(node.node.stats()["violations"], json!([]));
+    }
+}
+
 /// Other fields and other GPUs have a new sample at every collection.
 #[test]
 fn nothing_else_is_disturbed() {

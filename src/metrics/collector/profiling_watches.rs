@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::{Collector, Made, Watched, gather, watch_fields_where};
-use crate::counters::PROFILING;
+use crate::counters::is_profiling;
 use crate::dcgm::{EntityId, Error, Result, Session};
 use crate::inventory::{Entity, Inventory, Kind};
 use crate::metrics::accounts::Accounts;
@@ -71,7 +71,7 @@ impl Collector {
         Ok(lacking)
     }
 
-    /// Whether a profiling field of this GPU, or of an instance of it, is watched.
+    /// Whether a profiling field of this GPU, or of an instance or a link of it, is watched.
     pub fn is_profiled(&self, inventory: &Inventory, gpu: u32) -> bool {
         let mut watched = self.watches.iter().filter(|it| it.is_of_profiling()).flat_map(|it| it.watch.entities());
         watched.any(|id| inventory.entities.iter().any(|entity| entity.id == *id && entity.gpu == Some(gpu)))
@@ -83,7 +83,7 @@ impl Collector {
     fn watch_profiling(&mut self, plan: &Plan, inventory: &Inventory, gpu: u32) -> Result<Option<Error>> {
         let mut made = Made::default();
         for fields in plan.fields.iter().filter(|fields| is_of_gpus(fields.kind)) {
-            let ids: Vec<u16> = fields.ids.iter().copied().filter(|field| PROFILING.contains(field)).collect();
+            let ids: Vec<u16> = fields.ids.iter().copied().filter(|field| is_profiling(*field)).collect();
             let kind = fields.kind;
             made.watch(&self.session, plan, self.schedule, &mut self.field_groups, kind, &ids, |watcher, ids| {
                 watch_fields_where(watcher, plan, inventory, kind, ids, |entity| entity.gpu == Some(gpu))
@@ -119,7 +119,7 @@ impl Collector {
             let mut fields: Vec<u16> = watches.flat_map(|it| it.watch.fields().ids()).copied().collect();
             fields.sort_unstable();
             fields.dedup();
-            let leaves = |field: &u16| PROFILING.contains(field) && is_paused(entity);
+            let leaves = |field: &u16| is_profiling(*field) && is_paused(entity);
             let (leaving, staying): (Vec<u16>, Vec<u16>) = fields.into_iter().partition(leaves);
             gather(&mut leave, leaving, entity.id);
             gather(&mut stay, staying, entity.id);
@@ -173,7 +173,7 @@ impl Collector {
 
 impl Watched {
     fn is_of_profiling(&self) -> bool {
-        self.watch.fields().ids().iter().any(|field| PROFILING.contains(field))
+        self.watch.fields().ids().iter().any(|field| is_profiling(*field))
     }
 }
 
@@ -189,10 +189,9 @@ impl Made {
     }
 }
 
-/// Whether profiling fields are asked of this kind. Links of GPUs have two of their own (1532, 1533), but only from Hopper
-/// on, where several may profile: they are never paused.
+/// Whether profiling fields are asked of this kind.
 pub(super) fn is_of_gpus(kind: Kind) -> bool {
-    matches!(kind, Kind::Gpu | Kind::WholeGpu)
+    matches!(kind, Kind::Gpu | Kind::WholeGpu | Kind::GpuLink)
 }
 
 /// Profiling fields by GPU. A GPU without profiling has none, for the reason handed to `refused`.
