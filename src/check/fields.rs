@@ -108,8 +108,7 @@ fn ask_engine(
     }
     let mut refusal = None;
     let profiling = profiling_support(&session, &gpus, |_, error| refusal = Some(error)).map_err(failed)?;
-    let (of_profiling, others): (Vec<u16>, Vec<u16>) =
-        candidates.iter().copied().partition(|id| is_profiling(*id));
+    let (of_profiling, others): (Vec<u16>, Vec<u16>) = candidates.iter().copied().partition(|id| is_profiling(*id));
     let tell = |id: u16, answer| _ = tell.send(Ok((id, answer)));
     // Where no GPU lists any, it may be the user who lacks a permission.
     if refusal.is_none() || !profiling.is_empty() {

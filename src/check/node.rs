@@ -7,7 +7,7 @@ use super::Host;
 use super::answers::Answers;
 use crate::config::Config;
 use crate::config::engine::EngineSelection;
-use crate::counters::{Counters, is_profiling, Source};
+use crate::counters::{Counters, Source, is_profiling};
 
 /// Capability 21 lets a process read profiling fields.
 const CAP_SYS_ADMIN: u32 = 21;

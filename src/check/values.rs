@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::engine::Asker;
 use super::gpus::models;
-use crate::counters::{Counters, MetricType, is_profiling, Source};
+use crate::counters::{Counters, MetricType, Source, is_profiling};
 use crate::dcgm::Session;
 use crate::inventory::{Inventory, Kind};
 use crate::jobs;

@@ -605,11 +605,14 @@ fn watch_fields_where(
 ) -> Result<()> {
     // GPUs of different models support different profiling fields; each asks what it can answer.
     let mut by_fields: Vec<(Vec<u16>, Vec<EntityId>)> = Vec::new();
-    for entity in inventory.entities.iter().filter(|entity| entity.kind == kind && is_wanted(entity)) {
-        let asked = match (kind, entity.gpu) {
+    let mut of_kind = inventory.entities.iter().filter(|entity| entity.kind == kind).peekable();
+    let first = of_kind.peek().map(|entity| entity.id);
+    for entity in of_kind.filter(|entity| is_wanted(entity)) {
+        let mut asked = match (kind, entity.gpu) {
             (kind, Some(gpu)) if is_of_gpus(kind) => plan.supported_by(gpu, fields),
             _ => fields.to_vec(),
         };
+        asked.retain(|field| first == Some(entity.id) || !plan.is_asked_once(*field));
         gather(&mut by_fields, asked, entity.id);
     }
     by_fields.into_iter().try_for_each(|(ids, entities)| watcher.watch(&entities, &ids))

@@ -10,12 +10,17 @@ use super::number::Number;
 use super::profiling_pause::ProfilingPause;
 pub use super::sources::xid::FIELD as FIELD_XID;
 use super::sources::{self, ComputedMetric};
-use crate::counters::{Counters, MetricType, is_profiling, Row, Source};
+use crate::counters::{Counters, MetricType, Row, Source, is_profiling};
 use crate::dcgm::Library;
 use crate::dcgm::applies::targets;
 use crate::dcgm::fields::{Field, ValueType};
 use crate::dcgm::links::is_read_live;
 use crate::inventory::Kind;
+
+/// State of the node's IMEX: DCGM runs nvidia-imex-ctl twice for it, for up to 30 s each, while nothing else is sampled.
+const IMEX: std::ops::RangeInclusive<u16> = 1502..=1503;
+/// For so long DCGM keeps the answer.
+const IMEX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One metric of the page.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +161,9 @@ impl Plan {
         plan.labels.sort_by(|a, b| a.name.cmp(&b.name));
         plan.fields = plan.fields_by_kind();
         plan.intervals.retain(|_, interval| !interval.is_zero());
+        for field in IMEX {
+            plan.intervals.entry(field).or_insert(IMEX_INTERVAL);
+        }
         plan.profiling = profiling.unwrap_or_default();
         plan
     }
@@ -261,6 +269,11 @@ impl Plan {
         self.intervals.get(&field).copied()
     }
 
+    /// Whether a field is asked of one GPU only, because it is of the node and costs much. A label is on every GPU.
+    pub fn is_asked_once(&self, field: u16) -> bool {
+        IMEX.contains(&field) && !self.labels.iter().any(|label| label.field.id == field)
+    }
+
     /// Those of `ids` that this GPU can answer, without those that are paused.
     pub fn supported_by(&self, gpu: u32, ids: &[u16]) -> Vec<u16> {
         let profiling = if self.pause.is_paused(gpu) { None } else { self.profiling.get(&gpu) };
@@ -339,12 +352,15 @@ fn resolve(field: Field, library: &Library) -> Result<(Asked, i32), String> {
 }
 
 /// Which kinds of entity have samples of a field of this level (an entity group number; 0 is global). A label is on all
-/// samples of an entity, so also on those of a whole GPU; a global metric is not printed for ConnectX adapters.
+/// samples of an entity, so also on those of a whole GPU.
 fn kinds_of(field: u16, level: i32, is_label: bool) -> Vec<Kind> {
+    // A field of the system is a label of everything: DCGM samples it once, whoever it is asked of.
+    if is_label && level == 0 {
+        return Kind::ALL.to_vec();
+    }
     let mut kinds: Vec<Kind> = targets(field, level).iter().map(|target| Kind::from(*target)).collect();
     if is_label && kinds.contains(&Kind::Gpu) {
         kinds.push(Kind::WholeGpu);
     }
-    kinds.retain(|kind| is_label || level != 0 || *kind != Kind::ConnectX);
     kinds
 }

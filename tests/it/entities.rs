@@ -262,7 +262,7 @@ fn health_and_p2p_honour_the_selection_and_the_worst_wins() {
     assert_eq!((series(&page, "DCGM_EXP_GPU_HEALTH_STATUS"), series(&page, "DCGM_EXP_P2P_STATUS")), (33, 6));
     assert_eq!(value(&page, &["DCGM_EXP_GPU_HEALTH_STATUS{gpu=\"1\"", "health_watch=\"MEM\""]), Some(20.0));
     // A sliced GPU has its health as a whole, with the labels of a whole GPU.
-    let sliced = ["DCGM_EXP_GPU_HEALTH_STATUS{gpu=\"2\"", "DCGM_FI_DRIVER_VERSION=\"580", "health_watch=\"PCIE\""];
+    let sliced = ["DCGM_EXP_GPU_HEALTH_STATUS{gpu=\"2\"", "DCGM_FI_DRIVER_VERSION=", "health_watch=\"PCIE\""];
     assert_eq!(value(&page, &sliced), Some(10.0), "{page}");
     assert!(page.contains("link_status=\"Unknown\",peer_gpu=\"2\"} 6\n"), "{page}");
     assert!(page.lines().filter(|line| line.starts_with("DCGM_")).all(|line| !line.contains("GPU_I_ID")), "{page}");
@@ -336,6 +336,25 @@ fn an_instance_without_a_value_shows_that_of_its_only_compute_instance() {
     assert_eq!([7, 8, 9].map(|id| used(&page, id)), [Some(100.0), Some(201.0), None], "{page}");
     let said = "MIG instances have no value of DCGM_FI_DEV_FB_USED; those of their compute instances are shown";
     assert_eq!(exporter.log().matches(said).count(), 1, "{}", exporter.log());
+}
+
+#[test]
+fn fields_of_the_system_are_asked_of_gpus_only() {
+    let node = Node::new(board(8, 0, 4, 18, 2, 8));
+    let rows = "DCGM_FI_DEV_COUNT, gauge, n\nDCGM_FI_IMEX_DAEMON_STATUS, gauge, i\nDCGM_FI_DRIVER_VERSION, label, d\n";
+    let mut exporter = Exporter::start(&mut node.exporter(&format!("{EVERY_KIND}{rows}")));
+    let page = after_collections(&mut exporter, 10);
+    let kinds = |name: &str| {
+        let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        lines.map(|line| line.split(['{', '=']).nth(1).unwrap()).collect::<Vec<&str>>()
+    };
+    assert_eq!(kinds("DCGM_FI_DEV_COUNT"), ["gpu"; 8], "{page}");
+    assert_eq!(kinds("DCGM_FI_IMEX_DAEMON_STATUS"), ["gpu"], "{page}");
+    let unlabelled = page.lines().filter(|line| line.starts_with("DCGM_FI_") && !line.contains("DRIVER_VERSION="));
+    assert_eq!(unlabelled.collect::<Vec<&str>>(), Vec::<&str>::new());
+    // The first two collections sample everything.
+    let stats = node.stats();
+    assert_eq!(stats["polls"]["1503"], 2, "{stats}");
 }
 
 crate::also_in_second_session!(
