@@ -337,7 +337,7 @@ fn resolve(field: Field, library: &Library) -> Result<(Asked, i32), String> {
     if let Some(info) = library.field(field.id) {
         return Ok((Asked { id: field.id, scale: Scale::One }, info.entity_level));
     }
-    let missing = || format!("libdcgm {} does not have this field ({})", library.version(), field.id);
+    let missing = || format!("libdcgm {} does not have this field", library.version());
     let classic = field.classic.ok_or_else(missing)?;
     let info = library.field(classic.id).ok_or_else(missing)?;
     let inverse = (1.0 / classic.factor).round();

@@ -222,12 +222,26 @@ pub fn compute_instances(fields: &[u16], plan: &Plan) {
     }
 }
 
+/// Rows of the counters file without samples: name and reason. Those with the same reason are one line.
+pub fn skipped<'a>(rows: impl Iterator<Item = (&'a str, String)>) {
+    let mut by_reason: Vec<(String, Vec<&str>)> = Vec::new();
+    for (name, reason) in rows {
+        match by_reason.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(name),
+            None => by_reason.push((reason, vec![name])),
+        }
+    }
+    for (reason, names) in by_reason {
+        log::warn!("Skipping '{}': {reason}", names.join("', '"));
+    }
+}
+
 /// Fields of the switch module that are no longer watched, and one that is again.
 pub fn switch_fields(change: &Change, plan: &Plan) {
     let names = |field: u16| plan.names_of(field).collect::<Vec<&str>>().join("', '");
-    for &(kind, field) in &change.dropped {
-        log::warn!("Skipping '{}': no {} here has a sample of it", names(field), kind.name());
-    }
+    skipped(change.dropped.iter().flat_map(|(kind, field)| {
+        plan.names_of(*field).map(|name| (name, format!("no {} here has a sample of it", kind.name())))
+    }));
     if let Some((kind, field)) = change.kept {
         log::info!("no longer skipping '{}' of {}: it has samples now", names(field), kind.name());
     }

@@ -218,14 +218,13 @@ impl Watcher {
         if let Some(error) = profiling_refusal {
             log::info!("Not collecting DCP metrics: {error}");
         }
-        for (name, reason) in &plan.skipped {
-            log::warn!("Skipping '{name}': metric not enabled; {reason}");
-        }
-        for (field, error) in &collector.refused {
-            self.report.count_error(ErrorKind::Watch);
-            let names: Vec<&str> = plan.names_of(*field).collect();
-            log::warn!("Skipping '{}': the engine does not watch field {field}; {error}", names.join("', '"));
-        }
+        notices::skipped(plan.skipped.iter().map(|(name, why)| (name.as_str(), format!("metric not enabled; {why}"))));
+        let refused = collector.refused.iter().flat_map(|(field, error)| {
+            let why = format!("the engine does not watch the field; {error}");
+            plan.names_of(*field).map(move |name| (name, why.clone()))
+        });
+        notices::skipped(refused);
+        collector.refused.iter().for_each(|_| self.report.count_error(ErrorKind::Watch));
         for problem in &collector.problems {
             self.report.count_error(ErrorKind::Watch);
             log::warn!("{problem}");
