@@ -49,6 +49,12 @@ pub struct Collector {
     schedule: Schedule,
     /// Collections since everything was watched.
     collections: u64,
+    /// Watches that were split, and are to be one again.
+    split: Vec<(Kind, Option<Duration>)>,
+    /// Collections without a failed read since the last.
+    good: u32,
+    /// How often split watches were joined.
+    joined: u32,
     sources: Vec<Box<dyn Source>>,
     events: Events,
     fatal_xid: FatalXid,
@@ -105,6 +111,11 @@ impl Made {
 
 /// An engine has room for 62 groups, and others want some: beyond this many, groups are not split.
 const MOST_WATCHES: usize = 40;
+
+/// Collections without a failed read after which split groups are joined. After each time twice as many, so that a GPU
+/// that comes and goes costs few samples of profiling fields.
+const JOIN_AFTER: u32 = 20;
+const MOST_DOUBLINGS: u32 = 8;
 
 /// What one collection met.
 #[derive(Debug, Default)]
@@ -217,6 +228,9 @@ impl Collector {
             switch_fields: SwitchFields::default(),
             schedule,
             collections: 0,
+            split: Vec::new(),
+            good: 0,
+            joined: 0,
             sources,
             events,
             fatal_xid,
@@ -316,11 +330,13 @@ impl Collector {
         self.collections += 1;
         self.table.clear();
         let mut unread = Vec::new();
+        self.good += 1;
         let table = &mut self.table;
         for (at, Watched { watch, .. }) in self.watches.iter().enumerate() {
             let read = watch.latest(&mut |entity, reading| table.put(entity, &xid::none_so_far(reading)));
-            if read.is_err() && watch.entities().len() > 1 {
-                unread.push(at);
+            if read.is_err() {
+                self.good = 0;
+                unread.extend((watch.entities().len() > 1).then_some(at));
             }
             outcome.note(read)?;
         }
@@ -339,7 +355,10 @@ impl Collector {
             if !self.may_split() {
                 break;
             }
-            let Watched { kind, watch, .. } = &self.watches[at];
+            let Watched { kind, interval, watch } = &self.watches[at];
+            if !self.split.contains(&(*kind, *interval)) {
+                self.split.push((*kind, *interval));
+            }
             log::warn!(
                 "the values of {} entities ({}) cannot be read in one call; reading them in halves",
                 watch.entities().len(),
@@ -429,6 +448,20 @@ impl Collector {
             }
         }
         Ok(())
+    }
+
+    /// Joins groups that were split, when everything can be read again. To be called after every collection.
+    ///
+    /// Errors: only a lost connection.
+    pub fn join_split(&mut self, plan: &Plan, inventory: &Inventory) -> Result<()> {
+        if self.split.is_empty() || self.good < JOIN_AFTER << self.joined.min(MOST_DOUBLINGS) {
+            return Ok(());
+        }
+        self.joined += 1;
+        for (kind, interval) in std::mem::take(&mut self.split) {
+            self.arrange(plan, inventory, kind, interval)?;
+        }
+        self.restore_sources()
     }
 
     /// Stops watching fields of the switch module that nothing here has a sample of; see [`SwitchFields`]. To be called

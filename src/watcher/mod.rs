@@ -605,6 +605,8 @@ impl Watcher {
                 notices::switch_fields(&change, &watches.plan);
                 self.count_skipped(&*watches);
             }
+            let joined = watches.collector.join_split(&watches.plan, &watches.inventory);
+            joined.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
             let settled = watches.collector.settle_compute_instances(&watches.plan, &watches.inventory);
             let fields = settled.map_err(|error| self.lost(Some(ErrorKind::Watch), &error))?;
             notices::compute_instances(&fields, &watches.plan);

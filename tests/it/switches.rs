@@ -202,6 +202,12 @@ fn a_gpu_that_cannot_be_read_costs_a_few_groups() {
     plan["faults"]["fail"] = json!([]);
     scratch.write("scenario.json", plan.to_string());
     exporter.page_with("it can be read again", |page| lines(page, "DCGM_FI_DEV_GPU_TEMP").len() == 32);
+    exporter.until("the groups are joined", |exporter| {
+        let page = exporter.page();
+        assert_eq!(lines(&page, "DCGM_FI_DEV_GPU_TEMP").len(), 32, "{page}");
+        (stats(&scratch)["groups"] == before).then_some(())
+    });
+    assert_eq!(stats(&scratch)["violations"], json!([]));
 }
 
 #[test]

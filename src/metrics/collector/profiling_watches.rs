@@ -99,7 +99,7 @@ impl Collector {
     /// are as they were.
     ///
     /// Errors: only a lost connection.
-    fn arrange(
+    pub(super) fn arrange(
         &mut self,
         plan: &Plan,
         inventory: &Inventory,
