@@ -151,9 +151,9 @@ impl Values {
         links::spoken_of(self.release, field, link.index).is_some_and(|index| index < last)
     }
 
-    /// Whether the driver has lost the GPU that an entity is, or is a part of.
+    /// Whether the driver has lost the GPU that an entity is, or is a part of, whenever that was.
     pub fn is_lost(&self, entity: Entity) -> bool {
-        self.gpu(entity).is_some_and(|gpu| self.lost.contains(&gpu))
+        self.gpu(entity).is_some_and(|gpu| self.lost.contains(&gpu) || self.lost_before_start.contains(&gpu))
     }
 
     /// Whether the scenario gives a value.
@@ -170,7 +170,7 @@ impl Values {
     /// The answer at `seconds` after the start. -14 is no sample at all.
     pub fn answer(&self, entity: Entity, field: u16, kind: u8, seconds: f64) -> Answer {
         let gpu = self.gpu(entity);
-        if self.is_lost(entity) {
+        if gpu.is_some_and(|gpu| self.lost.contains(&gpu)) {
             return blank(kind, GPU_IS_LOST);
         }
         if !STATIC.contains(&field) && gpu.is_some_and(|gpu| self.lost_before_start.contains(&gpu)) {
