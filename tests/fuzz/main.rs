@@ -135,7 +135,7 @@ fn job_map_directory() {
     fuzz("jobs", |input| {
         std::fs::write(directory.join("0"), input).unwrap();
         std::fs::write(directory.join("job.1"), input).unwrap();
-        let scan = jobs::scan(&directory, JobMapTrust::RootOnly);
+        let scan = jobs::scan(&directory, JobMapTrust::RootOnly, "");
         let ids = scan.map.jobs_of(&[GpuName::Index(0)]);
         assert!(ids.len() <= 64);
         for (index, id) in ids.iter().enumerate() {
