@@ -22,8 +22,10 @@ pub enum ErrorKind {
     ConnectionLost,
     /// The engine has no room for another group or field group; other clients may hold them (-24).
     NoRoom,
-    /// The library, engine or hardware does not have this: absence, not failure (-6, -20, -33, -36).
+    /// The library, engine or hardware does not have this: absence, not failure (-6, -20, -36).
     Absent,
+    /// The engine has not loaded the module that serves this (-33). Absence as well: no x86 engine has the one of CPUs.
+    ModuleNotLoaded,
     /// A wrong argument, or an entity or field that does not exist (-1).
     BadParameter,
     /// Library and engine are of different release lines (-12).
@@ -36,9 +38,8 @@ impl Error {
         let kind = match code {
             abi::CONNECTION_NOT_VALID => ErrorKind::ConnectionLost,
             abi::MAX_LIMIT => ErrorKind::NoRoom,
-            abi::NOT_SUPPORTED | abi::MODULE_NOT_LOADED | abi::FUNCTION_NOT_FOUND | abi::PROFILING_NOT_SUPPORTED => {
-                ErrorKind::Absent
-            }
+            abi::NOT_SUPPORTED | abi::FUNCTION_NOT_FOUND | abi::PROFILING_NOT_SUPPORTED => ErrorKind::Absent,
+            abi::MODULE_NOT_LOADED => ErrorKind::ModuleNotLoaded,
             abi::BADPARAM => ErrorKind::BadParameter,
             abi::VER_MISMATCH => ErrorKind::VersionMismatch,
             other => ErrorKind::Other(other),
@@ -61,7 +62,7 @@ impl Error {
     }
 
     pub fn is_absence(&self) -> bool {
-        self.kind == ErrorKind::Absent
+        matches!(self.kind, ErrorKind::Absent | ErrorKind::ModuleNotLoaded)
     }
 }
 

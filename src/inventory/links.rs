@@ -8,7 +8,7 @@ use super::{Entity, Inventory, Kind, Scope, selections};
 use crate::config::devices::{DeviceSelection, Selection};
 use crate::dcgm::links::Packing;
 use crate::dcgm::query::LinkStates;
-use crate::dcgm::{EntityGroup, EntityId, Result, Session};
+use crate::dcgm::{EntityGroup, EntityId, ErrorKind, Result, Session};
 
 /// 0 is "not supported", 1 "disabled", 3 "up".
 const DOWN: u32 = 2;
@@ -20,7 +20,7 @@ pub(super) fn add(session: &Session, scope: &Scope, gpus: &[Gpu], inventory: &mu
     }
     let states = match session.link_states() {
         Ok(states) => states,
-        Err(error) if error.is_absence() => Vec::new(),
+        Err(error) if error.kind == ErrorKind::Absent => Vec::new(),
         Err(error) => {
             return kinds.into_iter().try_for_each(|kind| inventory.absence(kind, error.clone()));
         }

@@ -26,7 +26,7 @@ use std::rc::Rc;
 use crate::config::devices::{DeviceSelection, Selection};
 use crate::dcgm::applies::Target;
 pub use crate::dcgm::query::{ComputeInstance, MigInstance};
-use crate::dcgm::{EntityGroup, EntityId, Error, Result, Session};
+use crate::dcgm::{EntityGroup, EntityId, Error, ErrorKind, Result, Session};
 use crate::jobs::gpu_name::GpuName;
 pub use architecture::{architectures, oldest_architecture};
 pub use known::Known;
@@ -153,6 +153,8 @@ pub struct Inventory {
     pub compute_instances: Vec<ComputeInstance>,
     /// Kinds of which nothing can be shown, with the reason.
     pub absent: Vec<(Kind, String)>,
+    /// Rows ask for switches or links, and the engine has not loaded the module that serves them.
+    pub lacks_switch_module: bool,
     /// Worth a warning: single entities that could not be read, listed numbers that do not exist.
     pub warnings: Vec<String>,
     /// There are GPUs, and the settings select none of them.
@@ -177,6 +179,7 @@ impl Inventory {
         if error.is_connection_lost() {
             return Err(error);
         }
+        self.lacks_switch_module |= kind != Kind::Cpu && error.kind == ErrorKind::ModuleNotLoaded;
         self.absent.push((kind, error.to_string()));
         Ok(())
     }

@@ -79,6 +79,9 @@ const REPUBLISH: Duration = Duration::from_secs(30);
 /// page should not wait for an interval.
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
 
+/// Said where rows ask for switches or links; a node without any answers that it has none.
+const NO_SWITCH_MODULE: &str = "rows for switches or links have no samples: the engine has not loaded its NVSwitch module \
+                                (nv-hostengine --denylist-modules?)";
 /// How long the last summaries of jobs may take to be written.
 const SUMMARIES_LIMIT: Duration = Duration::from_millis(500);
 
@@ -644,6 +647,9 @@ impl Watcher {
         let mut reasons = watches.judgement.reasons.clone();
         reasons.extend(self.lost.reasons());
         reasons.extend(watches.inventory.nothing_selected.clone());
+        if watches.inventory.lacks_switch_module {
+            reasons.push(NO_SWITCH_MODULE.to_owned());
+        }
         reasons.extend(self.wait.files().hanging());
         reasons.extend(self.job_map.as_ref().and_then(JobMapReader::hanging));
         reasons.extend(self.summary_writer.as_ref().and_then(Writer::hanging));

@@ -238,6 +238,23 @@ fn errors_of_instances_that_are_not_reported_are_the_gpus() {
     }
 }
 
+#[test]
+fn rows_for_switches_without_the_module_are_no_secret() {
+    let mut plan = board("nscq");
+    plan["denied_modules"] = json!([1]);
+    for rows in ["DCGM_FI_DEV_NVSWITCH_TEMPERATURE_CURRENT, gauge, t\n", "DCGM_FI_DEV_NVLINK_GET_STATE, gauge, s\n"] {
+        let scratch = Scratch::new();
+        let mut exporter = start(&scratch, &plan, &format!("{GPU_TEMP}{rows}"), &["-c", "100"]);
+        let said =
+            "degraded: rows for switches or links have no samples: the engine has not loaded its NVSwitch module";
+        exporter.until("it says so", |exporter| exporter.get("/health").body.contains(said).then_some(()));
+    }
+    // Nobody asks for one.
+    let scratch = Scratch::new();
+    let mut exporter = start(&scratch, &plan, GPU_TEMP, &["-c", "100"]);
+    exporter.page_with("it runs", |page| is_in_state(page, "running"));
+}
+
 crate::also_in_second_session!(
     a_field_that_switches_lack_does_not_stop_the_others,
     nothing_is_skipped_where_fields_that_are_missing_do_no_harm,

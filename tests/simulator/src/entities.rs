@@ -29,7 +29,7 @@ impl Engine {
     }
 
     pub fn sees_switches(&self) -> bool {
-        !self.denied.contains(&MODULE_NVSWITCH)
+        ![&self.denied, &self.scenario.denied_modules].into_iter().any(|denied| denied.contains(&MODULE_NVSWITCH))
     }
 
     /// Asking for CPUs loads the module for system monitoring, which crashes in DCGM 3.

@@ -47,6 +47,9 @@ pub struct Scenario {
     pub faults: Faults,
     /// Answers to the deny list that holds this module: -1, as a library does that does not know it.
     pub unknown_module: Option<u32>,
+    /// Modules that whoever started the engine has denied.
+    #[serde(default)]
+    pub denied_modules: Vec<u32>,
     /// Bytes of the message that libdcgm allocates for every read (4 MiB); none by default, because benches measure us.
     pub message_bytes: usize,
     /// How long stopping an embedded engine takes.

@@ -128,6 +128,9 @@ pub unsafe extern "C" fn dcgmGetNvLinkLinkStatus(handle: usize, status: *mut c_v
         if unsafe { !has_version(status, &[word]) } {
             return Err(VER_MISMATCH);
         }
+        if !engine.sees_switches() {
+            return Err(MODULE_NOT_LOADED);
+        }
         let system = &engine.scenario.system;
         let write = |at: usize, id: u32, capacity: usize, states: &[u32]| unsafe {
             put(status, at, id);

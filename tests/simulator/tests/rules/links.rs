@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
 
+use crate::call;
 use crate::client::*;
 
 fn linked(version: &str) -> Json {
@@ -198,5 +199,19 @@ fn a_call_of_the_driver_takes_its_time() {
         let start = std::time::Instant::now();
         client.live(&links(0), &[1525, 1526]).unwrap();
         assert!(start.elapsed() >= std::time::Duration::from_millis(36));
+    });
+}
+
+#[test]
+fn without_the_module_there_are_no_states() {
+    let mut plan = node();
+    plan["denied_modules"] = json!([1]);
+    plan["system"]["links"] = json!([{ "parent": "GPU", "parent_id": 0, "states": [3, 3] }]);
+    alone("links::without_the_module_there_are_no_states", plan, |client| {
+        let client = client.start();
+        let mut status = vec![0u32; 0x39bc / 4];
+        status[0] = 0x0400_39bc;
+        assert_eq!(call!(client, dcgmGetNvLinkLinkStatus(usize, *mut u32), client.handle, status.as_mut_ptr()), -33);
+        assert_eq!(client.entities(SWITCH, 0), Err(-33));
     });
 }
