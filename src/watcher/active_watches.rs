@@ -12,7 +12,7 @@ use crate::inventory::{self, Inventory, Kind, Known, Naming, Scope};
 use crate::metrics::freshness::Judgement;
 use crate::metrics::plan::Plan;
 use crate::metrics::schedule::Schedule;
-use crate::metrics::sources::health;
+use crate::metrics::sources::{health, nvlink_links};
 use crate::metrics::{Collector, Memory, ProfilingPause, profiling_support};
 
 pub struct ActiveWatches {
@@ -128,7 +128,8 @@ pub fn unneeded_modules(counters: &Counters, library: &Library) -> Vec<u32> {
     let any = |wanted: &[Kind]| kinds.iter().any(|kind| wanted.contains(kind));
     let used = Used {
         health: counters.wants(health::STATUS),
-        switches: any(&[Kind::Switch, Kind::GpuLink, Kind::SwitchLink, Kind::ConnectX]),
+        switches: counters.wants(nvlink_links::LINKS)
+            || any(&[Kind::Switch, Kind::GpuLink, Kind::SwitchLink, Kind::ConnectX]),
         cpus: any(&[Kind::Cpu, Kind::Core]),
     };
     modules::unneeded(library.major(), used)
