@@ -62,8 +62,6 @@ pub struct Collection {
 const MOST_COLLECTIONS: usize = 16;
 /// Twice the fields that there are.
 const MOST_PATTERNS: usize = 4096;
-/// Further ones are only counted.
-const MOST_PROBLEMS: usize = 20;
 /// How much dcgm-exporter lets DCGM keep by default, as the flags have it.
 const KEPT_AGE: (Duration, &str) = (Duration::from_secs(600), "10m0s");
 const MOST_KEPT: u64 = i32::MAX as u64;
@@ -89,14 +87,7 @@ impl ConfigFile {
         let mut parser = Parser::default();
         parser.top(&node);
         let Parser { reader, file, .. } = parser;
-        let mut problems = reader.problems;
-        problems.sort();
-        if problems.len() > MOST_PROBLEMS {
-            let at = problems[MOST_PROBLEMS].at;
-            let what = format!("{} more problems from here on", problems.len() - MOST_PROBLEMS);
-            problems.truncate(MOST_PROBLEMS);
-            problems.push(Problem { at, what });
-        }
+        let problems = yaml::first(reader.problems);
         if problems.is_empty() { Ok(file) } else { Err(problems) }
     }
 }
@@ -761,9 +752,9 @@ mod tests {
             "version: 2\ncollections:\n  - {{name: c, every: 1s, metrics: {{include: [{patterns}]}}}}\n"
         ));
         assert!(found.len() == 1 && found[0].contains("more than 4096 patterns"), "{found:?}");
-        let keys: String = (0..20_000).map(|n| format!("k{n}: 1\n")).collect();
+        let keys: String = (0..1000).map(|n| format!("k{n}: 1\n")).collect();
         let found = problems(&format!("version: 2\n{keys}"));
-        assert!(found.len() == 21 && found[20].starts_with("22:1: 19980 more problems"), "{:?}", found.last());
+        assert!(found.len() == 21 && found[20].starts_with("22:1: 980 more from here on"), "{:?}", found.last());
         for deep in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000)] {
             assert_eq!(problems(&format!("version: 2\nx: {deep}")).len(), 1);
         }

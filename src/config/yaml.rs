@@ -3,6 +3,7 @@
 //! The syntax is `saphyr-parser`'s, whose events carry positions. The tree keeps scalars as they are written, so that
 //! the reader of a value decides what it is: `X-XSS-Protection: 1` is a text there and a number elsewhere.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -10,11 +11,16 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Deeper nesting than this is refused; no file of ours needs more than five levels.
 const DEEPEST: usize = 32;
-/// Values, and bytes of text, that a file may have; aliases can make a small file large.
+/// How large a file may become, in bytes of text and [`PER_VALUE`] for each key and value; aliases can make a small file
+/// large.
 const LARGEST: usize = 4 * 1024 * 1024;
+/// About what a value takes in memory. 20,000 are enough for a file with the most rows and patterns.
+const PER_VALUE: usize = LARGEST / 20_000;
 
 /// Unknown keys that are compared with the known ones.
 const MOST_HINTS: usize = 50;
+/// Further ones are only counted.
+const MOST_PROBLEMS: usize = 20;
 
 /// A place in a file, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,8 +44,31 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.at.line, self.at.column, self.what)
+        // A name or a value may be as long as the file.
+        write!(f, "{}:{}: {}", self.at.line, self.at.column, cut_middle(&self.what))
     }
+}
+
+/// A message without its middle where it is long: the end says what was expected.
+fn cut_middle(message: &str) -> Cow<'_, str> {
+    const KEPT: usize = 300;
+    match (message.char_indices().nth(KEPT), message.char_indices().nth_back(KEPT - 1)) {
+        (Some((start, _)), Some((end, _))) if start < end => {
+            Cow::Owned(format!("{}… ({} bytes) …{}", &message[..start], end - start, &message[end..]))
+        }
+        _ => Cow::Borrowed(message),
+    }
+}
+
+/// What is printed of the problems of a file: the first ones, by place, and how many follow.
+pub fn first(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort();
+    if problems.len() > MOST_PROBLEMS {
+        let what = format!("{} more from here on", problems.len() - MOST_PROBLEMS);
+        problems[MOST_PROBLEMS].what = what;
+        problems.truncate(MOST_PROBLEMS + 1);
+    }
+    problems
 }
 
 /// A value with its place.
@@ -102,8 +131,8 @@ struct Builder {
     open: Vec<Open>,
     root: Option<Node>,
     /// Nodes with an anchor, by its number.
-    anchors: Vec<(usize, Node)>,
-    /// Values and bytes of text so far.
+    anchors: HashMap<usize, Node>,
+    /// Of what has been made so far.
     size: usize,
 }
 
@@ -127,14 +156,14 @@ impl Builder {
                 });
             }
             Event::Alias(anchor) => {
-                let known = self.anchors.iter().find(|(number, _)| *number == anchor);
+                let known = self.anchors.get(&anchor);
                 let known = known.ok_or_else(|| Problem { at, what: "this alias refers to itself".to_owned() })?;
                 // Before the copy is made.
-                self.size += size(&known.1);
-                check_size(self.size, at)?;
-                (known.1.value.clone(), 0)
+                grow(&mut self.size, size(known), at)?;
+                (known.value.clone(), 0)
             }
             Event::Scalar(text, style, anchor, _) => {
+                grow(&mut self.size, PER_VALUE + text.len(), at)?;
                 let value = match (style, &*text) {
                     (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
                     (ScalarStyle::Plain, _) => Value::Scalar(text.into_owned()),
@@ -159,15 +188,15 @@ impl Builder {
         if self.open.len() >= DEEPEST {
             return Err(Problem { at: node.at, what: format!("nested deeper than {DEEPEST} levels") });
         }
+        grow(&mut self.size, PER_VALUE, node.at)?;
         self.open.push(Open { node, anchor, key: None, lines: HashMap::new() });
         Ok(())
     }
 
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Problem> {
-        self.size += size(&node);
-        check_size(self.size, node.at)?;
         if anchor != 0 {
-            self.anchors.push((anchor, node.clone()));
+            grow(&mut self.size, size(&node), node.at)?;
+            self.anchors.insert(anchor, node.clone());
         }
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
@@ -196,18 +225,23 @@ impl Builder {
     }
 }
 
-fn check_size(size: usize, at: Position) -> Result<(), Problem> {
-    let problem = || Problem { at, what: format!("more than {LARGEST} values and bytes of text, aliases counted") };
-    if size > LARGEST { Err(problem()) } else { Ok(()) }
+fn grow(total: &mut usize, by: usize, at: Position) -> Result<(), Problem> {
+    *total += by;
+    if *total <= LARGEST {
+        return Ok(());
+    }
+    let what = format!("more than {} values or {LARGEST} bytes of text, aliases counted", LARGEST / PER_VALUE);
+    Err(Problem { at, what })
 }
 
 fn size(node: &Node) -> usize {
-    match &node.value {
-        Value::Null => 1,
-        Value::Scalar(text) | Value::Quoted(text) => 1 + text.len(),
-        Value::List(items) => 1 + items.iter().map(size).sum::<usize>(),
-        Value::Map(entries) => 1 + entries.iter().map(|(_, node)| size(node)).sum::<usize>(),
-    }
+    PER_VALUE
+        + match &node.value {
+            Value::Null => 0,
+            Value::Scalar(text) | Value::Quoted(text) => text.len(),
+            Value::List(items) => items.iter().map(size).sum(),
+            Value::Map(entries) => entries.iter().map(|(key, node)| PER_VALUE + key.name.len() + size(node)).sum(),
+        }
 }
 
 /// Reads a tree as what a file should be, and collects everything that is wrong with it.
@@ -393,6 +427,31 @@ mod tests {
         assert!(parse(&bomb).unwrap_err().what.contains("more than"));
         let heavy = format!("a: &a {}\nl: [{}]\n", "x".repeat(100_000), "*a, ".repeat(1000));
         assert!(parse(&heavy).unwrap_err().what.contains("more than"));
+        let anchors: String = (0..21_000).map(|n| format!("- &a{n} x\n- *a{n}\n")).collect();
+        assert!(parse(&anchors).unwrap_err().what.contains("more than"));
+        let flow = format!("{{{}}}", (0..20_000).map(|n| format!("{n}: ,")).collect::<String>());
+        assert!(parse(&flow).unwrap_err().what.contains("more than"));
+        // The most rows of a file, in the deepest place that they have.
+        let rows = "    - {name: A, prometheusType: gauge, help: x}\n".repeat(2000);
+        parse(&format!("metrics:\n  fields:\n{rows}")).unwrap();
         assert!(parse(&"[".repeat(DEEPEST + 1)).unwrap_err().what.contains("nested deeper"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_large_file_is_short() {
+        let keys: String = (0..1000).map(|n| format!("{n}{}: 1\n", "x".repeat(1000))).collect();
+        let node = parse(&keys).unwrap();
+        let mut reader = Reader::default();
+        reader.map(&node, "the file", &["tls", "list"]);
+        let problems: Vec<String> = first(reader.problems).iter().map(ToString::to_string).collect();
+        assert_eq!((problems.len(), &problems[20][..]), (21, "21:1: 980 more from here on"));
+        assert!(problems[0].len() < 700 && problems[0].ends_with("is not a key of the file; expected tls, list"));
+    }
+
+    #[test]
+    fn long_messages_keep_both_ends() {
+        assert!(matches!(cut_middle(&"ä".repeat(600)), Cow::Borrowed(_)));
+        let (start, end) = ("ä".repeat(300), "ö".repeat(300));
+        assert_eq!(cut_middle(&format!("{start}xyz{end}")), format!("{start}… (3 bytes) …{end}"));
     }
 }

@@ -89,12 +89,12 @@ pub fn read(file: &Path, files: &mut Monitor) -> Result<WebConfig, Vec<String>> 
     let mut parser = Parser { reader: Reader::default(), directory, files, warnings: Vec::new() };
     let mut config = parser.config(&node);
     let Parser { reader, warnings, .. } = parser;
+    let shown =
+        |problems| yaml::first(problems).iter().map(|problem| format!("{}:{problem}", file.display())).collect();
     if !reader.problems.is_empty() {
-        let mut problems = reader.problems;
-        problems.sort();
-        return Err(problems.iter().map(|problem| format!("{}:{problem}", file.display())).collect());
+        return Err(shown(reader.problems));
     }
-    config.warnings = warnings.iter().map(|warning| format!("{}:{warning}", file.display())).collect();
+    config.warnings = shown(warnings);
     Ok(config)
 }
 
