@@ -86,7 +86,7 @@ plan 644 "$work/dcgm-exporter.bash" "$COMPLETIONS/dcgm-exporter"
 plan 644 "$work/dcgm-exporter.zsh" "$ZSH/_dcgm-exporter"
 plan 644 "$work/dcgm-exporter.fish" "$FISH/dcgm-exporter.fish"
 # In the same folders as here, so that links from one to another lead somewhere.
-for file in README.md CONTRIBUTING.md benches/FIGURES.md dist/status-page.png dist/*/README.md; do
+for file in README.md CONTRIBUTING.md benches/FIGURES.md dist/status-page.png dist/config.yaml dist/*/README.md; do
     plan 644 "$file" "$DOCDIR/$file"
 done
 plan 644 LICENSE "$DOCDIR/LICENSE"

@@ -109,6 +109,46 @@ fn each_example_starts_the_exporter() {
     assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{"), "{page}");
 }
 
+/// What is shipped, without the # before its settings.
+#[test]
+fn the_shipped_example_has_every_key_and_takes_effect() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/config.yaml");
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    assert!(shipped.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "version: 2"), "{shipped}");
+    // A setting is indented by an even number of blanks, prose by one.
+    let is_prose = |line: &str| line == "#" || line.starts_with("# ") && !line.starts_with("#  ");
+    let settings = shipped.lines().filter(|line| !is_prose(line));
+    let settings: Vec<&str> = settings.map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
+    // The keys that each map expects instead of a wrong one.
+    let wrong = "version: 2\nz: 1\nmetrics: {z: 1, fields: [{z: 1}]}\nserver: {z: 1}\n\
+                 collections: [{z: 1, metrics: {z: 1}, sources: {z: 1, dcgm: {z: 1, watch: {z: 1}}}}]\n\
+                 sources: {z: 1, dcgm: {z: 1, watch: {z: 1}, detectBindUnbind: {z: 1}}}\n";
+    let (_, said) = refused(&mut exporter_with(&Scratch::new(), wrong));
+    let expected: Vec<&str> =
+        said.lines().filter_map(|line| Some(line.split_once("'z' is not a key of ")?.1)).collect();
+    assert_eq!(expected.len(), 13, "{said}");
+    for key in expected.iter().flat_map(|of_map| of_map.split_once("expected ").unwrap().1.trim_end().split(", ")) {
+        let is_there = |line: &&str| line.trim_start_matches([' ', '-']).starts_with(&format!("{key}:"));
+        assert!(settings.iter().any(is_there), "{key}");
+    }
+
+    let scratch = Scratch::new();
+    let place_of = |name: &str| settings.iter().position(|line| line.starts_with(&format!("  {name}:"))).unwrap();
+    let (file, rows, end) = (place_of("file"), place_of("fields"), place_of("enableExporterMetrics"));
+    let with_file = [&settings[..rows], &settings[end..]].concat().join("\n");
+    let with_file = with_file.replace("/etc/dcgm-exporter/default-counters.csv", "COUNTERS");
+    let with_rows = [&settings[..file], &settings[rows..]].concat().join("\n");
+    for (text, rows) in [(with_file, "3 rows"), (with_rows, "2 rows")] {
+        let output = exporter_with(&scratch, &text).arg("--check=json").output().unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        for part in ["config.yaml, interval 30s, temperatures 5s", rows] {
+            assert!(report.contains(part), "{part}: {report}");
+        }
+        let page = Exporter::start(&mut exporter_with(&scratch, &text)).page();
+        assert!(page.contains("DCGM_FI_DEV_GPU_TEMP{gpu=\"0\"") && page.contains("DCGM_FI_DEV_SM_CLOCK{"), "{page}");
+    }
+}
+
 #[test]
 fn rows_of_the_file_are_those_of_the_page() {
     let scratch = Scratch::new();

@@ -81,11 +81,12 @@ const INSTALLED: [(&str, u32); 25] = [
 const DOCUMENTS: &str = "usr/local/share/doc/dcgm-exporter";
 
 /// README, guides, and what they lead to, in the same folders as in the project.
-const GUIDES: [&str; 12] = [
+const GUIDES: [&str; 13] = [
     "CONTRIBUTING.md",
     "README.md",
     "benches/FIGURES.md",
     "dist/bcm/README.md",
+    "dist/config.yaml",
     "dist/from-nvidia/README.md",
     "dist/grafana/README.md",
     "dist/package/README.md",
