@@ -29,7 +29,7 @@ use dcgm_exporter::server::{self, Web};
 use dcgm_exporter::summary::store::Store;
 use dcgm_exporter::summary::text;
 use dcgm_exporter::summary::writer::Writer;
-use dcgm_exporter::system::printable::{printable, printable_lines};
+use dcgm_exporter::system::printable::{cut, printable, printable_lines};
 use dcgm_exporter::system::threads::{Supervisor, Unexpected};
 use dcgm_exporter::system::{allocator, limits, process as usage, systemd};
 use dcgm_exporter::watcher::{self, Watcher};
@@ -191,6 +191,11 @@ fn check_counters(config: &Config) -> ExitCode {
 
 /// Prints the fields that a counters file may have. Without a library it is not known which of them this node has.
 fn list_fields(pattern: &str, config: &Config) -> ExitCode {
+    if !check::fields::has(pattern) {
+        let right = "give a part of a name, such as TEMP, or a name with * and ?";
+        eprintln!("dcgm-exporter: no field has a name like '{}'; {right}", printable(&cut(pattern)));
+        return ExitCode::FAILURE;
+    }
     let library = Library::open(config.libdcgm.as_deref()).map(Arc::new);
     let on_gpus = match &library {
         Ok(library) => check::fields::ask(pattern, library, config),
@@ -276,6 +281,11 @@ fn once(config: Config, limit: Duration) -> Result<ExitCode, String> {
         }
         if Instant::now() >= end {
             let why = match published.health() {
+                _ if seen > 0 => {
+                    "a profiling field or the utilization of CPUs needs a second collection, a second after \
+                                  the first; give more time, as in --once=5s"
+                        .to_owned()
+                }
                 Health::Starting(status) | Health::Present { status, .. } => status,
                 Health::Stale { why, .. } => why,
             };

@@ -210,6 +210,11 @@ pub fn list(pattern: &str, library: Option<&Library>, on_gpus: &OnGpus) -> Strin
     text
 }
 
+/// Whether there is any such field.
+pub fn has(pattern: &str) -> bool {
+    fields::all().any(|listed| matches(pattern, listed.field.name))
+}
+
 /// A text without wildcards may be any part of the name.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.to_ascii_uppercase(), name.to_ascii_uppercase());

@@ -31,6 +31,9 @@ fn address(text: &str) -> Result<Address, Refusal> {
             false => Err(Refusal::Value(format!("a socket's path is absolute; {FORMS}"))),
         };
     }
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+        return Err(Refusal::Value(format!("write unix://{path}")));
+    }
     if text.starts_with("vsock://") {
         return Err(Refusal::Value(
             "libdcgm is not known to connect over VSOCK; make the host engine listen on TCP or a Unix socket, and give \

@@ -846,7 +846,7 @@ const DIAGNOSE: &[Flag] = &[
         default: "false",
         help: "Print the names that a counters file may have, and exit",
         details: "Each with its id, type, unit and entity, and whether this libdcgm and these GPUs have it. PATTERN \
-                  is a part of the name, or the name with * and ?.",
+                  is a part of the name, or the name with * and ?. Exit status: 0, or 1 if no name matches.",
         example: "--list-fields 'DCGM_FI_DEV_*TEMP*'",
         apply: |config, value| {
             config.list_fields = match values::boolean(value) {

@@ -32,9 +32,10 @@ const SOCKET_MODE: u32 = 0o660;
 impl ListenAddress {
     /// Errors: what would be right, for the end of a message that already names the flag and the value.
     pub fn parse(text: &str) -> Result<ListenAddress, String> {
-        match text.strip_prefix("unix://") {
-            Some(rest) => unix(rest),
-            None => tcp(text),
+        match (text.strip_prefix("unix://"), text.strip_prefix("unix:")) {
+            (Some(rest), _) => unix(rest),
+            (None, Some(path)) if path.starts_with('/') => Err(format!("write unix://{path}")),
+            _ => tcp(text),
         }
     }
 }
@@ -136,5 +137,7 @@ mod tests {
         ] {
             assert!(ListenAddress::parse(text).is_err(), "{text}");
         }
+        let error = ListenAddress::parse("unix:/run/x.sock?mode=0600").unwrap_err();
+        assert_eq!(error, "write unix:///run/x.sock?mode=0600");
     }
 }

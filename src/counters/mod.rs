@@ -10,6 +10,7 @@ mod text;
 pub mod types;
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -142,6 +143,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The file beside one that is not there whose name is most like its name.
+fn near(missing: &Path) -> Option<PathBuf> {
+    const MOST_FILES: usize = 1000;
+    let (directory, name) = (missing.parent()?, missing.file_name()?.to_str()?);
+    let others = std::fs::read_dir(directory).ok()?.take(MOST_FILES);
+    let others = others.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let alike = others.map(|other| (strsim::jaro_winkler(name, &other), other)).filter(|(alike, _)| *alike > 0.8);
+    alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| directory.join(other))
+}
+
 impl Counters {
     /// The rows that the settings ask for, from the counters file or the configuration file, with their intervals.
     /// `computed` are the names of the metrics that are not fields.
@@ -173,7 +184,11 @@ impl Counters {
     /// Errors: the file cannot be read, or none of its rows can be used.
     pub fn read(file: &Path, computed: &[&'static str]) -> Result<Counters, Error> {
         let unreadable = |reason: String| Error::Unreadable { file: file.to_owned(), reason };
-        let bytes = files::read(file, LARGEST_FILE).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = files::read(file, LARGEST_FILE).map_err(|error| {
+            let near = (error.kind() == io::ErrorKind::NotFound).then(|| near(file)).flatten();
+            let hint = near.map(|near| format!("; did you mean {}?", near.display())).unwrap_or_default();
+            unreadable(format!("{error}{hint}"))
+        })?;
         Counters::parse(&bytes, computed).map_err(|errors| Error::NoRows { file: file.to_owned(), errors })
     }
 

@@ -157,7 +157,7 @@ impl Backend {
                 let owed = self.exchange.take().map(|exchange| exchange.question);
                 let all = owed.into_iter().chain(self.queue.drain(..));
                 all.flat_map(|question| question.who).for_each(|who| settled(who, None));
-                self.restart();
+                self.restart(why);
             }
         }
     }
@@ -226,7 +226,7 @@ impl Backend {
     }
 
     /// Ends this tiny_http and starts another, unless that was done a moment ago.
-    fn restart(&mut self) {
+    fn restart(&mut self, why: &str) {
         let now = Instant::now();
         if self.restarted.is_some_and(|restarted| now < restarted + RESTART_PAUSE) {
             return;
@@ -236,7 +236,9 @@ impl Backend {
         match Running::start(&self.published, &self.supervisor) {
             Ok(running) => {
                 self.published.count_http_restart();
-                log::error!("the HTTP server did not answer and was replaced; this is a bug, please report it");
+                log::error!(
+                    "the HTTP server did not answer and was replaced: {why}; if this machine had time for it, please report it"
+                );
                 std::mem::replace(&mut self.running, running).end();
             }
             Err(error) => log::error!("the HTTP server does not answer and cannot be replaced: {error}"),

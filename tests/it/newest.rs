@@ -335,6 +335,9 @@ fn once_waits_for_profiling_values() {
     let output = command.arg("--once").output().unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(page.contains("DCGM_FI_PROF_GR_ENGINE_ACTIVE{"), "{page}");
+    let output = command.arg("--once=300ms").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no page within 300ms: a profiling field") && said.contains("--once=5s"), "{said}");
 }
 
 #[test]
@@ -376,6 +379,10 @@ fn fields_are_listed() {
             "{some}"
         );
     }
+    let output = bare_exporter().args(["--list-fields", "gpu_tmep"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no field has a name like 'gpu_tmep'; give a part of a name"), "{said}");
     let output = bare_exporter().args(["--list-fields", "gpu_temp", "--libdcgm", "/nowhere.so"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(

@@ -89,6 +89,8 @@ fn a_missing_counters_file() {
     let fifo = scratch.path("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     refuses(exporter().arg("-f").arg(&fifo), &["fifo", "not a regular file"]);
+    let found = scratch.write("hpc.csv", GPU_TEMP);
+    refuses(exporter().arg("-f").arg(scratch.path("hcp.csv")), &[&format!("did you mean {}?", found.display())]);
     // A file of /proc says that it is empty; this one has a word per page of the address space, and reading it whole would
     // take all memory. The kernel refuses to read the odd byte behind the limit.
     let mut limited = Command::new("sh");
@@ -156,14 +158,19 @@ fn a_port_in_use() {
 #[test]
 fn addresses_that_are_none() {
     let scratch = Scratch::new();
-    for (address, part) in
-        [("9400", ":9400"), (":99999", "65535"), ("::1:9400", "brackets"), ("192.0.2.1:0", "--address")]
-    {
+    for (address, part) in [
+        ("9400", ":9400"),
+        (":99999", "65535"),
+        ("unix:/run/x.sock", "write unix:///run/x.sock"),
+        ("::1:9400", "brackets"),
+        ("192.0.2.1:0", "--address"),
+    ] {
         refuses(exporter().args(["-a", address, "-f"]).arg(counters(&scratch)), &[address, part]);
     }
     for (remote, part) in [
         ("host:port", "'port' is not a port"),
         ("unix://relative", "absolute"),
+        ("unix:/run/x.sock", "write unix:///run/x.sock"),
         ("vsock://3:1", "VSOCK"),
         ("tcp://", "HOST:PORT"),
     ] {
