@@ -151,6 +151,68 @@ fn every_row() -> String {
     rows
 }
 
+/// Every field of switches, links and adapters, and one of GPUs.
+fn every_row_of_links() -> String {
+    let mut rows = String::from("DCGM_FI_DEV_GPU_TEMP, gauge, t\n");
+    let mut seen = std::collections::HashSet::new();
+    for line in include_str!("../../src/dcgm/fields.csv").lines().skip(1) {
+        let columns: Vec<&str> = line.split(',').collect();
+        let is_of_links = matches!(columns[3], "nvswitch" | "link" | "connectx");
+        if is_of_links && matches!(columns[2], "int64" | "double") && seen.insert(columns[1]) {
+            rows.push_str(&format!("{}, gauge, h\n", columns[0]));
+        }
+    }
+    rows
+}
+
+/// Switches and links of both, as many of which an HGX board has, with every row, at 100 ms: what the engine keeps, what it
+/// asks the driver for at a collection, and memory stay as they are.
+#[test]
+#[ignore = "takes minutes: make soak"]
+fn links_and_switches_with_every_row_stay_flat() {
+    let minutes = minutes(3.0);
+    let scratch = Scratch::new();
+    let mut plan = everything(0);
+    (plan["events"], plan["system"]["gpu_instances"]) = (json!([]), json!([]));
+    // As on an H200.
+    plan["unsupported_by_links"] = (580..=592).chain([1509]).collect();
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .env("DCGM_SIMULATOR_STATS", scratch.path("stats.json"))
+            .args(["-c", "100", "-f"])
+            .arg(scratch.write("counters.csv", every_row_of_links())),
+    );
+    exporter.page();
+    // Kept samples; collections, calls of the driver for links of GPUs, KiB.
+    let look = || {
+        let stats: Value = serde_json::from_slice(&std::fs::read(scratch.path("stats.json")).unwrap()).unwrap();
+        let calls = |fields: std::ops::RangeInclusive<u16>| -> u64 {
+            fields.filter_map(|field| stats["driver_calls"][field.to_string()].as_u64()).sum()
+        };
+        let of_links = calls(580..=592) + calls(1508..=1509) + calls(1525..=1533);
+        let updates = stats["calls"]["dcgmUpdateAllFields"].as_u64().unwrap();
+        let usage = usage(&exporter);
+        let kept = stats["kept_samples"].as_u64().unwrap();
+        print(&format!("{updates} updates, {of_links} calls for links, {kept} samples kept"), 0, &usage);
+        (kept, updates, of_links, usage.resident_kib)
+    };
+    // Fields that fail are found and tried again one by one, and every buffer gets its size.
+    std::thread::sleep(Duration::from_secs(60));
+    let third = Duration::from_secs_f64(minutes * 20.0);
+    let first = look();
+    std::thread::sleep(third);
+    let second = look();
+    std::thread::sleep(third * 2);
+    let last = look();
+    assert_eq!((first.0, second.0, last.0), (0, 0, 0), "the engine keeps samples");
+    let per_update =
+        |from: (u64, u64, u64, u64), to: (u64, u64, u64, u64)| (to.2 - from.2) as f64 / (to.1 - from.1) as f64;
+    let (before, after) = (per_update(first, second), per_update(second, last));
+    assert!(after <= before * 1.05, "calls of the driver grow from {before} to {after} per collection");
+    assert!(last.3 <= first.3 + NOISE_KIB, "memory grows: {} KiB, then {}", first.3, last.3);
+}
+
 /// MIG, switches, every field, every computed metric and jobs, at 100 ms. The simulator lives in the same process; what it
 /// keeps is bounded by the keep ages and printed beside.
 #[test]
