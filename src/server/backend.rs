@@ -19,7 +19,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::accept::Form;
 use super::routes;
-use super::worker::{Running, connect};
+use super::worker::Running;
 use crate::publish::PublishedPage;
 use crate::status;
 use crate::system::threads::Supervisor;
@@ -213,7 +213,7 @@ impl Backend {
         if !is_kept_stream {
             // tiny_http needs descriptors of its own for it.
             self.spares.clear();
-            self.stream = connect(&self.running.socket).ok();
+            self.stream = self.running.socket.connect().ok();
         }
         if let Some(stream) = &self.stream {
             // A head fits into an empty socket buffer many times. What does not go through shows when the answer is

@@ -27,8 +27,7 @@ pub struct Running {
     worker: JoinHandle<()>,
     /// Set when it is told to end.
     ending: Arc<AtomicBool>,
-    /// Its socket, held by its place in the kernel: the name is gone from the file system.
-    pub socket: OwnedFd,
+    pub socket: Arc<PrivateSocket>,
 }
 
 impl Running {
@@ -38,7 +37,7 @@ impl Running {
         let ending = Arc::new(AtomicBool::new(false));
         let worker = supervisor.spawn("routes", STACK, {
             let (server, ending, published) = (server.clone(), ending.clone(), published.clone());
-            let own_socket = socket.try_clone()?;
+            let own_socket = socket.clone();
             move || {
                 while !ending.load(Ordering::Acquire) {
                     match server.recv() {
@@ -55,7 +54,7 @@ impl Running {
                 // Dropping the server asks its accepting thread to end, but cannot wake it, because the socket's name
                 // is gone; a last connection does. tiny_http's idle threads follow within seconds.
                 drop(server);
-                let _ = connect(&own_socket);
+                let _ = own_socket.connect();
                 Ok(())
             }
         })?;
@@ -79,33 +78,54 @@ impl Running {
     }
 }
 
-/// Connects without waiting.
-pub fn connect(socket: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    unix_socket::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()))
+/// How to reach tiny_http's listening socket.
+pub enum PrivateSocket {
+    /// Its place in the kernel; the name is gone from the file system.
+    Held(OwnedFd),
+    /// Its name, in a directory that only this user may enter: without /proc nothing leads to what is held.
+    Named(PathBuf),
+}
+
+impl PrivateSocket {
+    /// Connects without waiting.
+    pub fn connect(&self) -> rustix::io::Result<OwnedFd> {
+        match self {
+            PrivateSocket::Held(held) => unix_socket::connect(through_proc(held)),
+            PrivateSocket::Named(path) => unix_socket::connect(path),
+        }
+    }
+}
+
+fn through_proc(held: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()))
 }
 
 /// A listening socket that only this process can reach: it is bound in a directory of its own, held open, and taken out
 /// of the file system at once, so that nothing is left behind either.
-fn private_socket() -> io::Result<(UnixListener, OwnedFd)> {
+fn private_socket() -> io::Result<(UnixListener, Arc<PrivateSocket>)> {
     let directories = [std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from), Some(std::env::temp_dir())];
     let others = ["/dev/shm", "/run", "/var/tmp"].map(PathBuf::from);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for directory in directories.into_iter().flatten().chain(others) {
         match private_socket_in(directory.join(unguessable())) {
-            Ok(socket) => return Ok(socket),
+            Ok((listener, socket)) => return Ok((listener, Arc::new(socket))),
             Err(error) => last = error,
         }
     }
     Err(io::Error::new(last.kind(), format!("no directory can hold a socket: {last}")))
 }
 
-fn private_socket_in(directory: PathBuf) -> io::Result<(UnixListener, OwnedFd)> {
+fn private_socket_in(directory: PathBuf) -> io::Result<(UnixListener, PrivateSocket)> {
     rustix::fs::mkdir(&directory, Mode::RWXU)?;
     let path = directory.join("http");
     let bound = UnixListener::bind(&path).and_then(|listener| {
         let held = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         Ok((listener, held))
     });
+    let bound = match bound {
+        Ok((listener, held)) if !through_proc(&held).exists() => return Ok((listener, PrivateSocket::Named(path))),
+        bound => bound.map(|(listener, held)| (listener, PrivateSocket::Held(held))),
+    };
     let _ = std::fs::remove_file(&path);
     let _ = std::fs::remove_dir(&directory);
     bound

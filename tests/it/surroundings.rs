@@ -8,25 +8,36 @@ use serde_json::json;
 use crate::common::*;
 use crate::node::*;
 
-#[test]
-fn a_node_that_gets_its_name_later() {
-    let unshare = |arguments: &[&str]| {
+/// The exporter in a namespace of its own that a command prepares, where this machine lets a test have one.
+fn apart(node: &Node, namespace: &str, prepare: &str) -> Option<Command> {
+    let unshare = |script: &str| {
         let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--uts", "--"]).args(arguments);
+        command.args(["--user", "--map-root-user", namespace, "--", "sh", "-c", script]);
         command
     };
-    let may = unshare(&["hostname", "localhost"]).output().is_ok_and(|output| output.status.success());
-    if !may {
-        eprintln!("skipped: this machine does not let a test have a host name of its own");
-        return;
+    if !unshare(prepare).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine does not let a test do this: unshare {namespace}, {prepare}");
+        return None;
     }
-    let node = Node::new(scenario(&[0]));
     let plain = node.exporter(GPU_TEMP);
-    let program = plain.get_program().to_str().unwrap().to_owned();
-    let arguments: Vec<&str> = plain.get_args().map(|argument| argument.to_str().unwrap()).collect();
-    let mut command = unshare(&["sh", "-c", "hostname localhost && exec \"$0\" \"$@\"", &program]);
-    command.args(&arguments).env_remove("NODE_NAME");
+    let mut command = unshare(&format!("{prepare} && exec \"$0\" \"$@\""));
+    command.arg(plain.get_program()).args(plain.get_args()).env_remove("NODE_NAME");
     command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Some(command)
+}
+
+#[test]
+fn without_proc_the_page_is_served() {
+    let node = Node::new(scenario(&[0]));
+    let Some(mut command) = apart(&node, "--mount", "mount -t tmpfs none /proc") else { return };
+    let mut exporter = Exporter::start(command.env("RUNTIME_DIRECTORY", node.scratch.path("")));
+    exporter.page_with("it serves", |page| temperatures(page) == 1);
+}
+
+#[test]
+fn a_node_that_gets_its_name_later() {
+    let node = Node::new(scenario(&[0]));
+    let Some(mut command) = apart(&node, "--uts", "hostname localhost") else { return };
     let mut exporter = Exporter::start(&mut command);
     exporter.page_with("it has the first name", |page| page.contains("hostname=\"localhost\""));
     let renamed = Command::new("nsenter")
