@@ -348,6 +348,7 @@ fn run(config: Config, given: Given, early: EarlySignals) -> Result<ExitCode, St
     }
     limits::check_open_files()?;
     limits::check_threads()?;
+    let monitors = watcher::Monitors::of(&config);
     // Before signals are taken: a file system that hangs does not keep it from being ended.
     let counters = Counters::of(&config, &sources::names()).map_err(|error| error.to_string())?;
     let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
@@ -399,7 +400,7 @@ fn run(config: Config, given: Given, early: EarlySignals) -> Result<ExitCode, St
         .read_job_map(&supervisor)
         .map_err(|error| format!("cannot start the thread that reads the job map: {error}"))?;
     watcher
-        .monitor_files(has_file.then(|| given.settings()), &supervisor)
+        .monitor_files(monitors, has_file.then(|| given.settings()), &supervisor)
         .map_err(|error| format!("cannot start the thread that looks at files: {error}"))?;
     let (ended, end) = channel();
     supervisor

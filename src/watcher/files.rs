@@ -57,18 +57,29 @@ impl FilesHandle {
     }
 }
 
+/// The files that settings and rows come from, as they are now.
+pub struct Monitors(Vec<(PathBuf, Monitor)>);
+
+impl Monitors {
+    /// To be called before the counters are read: loading the library may take seconds, in which they change.
+    pub fn of(config: &Config) -> Monitors {
+        Monitors(monitored(config).into_iter().map(|file| (file.to_owned(), monitor(file))).collect())
+    }
+}
+
 /// Starts the thread. `pause_file` is what is known of the file that pauses profiling.
 ///
 /// Errors: the system cannot start another thread.
 pub(super) fn start(
     config: Config,
+    Monitors(monitors): Monitors,
     read_settings: Option<ReadSettings>,
     pause_file: Switch,
     watcher: WatcherHandle,
     handle: Arc<FilesHandle>,
     supervisor: &Supervisor,
 ) -> io::Result<()> {
-    let files = Files { config, read_settings, monitors: Vec::new(), pause_file, watcher, handle: handle.clone() };
+    let files = Files { config, read_settings, monitors, pause_file, watcher, handle: handle.clone() };
     let thread = supervisor.spawn("files", process::STACK, move || files.run())?;
     let _ = handle.thread.set(thread.thread().clone());
     Ok(())
@@ -86,7 +97,6 @@ struct Files {
 
 impl Files {
     fn run(mut self) -> Result<(), String> {
-        self.monitor();
         loop {
             let has_changed = self.look();
             if self.handle.is_asked.swap(false, Ordering::AcqRel) || has_changed {
@@ -135,9 +145,7 @@ impl Files {
         for file in files {
             if self.monitors.iter().all(|(known, _)| known != file) {
                 self.handle.busy.set(Some(file));
-                let mut monitor = Monitor::default();
-                monitor.add(file);
-                self.monitors.push((file.to_owned(), monitor));
+                self.monitors.push((file.to_owned(), monitor(file)));
             }
         }
     }
@@ -157,4 +165,10 @@ impl Files {
 fn monitored(config: &Config) -> Vec<&Path> {
     let counters = config.rows.is_none().then_some(config.collectors.as_path());
     config.config_file.as_deref().into_iter().chain(counters).collect()
+}
+
+fn monitor(file: &Path) -> Monitor {
+    let mut monitor = Monitor::default();
+    monitor.add(file);
+    monitor
 }

@@ -54,7 +54,7 @@ use crate::system::threads::{Supervisor, test_fault};
 use crate::system::{allocator, driver, switch_file, systemd};
 use active_watches::{ActiveWatches, unneeded_modules};
 use files::Loaded;
-pub use files::ReadSettings;
+pub use files::{Monitors, ReadSettings};
 use job_map::JobMapReader;
 use lost_entities::LostEntities;
 use pace::Pace;
@@ -221,12 +221,17 @@ impl Watcher {
     }
 
     /// Has files looked at: settings and rows are read again when they change and on [`Command::Reload`], settings with
-    /// `read` where there is a configuration file.
+    /// `read` where there is a configuration file. `monitors` are of before the rows were read.
     ///
     /// Errors: the system cannot start another thread.
-    pub fn monitor_files(&mut self, read: Option<ReadSettings>, supervisor: &Supervisor) -> std::io::Result<()> {
+    pub fn monitor_files(
+        &mut self,
+        monitors: Monitors,
+        read: Option<ReadSettings>,
+        supervisor: &Supervisor,
+    ) -> std::io::Result<()> {
         let (pause_file, files) = (self.pause_requests.file.clone(), self.wait.files().clone());
-        files::start(self.config.clone(), read, pause_file, self.wait.handle(), files, supervisor)
+        files::start(self.config.clone(), monitors, read, pause_file, self.wait.handle(), files, supervisor)
     }
 
     /// Reads the job map, if there is one, whenever it changes.

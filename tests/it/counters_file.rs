@@ -1,9 +1,58 @@
 //! The counters file while the exporter runs: wrong ones in its place, and the ways in which it is replaced.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dcgm_exporter::counters::Counters;
+use dcgm_exporter::metrics::sources;
 
 use crate::common::*;
 use crate::node::*;
+
+/// A textfile collector takes one help text per name.
+#[test]
+fn the_shipped_files_agree_on_each_name() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters");
+    let mut known = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let file = entry.unwrap().path();
+        let counters = Counters::read(&file, &sources::names()).unwrap();
+        assert!(!counters.rows.is_empty() && counters.left_out == 0, "{}", file.display());
+        for row in counters.rows {
+            let (first, first_file) = known.entry(row.name.clone()).or_insert((row.clone(), file.clone()));
+            assert_eq!(row.help, first.help, "{} in {} and {}", row.name, file.display(), first_file.display());
+        }
+    }
+}
+
+/// The file is read before the library is loaded, which may take seconds.
+#[test]
+fn a_file_that_changes_during_the_start_is_read_again() {
+    let node = Node::new(scenario(&[0]));
+    let (code, slow) = (node.scratch.path("slow.c"), node.scratch.path("libslow.so"));
+    let [loading, go] = ["loading", "go"].map(|name| node.scratch.path(name));
+    let source = format!(
+        "#include <fcntl.h>\n#include <unistd.h>\n__attribute__((constructor)) static void slow(void) {{\n\
+         creat({loading:?}, 0600); while (access({go:?}, F_OK)) usleep(5000); }}\n"
+    );
+    std::fs::write(&code, source).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]).args([&slow, &code]).arg(simulator());
+    assert!(compiler.status().unwrap().success());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !loading.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            node.scratch.write("counters.csv", "DCGM_FI_DEV_GPU_TEMP, gauge, the new help\n");
+            std::fs::write(&go, "").unwrap();
+        });
+        let mut exporter = Exporter::start(node.exporter(GPU_TEMP).arg("--libdcgm").arg(&slow));
+        exporter.page_with("the new file is in force", |page| page.contains("the new help"));
+    });
+}
 
 /// Files with many items: each costs a moment, no memory, few lines of log, and none of the metrics.
 #[test]
