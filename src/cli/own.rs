@@ -829,7 +829,9 @@ const DIAGNOSE: &[Flag] = &[
         long: "once",
         help: "Collect once, print the page of /metrics and exit",
         details: "For textfile collectors and reports. Exit status: 0, or 1 if there is no page within 30s or \
-                  the time given, as in --once=5s. A profiling field takes a second longer. No port is opened.",
+                  the time given, as in --once=5s. A profiling field takes a second longer. No port is opened. \
+                  Put one such file per node into the directory of a textfile collector: it refuses a sample that \
+                  comes twice and a name with two help texts, and the exporter's own metrics are in each.",
         example: "--once",
         apply: |config, value| {
             config.once = match values::boolean(value) {
