@@ -11,11 +11,12 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Deeper nesting than this is refused; no file of ours needs more than five levels.
 const DEEPEST: usize = 32;
-/// How large a file may become, in bytes of text and [`PER_VALUE`] for each key and value; aliases can make a small file
-/// large.
-const LARGEST: usize = 4 * 1024 * 1024;
-/// About what a value takes in memory. 20,000 are enough for a file with the most rows and patterns.
-const PER_VALUE: usize = LARGEST / 20_000;
+/// Keys and values that a file may have: enough for the most rows and patterns.
+const MOST_VALUES: usize = 20_000;
+/// About what a value takes in memory, in bytes, besides its text.
+const PER_VALUE: usize = 200;
+/// How large a file may become, values and text; aliases can make a small file large.
+const LARGEST: usize = MOST_VALUES * PER_VALUE;
 
 /// Unknown keys that are compared with the known ones.
 const MOST_HINTS: usize = 50;
@@ -230,7 +231,7 @@ fn grow(total: &mut usize, by: usize, at: Position) -> Result<(), Problem> {
     if *total <= LARGEST {
         return Ok(());
     }
-    let what = format!("more than {} values or {LARGEST} bytes of text, aliases counted", LARGEST / PER_VALUE);
+    let what = format!("more than {MOST_VALUES} values or {LARGEST} bytes of text, aliases counted");
     Err(Problem { at, what })
 }
 
