@@ -107,11 +107,16 @@ pub fn all_threads_serve() {
     SERVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(tasks.collect::<Vec<i32>>());
 }
 
-/// Processor time of the threads that serve, in seconds; up to 15 s old.
+/// Processor time of the threads that serve, in seconds; up to 15 s old. Without any it is 0; a `sum()` of none would be -0.
 pub fn serving_cpu_seconds() -> f64 {
     static SECONDS: Cached<f64> = Cached::new();
-    SECONDS
-        .get(|| SERVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().copied().map(cpu_seconds).sum())
+    SECONDS.get(|| {
+        SERVING
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .iter()
+            .fold(0.0, |sum, thread| sum + cpu_seconds(*thread))
+    })
 }
 
 /// Processor time of the calling thread, in seconds.

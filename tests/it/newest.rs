@@ -321,6 +321,7 @@ fn once_prints_the_page_and_leaves() {
         ["DCGM_", "dcgm_"].iter().any(|prefix| name.starts_with(prefix))
     };
     assert!(page.lines().all(ours) && page.contains("dcgm_exporter_entity_up{"), "{page}");
+    assert!(!page.contains(" -0"), "{page}");
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(!log.contains("level=INFO"), "{log}");
 }
