@@ -279,3 +279,38 @@ fn everything_at_once_stays_flat() {
     let at_end = lowests[lowests.len() - 1];
     assert!(at_end <= at_start + NOISE_KIB, "memory grows: {at_start} KiB, then {lowests:?}");
 }
+
+/// Each session of a process is like the one before, also in what it leaves behind: nothing.
+#[test]
+#[ignore = "takes a minute: make soak"]
+fn a_hundred_sessions_in_one_process_leave_nothing_behind() {
+    const SESSIONS: usize = 100;
+    /// After these every buffer has its size.
+    const FIRST: usize = 20;
+    let scratch = Scratch::new();
+    let mut plan = everything(0);
+    // Each new engine would bring them again, and what was read is remembered for eleven minutes.
+    plan.as_object_mut().unwrap().remove("events");
+    let plan = scratch.write("scenario.json", plan.to_string());
+    let mut command = exporter();
+    // Windows that are full before it is measured.
+    command.args(["-x", "5000", "--clock-events-count-window-size", "5000"]);
+    command.env("DCGM_SIMULATOR_SCENARIO", plan).args(["-c", "100", "-f"]);
+    let mut exporter = Exporter::start(command.arg(scratch.write("counters.csv", every_row())));
+    let samples = |page: &str| page.lines().filter(|line| line.starts_with("DCGM_")).count();
+    let first =
+        samples(&exporter.page_with("all is sampled", |page| page.contains("dcgm_exporter_collections_total 5")));
+    let mut at_start = None;
+    for session in 0..SESSIONS {
+        exporter.begin_second_session();
+        exporter.page_with("all is sampled again", |page| samples(page) == first);
+        if session == FIRST {
+            at_start = Some(usage(&exporter));
+        }
+    }
+    let (at_start, at_end) = (at_start.unwrap(), usage(&exporter));
+    print("after the first sessions", 0, &at_start);
+    print("after all of them", 0, &at_end);
+    assert!(at_end.resident_kib <= at_start.resident_kib + NOISE_KIB, "memory grows");
+    assert_eq!((at_end.threads, at_end.files), (at_start.threads, at_start.files));
+}
