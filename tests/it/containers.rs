@@ -186,7 +186,7 @@ fn off_nobody_is_asked() {
         threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap()).collect();
     assert!(!names.iter().any(|name| name.trim() == "containers"), "{names:?}");
     let log = exporter.log();
-    assert!(log.contains("--container-runtime-socket has no effect: it belongs to --container-labels"), "{log}");
+    assert!(log.contains("--container-runtime-socket has no effect: it needs --container-labels"), "{log}");
 }
 
 #[test]
