@@ -265,7 +265,9 @@ fn a_library_and_an_engine_of_one_line() {
 
 #[test]
 fn another_line_beside_the_library() {
-    alone("library::another_line_beside_the_library", &scenario(&[0]), |directory| {
+    let mut plan = scenario(&[0]);
+    plan["version"] = "4.6.0".into();
+    alone("library::another_line_beside_the_library", &plan.clone(), |directory| {
         let newer = directory.join("libdcgm.so.4");
         std::fs::copy(simulator(), &newer).unwrap();
         let library = Library::open(Some(&newer)).unwrap();
@@ -278,7 +280,6 @@ fn another_line_beside_the_library() {
         assert_eq!(library.others(), [(Major::V3, older.clone())]);
         // A file's name is not its line.
         assert!(matches!(library.for_line(Major::V3), Err(OpenError::OtherLine { .. })));
-        let mut plan = scenario(&[0]);
         plan["version"] = "3.3.9".into();
         write(directory, "scenario.json", &plan);
         let other = library.for_line(Major::V3).unwrap();
