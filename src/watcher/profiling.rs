@@ -10,6 +10,7 @@ use super::session_run::SessionRun;
 use super::{Watcher, microseconds, notices};
 use crate::config::StatusPage;
 use crate::dcgm::Session;
+use crate::inventory::architecture::Architecture;
 use crate::inventory::{self, Inventory, Kind};
 use crate::metrics::exporter::ErrorKind;
 use crate::system::switch_file::Switch;
@@ -32,15 +33,31 @@ pub enum Reason {
 pub struct Requests {
     pub file: Switch,
     reasons: BTreeMap<u32, Reason>,
+    /// What GPUs have told of their generation, and in which session.
+    generations: (Option<u64>, BTreeMap<u32, Architecture>),
 }
 
 impl Default for Requests {
     fn default() -> Requests {
-        Requests { file: Switch::Off, reasons: BTreeMap::new() }
+        Requests { file: Switch::Off, reasons: BTreeMap::new(), generations: Default::default() }
     }
 }
 
 impl Requests {
+    /// The generations of these GPUs, as far as they tell them. Asking takes one of the engine's groups, so it is done once per
+    /// session: a generation never changes.
+    fn generations(&mut self, session: &Rc<Session>, gpus: &[u32]) -> &BTreeMap<u32, Architecture> {
+        let (serial, known) = &mut self.generations;
+        if std::mem::replace(serial, Some(session.serial())) != Some(session.serial()) {
+            known.clear();
+        }
+        let unknown: Vec<u32> = gpus.iter().copied().filter(|gpu| !known.contains_key(gpu)).collect();
+        if !unknown.is_empty() {
+            known.extend(inventory::architectures(session, &unknown));
+        }
+        known
+    }
+
     /// Whether some GPU is only paused because the engine refuses to watch it.
     pub fn is_refused(&self) -> bool {
         self.reasons.values().any(|reason| *reason == Reason::Refused)
@@ -139,7 +156,7 @@ impl Watcher {
     }
 
     /// Who asks for a pause, by GPU.
-    fn pause_reasons(&self, session: &Rc<Session>, inventory: &Inventory) -> BTreeMap<u32, Reason> {
+    fn pause_reasons(&mut self, session: &Rc<Session>, inventory: &Inventory) -> BTreeMap<u32, Reason> {
         let mut reasons = BTreeMap::new();
         if !self.counters.asks_for_profiling() {
             return reasons;
@@ -160,8 +177,8 @@ impl Watcher {
         if reasons.is_empty() && other.is_none() {
             return reasons;
         }
-        let architectures = inventory::architectures(session, &inventory.gpus);
-        let shares = |gpu: &u32| architectures.get(gpu).is_some_and(|found| found.engines_share_profiling());
+        let generations = self.pause_requests.generations(session, &inventory.gpus);
+        let shares = |gpu: &u32| generations.get(gpu).is_some_and(|found| found.engines_share_profiling());
         let of_owner = reasons.iter().find(|(gpu, _)| !shares(gpu)).and_then(|(_, reason)| match reason {
             Reason::Job(job) => Some(job.as_str()),
             _ => None,
