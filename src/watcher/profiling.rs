@@ -48,7 +48,7 @@ impl Requests {
     /// session: a generation never changes.
     fn generations(&mut self, session: &Rc<Session>, gpus: &[u32]) -> &BTreeMap<u32, Architecture> {
         let (serial, known) = &mut self.generations;
-        if std::mem::replace(serial, Some(session.serial())) != Some(session.serial()) {
+        if serial.replace(session.serial()) != Some(session.serial()) {
             known.clear();
         }
         let unknown: Vec<u32> = gpus.iter().copied().filter(|gpu| !known.contains_key(gpu)).collect();
