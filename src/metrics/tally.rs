@@ -113,6 +113,7 @@ impl Tally {
         }
         if self.counts[1] == 0 {
             self.refused.retain(|(_, (_, job))| job.is_none());
+            self.refused.shrink_to_fit();
         }
     }
 

@@ -79,7 +79,7 @@ fn memory_threads_and_files_stay_as_they_are() {
         let mut disturb_until = |end: Instant| {
             while Instant::now() < end {
                 round += 1;
-                // What a job used is shown for an hour after its end, so the page would grow with every new id.
+                // What a job used is shown for a while after its end, so the page would grow with every new id.
                 let job = round % JOBS;
                 std::fs::write(scratch.path("jobs").join((round % 8).to_string()), format!("{job}\n")).unwrap();
                 if round.is_multiple_of(10) {
@@ -313,4 +313,81 @@ fn a_hundred_sessions_in_one_process_leave_nothing_behind() {
     print("after all of them", 0, &at_end);
     assert!(at_end.resident_kib <= at_start.resident_kib + NOISE_KIB, "memory grows");
     assert_eq!((at_end.threads, at_end.files), (at_start.threads, at_start.files));
+}
+
+/// Jobs on all eight GPUs, one after the other.
+fn run_jobs(scratch: &Scratch, ids: std::ops::Range<u32>) {
+    for job in ids {
+        for gpu in 0..8 {
+            std::fs::write(scratch.path("jobs").join(gpu.to_string()), format!("{job}\n")).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    for gpu in 0..8 {
+        std::fs::remove_file(scratch.path("jobs").join(gpu.to_string())).unwrap();
+    }
+}
+
+/// Jobs of the past cost no CPU, no memory and no byte of the page.
+#[test]
+#[ignore = "takes two minutes: make soak"]
+fn four_hundred_jobs_of_the_past_cost_nothing() {
+    const COLLECTIONS: f64 = 150.0;
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("jobs")).unwrap();
+    let mut plan = common::scenario(&(0..8).collect::<Vec<u32>>());
+    plan["latest_values"] = (0..8)
+        .map(|id| {
+            json!({ "entity": "GPU", "id": id, "fields": {
+                "150": { "type": "int64", "value": "30" },
+                "156": { "type": "int64", "value": "0", "per_second": 300_000 },
+                "203": { "type": "int64", "value": "40" },
+                "252": { "type": "int64", "value": "1000" },
+            } })
+        })
+        .collect();
+    // No clock events: of these the engine, which is in this process, keeps more and more samples for five minutes.
+    let rows = "DCGM_FI_DEV_GPU_TEMP, gauge, t\nDCGM_EXP_XID_ERRORS_TOTAL, counter, x\n";
+    let mut exporter = Exporter::start(
+        exporter()
+            .env("DCGM_SIMULATOR_SCENARIO", scratch.write("scenario.json", plan.to_string()))
+            .args(["-c", "100", "--job-series-keep", "2s", "--hpc-job-mapping-dir"])
+            .arg(scratch.path("jobs"))
+            .arg("--job-summary-dir")
+            .arg(scratch.path("summaries"))
+            .arg("-f")
+            .arg(scratch.write("counters.csv", rows)),
+    );
+    let number = |page: &str, name: &str| -> f64 {
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap()
+    };
+    // Of a page without jobs: its bytes without numbers, which grow longer, KiB resident, and CPU per collection. The
+    // lowest of three: other programs only make it more.
+    let mut costs = |exporter: &mut Exporter| {
+        let page = exporter.page_with("all jobs are forgotten", |page| !page.contains("hpc_job="));
+        let bytes: usize = page.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.len())).sum();
+        let mut lowest = (u64::MAX, f64::MAX);
+        let mut before = exporter.page();
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(100 * COLLECTIONS as u64));
+            let after = exporter.page();
+            let of = |name: &str| number(&after, name) - number(&before, name);
+            let cpu = of("process_cpu_seconds_total ") / of("dcgm_exporter_collections_total ");
+            lowest = (lowest.0.min(exporter.resident_kib()), lowest.1.min(cpu));
+            before = after;
+        }
+        println!("{bytes} bytes, {} KiB resident, {:.0} us of CPU per collection", lowest.0, lowest.1 * 1e6);
+        (bytes, lowest.0, lowest.1)
+    };
+    // Every buffer has the size that a page with jobs takes.
+    run_jobs(&scratch, 1000..1400);
+    let before = costs(&mut exporter);
+    run_jobs(&scratch, 2000..2400);
+    let after = costs(&mut exporter);
+    assert_eq!(after.0, before.0, "bytes");
+    assert!(after.1 <= before.1 + NOISE_KIB, "memory: {} KiB, then {}", before.1, after.1);
+    assert!(after.2 <= before.2 * 1.05, "CPU: {} s per collection, then {}", before.2, after.2);
+    // Of each job that was seen at all; none is marked as running.
+    let names = std::fs::read_dir(scratch.path("summaries")).unwrap().map(|it| it.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_str().unwrap().starts_with('.')));
 }
