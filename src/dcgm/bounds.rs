@@ -24,15 +24,11 @@ const BOUNDS: [(&str, f64, f64); 6] = [
 /// are bounded exactly.
 const ROUNDING: f64 = 0.004;
 
-type Bounds = Option<(f64, f64)>;
-
-/// By field id, so that a reading costs a look-up and two comparisons.
-static BY_FIELD: LazyLock<Vec<Bounds>> = LazyLock::new(|| {
-    let mut by_field: Vec<Bounds> = Vec::new();
-    let mut set = |id: u16, bounds: (f64, f64)| {
-        by_field.resize(by_field.len().max(usize::from(id) + 1), None);
-        by_field[usize::from(id)] = Some(bounds);
-    };
+/// By field id, so that a reading costs a look-up and two comparisons. Single precision: it is kept for ever.
+static BY_FIELD: LazyLock<Vec<(f32, f32)>> = LazyLock::new(|| {
+    let most = fields::all().map(|listed| listed.field.id).max().unwrap_or_default();
+    let mut by_field = vec![(f32::NEG_INFINITY, f32::INFINITY); usize::from(most) + 1];
+    let mut set = |id: u16, (low, high): (f64, f64)| by_field[usize::from(id)] = (low as f32, high as f32);
     for field in fields::all().map(|listed| listed.field) {
         let Some((_, low, high)) = BOUNDS.into_iter().find(|(end, ..)| field.name.ends_with(end)) else { continue };
         set(field.id, (low, high));
@@ -57,8 +53,8 @@ pub fn leave_all_in(all_in: bool) {
 /// Whether a field can have this value.
 pub fn can_be(field: u16, number: f64) -> bool {
     match BY_FIELD.get(usize::from(field)) {
-        Some(&Some((low, high))) => (low..=high).contains(&number),
-        _ => true,
+        Some(&(low, high)) => (f64::from(low)..=f64::from(high)).contains(&number),
+        None => true,
     }
 }
 

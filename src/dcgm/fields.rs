@@ -4,7 +4,7 @@
 //! dcgm-exporter 1.x. Whether the *loaded* library has a field is asked of the library, not of this table. Pure data:
 //! nothing here knows an engine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 /// `name,id,value_type,entity_level,first_release`, sorted by id.
@@ -64,9 +64,15 @@ pub struct Classic {
 ///
 /// Base-unit names come first: DCGM 4.6's header uses one of them (`DCGM_FI_DEV_GPU_UTIL_RATIO`) for a percentage.
 pub fn by_name(name: &str) -> Option<Field> {
-    static BY_NAME: LazyLock<HashMap<&str, Field>> =
-        LazyLock::new(|| fields().chain(base_units()).map(|field| (field.name, field)).collect());
-    BY_NAME.get(name).copied()
+    // Names with their rows: a third of the memory of a map of fields, and rows are read fast enough for 2,000 of them.
+    static BY_NAME: LazyLock<Box<[(&str, u16)]>> = LazyLock::new(|| {
+        let mut rows: Box<[(&str, u16)]> = base_units().chain(fields()).map(|field| field.name).zip(0..).collect();
+        rows.sort_unstable();
+        rows
+    });
+    let first = BY_NAME.partition_point(|(known, _)| *known < name);
+    let (_, row) = BY_NAME.get(first).filter(|(known, _)| *known == name)?;
+    base_units().chain(fields()).nth(usize::from(*row))
 }
 
 /// The name that a field has had for longest.

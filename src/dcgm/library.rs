@@ -6,7 +6,6 @@
 //! Nothing here knows groups or fields. A symbol that every use needs is looked up at the start, where its absence
 //! ends the start with an error that says which package brings it; the others belong to the calls that want them.
 
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -185,7 +184,7 @@ pub struct Library {
     version: String,
     major: Major,
     /// The library's own table is empty between `dcgmShutdown` and the next `dcgmInit`, and never changes otherwise.
-    fields: HashMap<u16, FieldInfo>,
+    fields: Box<[(u16, FieldInfo)]>,
     is_initialized: Mutex<bool>,
 }
 
@@ -320,7 +319,8 @@ impl Library {
 
     /// What the library knows of a field id; `None` if it has no such field.
     pub fn field(&self, id: u16) -> Option<FieldInfo> {
-        self.fields.get(&id).copied()
+        let at = self.fields.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        Some(self.fields[at].1)
     }
 
     /// The library's words for a return code.
@@ -348,7 +348,7 @@ impl Drop for Library {
 }
 
 /// A copy of the library's table of fields.
-fn fields_of(symbols: &Symbols) -> HashMap<u16, FieldInfo> {
+fn fields_of(symbols: &Symbols) -> Box<[(u16, FieldInfo)]> {
     // SAFETY: no arguments; it only builds the static table that DcgmFieldGetById reads.
     unsafe { (symbols.DcgmFieldsInit)() };
     let info = |id: u16| {
