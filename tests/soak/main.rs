@@ -363,7 +363,7 @@ fn four_hundred_jobs_of_the_past_cost_nothing() {
     };
     // Of a page without jobs: its bytes without numbers, which grow longer, KiB resident, and CPU per collection. The
     // lowest of three: other programs only make it more.
-    let mut costs = |exporter: &mut Exporter| {
+    let costs = |exporter: &mut Exporter| {
         let page = exporter.page_with("all jobs are forgotten", |page| !page.contains("hpc_job="));
         let bytes: usize = page.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.len())).sum();
         let mut lowest = (u64::MAX, f64::MAX);
