@@ -1,4 +1,4 @@
-//! One way to a session with a DCGM engine, for whoever wants one: the exporter, `--once`, `--check` and `--list-fields`
+//! One way to a session with a DCGM engine, for everybody who needs one: the exporter, `--once`, `--check` and `--list-fields`
 //! use the same engine by the same library, or fail for the same reason.
 //!
 //! - [`selection`]: which engine is to be used next, and which listeners are trusted.

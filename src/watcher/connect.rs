@@ -17,12 +17,14 @@ const KEEP_MEMORY_BELOW: Duration = Duration::from_secs(5);
 
 impl Watcher {
     pub(super) fn connect(&mut self, run: &mut Option<SessionRun>) -> Event {
-        self.driver_gpus.engine_starts(driver::gpus());
         let denied = unneeded_modules(&self.counters, self.engines.library());
-        let (report, throttle) = (&mut self.report, &mut self.throttle);
+        let (report, throttle, driver_gpus) = (&mut self.report, &mut self.throttle, &mut self.driver_gpus);
         let opened = self.engines.open(denied, |address| {
             report.engine_mode = if address.is_some() { "remote" } else { "embedded" };
             report.engine_address = address.map(Address::to_string).unwrap_or_default();
+            if address.is_none() {
+                driver_gpus.engine_starts(driver::gpus());
+            }
             if throttle.allows("connect") {
                 notices::connecting(address);
             }
